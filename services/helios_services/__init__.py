@@ -1,0 +1,1 @@
+"""The service around helios_engine: gateway, job store, Ray Serve deployments, media, client, telemetry."""

@@ -1,0 +1,38 @@
+"""Turns expected errors into one line for the user."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from redis.exceptions import RedisError
+
+from helios_engine.errors import CheckpointError, InvalidField
+from helios_services.config import ConfigError
+
+
+class UserError(Exception):
+    """An error of the environment or the call; its message is all the user needs."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Prints expected errors on standard error and exits with status 1."""
+    try:
+        yield
+    except (UserError, ConfigError, CheckpointError, InvalidField) as error:
+        _exit(str(error))
+    except RedisError as error:
+        _exit(f"Redis: {error}")
+    except grpc.RpcError as error:
+        code = error.code() if isinstance(error, grpc.Call) else None
+        _exit(
+            f"{code.name if code else 'RPC failed'}: {error.details() if isinstance(error, grpc.Call) else error}"
+        )
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _exit(message: str) -> None:
+    print(f"helios: {message}", file=sys.stderr)
+    sys.exit(1)

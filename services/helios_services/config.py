@@ -1,0 +1,207 @@
+"""Configuration of every component: one YAML file (`--config` or HELIOS_CONFIG) and environment variables.
+
+Precedence: environment over file over defaults. A value of the tree is named in the environment by its path,
+for example HELIOS_GATEWAY__PORT=50051 or HELIOS_MODEL__CHECKPOINT=/models/Helios-Distilled. HELIOS_REDIS_URL and
+HELIOS_STATE_DIR are read as they are.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names each field, value and what is allowed."""
+
+
+class Section(BaseModel):
+    """Frozen, and strict about unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The model this service runs and the limits of its jobs."""
+
+    name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    checkpoint: str = ""
+    """Folder in the published diffusers layout. The gateway does not need it."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    max_frames: PositiveInt = 14_520
+    max_pixels: PositiveInt = 1280 * 768
+
+
+class RedisConfig(Section):
+    """Where jobs are kept."""
+
+    url: str = ""
+    """redis:// or rediss:// URL. Empty: the embedded server under the state folder."""
+    namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    socket_timeout_s: PositiveFloat = 5.0
+
+
+class JobsConfig(Section):
+    """Queue bounds, leases and retention."""
+
+    max_queued: PositiveInt = 1000
+    max_attempts: PositiveInt = 5
+    lease_s: PositiveFloat = 15.0
+    heartbeat_s: PositiveFloat = 5.0
+    job_ttl_s: PositiveFloat = 7 * 86400.0
+    """How long the record of an ended job is kept."""
+    chunk_ttl_s: PositiveFloat = 3600.0
+    """How long the chunks of an ended job can be streamed."""
+
+
+class GatewayConfig(Section):
+    """The gRPC server."""
+
+    host: str = "127.0.0.1"
+    port: Port = 50051
+    metrics_port: Port = 9464
+    max_message_bytes: PositiveInt = 4 * 1024 * 1024
+    max_concurrent_rpcs: PositiveInt = 2000
+    drain_s: PositiveFloat = 20.0
+    reflection: bool = True
+
+
+class AutoscalingConfig(Section):
+    """Replica bounds of one deployment; equal bounds mean a fixed number."""
+
+    min_replicas: int = Field(1, ge=0)
+    max_replicas: PositiveInt = 1
+    target_ongoing_requests: PositiveFloat = 1.0
+    upscale_delay_s: float = Field(5.0, ge=0)
+    downscale_delay_s: float = Field(300.0, ge=0)
+
+
+class DeploymentConfig(Section):
+    """Resources, concurrency and timeouts of one Ray Serve deployment."""
+
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    accelerator_type: str = ""
+    """Ray accelerator type, for example "H100". Empty: any node."""
+    device: str = "cpu"
+    autoscaling: AutoscalingConfig = AutoscalingConfig()
+    max_ongoing_requests: PositiveInt = 1
+    request_timeout_s: PositiveFloat = 120.0
+    """The dispatcher gives up on a call after this long and retries it elsewhere."""
+    graceful_shutdown_timeout_s: PositiveFloat = 30.0
+    graceful_shutdown_wait_loop_s: PositiveFloat = 0.5
+    health_check_period_s: PositiveFloat = 5.0
+    health_check_timeout_s: PositiveFloat = 30.0
+    torch_threads: int = Field(0, ge=0)
+    """CPU threads torch uses in a replica; 0 leaves torch's default."""
+
+
+class DispatcherConfig(DeploymentConfig):
+    """The dispatcher: claims jobs and drives them."""
+
+    num_cpus: float = Field(0.1, ge=0)
+    concurrent_jobs: PositiveInt = 2
+    """Jobs one dispatcher replica drives at a time."""
+    claim_poll_s: PositiveFloat = 1.0
+    """Longest wait between looks at the queue when no notification arrives."""
+    stage_attempts: PositiveInt = 20
+    """Calls of one stage of one chunk before the job is given back to the queue."""
+    metrics_port: Port = 9465
+
+
+class DenoiserConfig(DeploymentConfig):
+    """The DiT denoiser."""
+
+    prompt_cache_entries: PositiveInt = 4
+    """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
+
+
+class TextEncoderConfig(DeploymentConfig):
+    """The UMT5 text encoder."""
+
+    max_ongoing_requests: PositiveInt = 32
+    max_batch_size: PositiveInt = 8
+    batch_wait_s: float = Field(0.01, ge=0)
+    cache_entries: PositiveInt = 256
+
+
+class DecoderConfig(DeploymentConfig):
+    """The VAE decoder and H.264 encoder."""
+
+    crf: int = Field(18, ge=0, le=51)
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
+    encoder_threads: PositiveInt = 2
+
+
+class ServiceConfig(Section):
+    """Everything."""
+
+    state_dir: Path = Path("~/.local/state/helios")
+    artifact_url: str = ""
+    """fsspec URL of the folder for finished videos. Empty: `artifacts` under the state folder."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    model: ModelConfig = ModelConfig()
+    redis: RedisConfig = RedisConfig()
+    jobs: JobsConfig = JobsConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    dispatcher: DispatcherConfig = DispatcherConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+    @property
+    def artifacts(self) -> str:
+        """URL of the artifact folder."""
+        return self.artifact_url or str(self.state_dir / "artifacts")
+
+
+_ALIASES = {"HELIOS_REDIS_URL": "HELIOS_REDIS__URL"}
+_PREFIX = "HELIOS_"
+_NOT_SETTINGS = {"HELIOS_CONFIG"}
+
+
+def load_config(path: str | Path | None = None, environ: dict[str, str] | None = None) -> ServiceConfig:
+    """Builds the configuration from a file (default: $HELIOS_CONFIG, if set) and the environment.
+
+    Raises ConfigError naming every field that is unknown or out of bounds.
+    """
+    env = dict(os.environ if environ is None else environ)
+    source = path or env.get("HELIOS_CONFIG")
+    tree = _read_file(Path(source)) if source else {}
+    for name, value in sorted(env.items()):
+        if name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
+            _assign(tree, _ALIASES.get(name, name)[len(_PREFIX) :].lower().split("__"), value)
+    try:
+        config = ServiceConfig.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['input']!r} ({e['msg']})"
+            for e in error.errors(include_url=False)
+        )
+        raise ConfigError(f"configuration: {problems}") from None
+    return config.model_copy(update={"state_dir": config.state_dir.expanduser().absolute()})
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"configuration file {path}: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"configuration file {path}: must hold a mapping, holds {type(tree).__name__}")
+    return tree
+
+
+def _assign(tree: dict[str, Any], path: list[str], value: str) -> None:
+    for name in path[:-1]:
+        child = tree.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"configuration: {name}: must be a mapping, is {child!r}")
+        tree = child
+    tree[path[-1]] = value

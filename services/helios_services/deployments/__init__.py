@@ -1,0 +1,1 @@
+"""The Ray Serve application: dispatcher, text encoder, denoiser, VAE decoder."""

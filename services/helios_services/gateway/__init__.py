@@ -1,0 +1,1 @@
+"""The gRPC gateway: stateless, knows Redis, not Ray."""

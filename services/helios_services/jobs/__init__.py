@@ -1,0 +1,1 @@
+"""The job store: job records, queue, leases and the chunk log in Redis."""

@@ -1,0 +1,41 @@
+"""Why the job store refuses."""
+
+
+class JobStoreError(Exception):
+    """Base of the refusals below. Connection trouble stays redis.exceptions.RedisError."""
+
+
+class JobNotFound(JobStoreError):
+    """No such job, or its record has expired."""
+
+
+class QueueFull(JobStoreError):
+    """The queue of this model holds as many jobs as it may; `retry_after_s` says when to come back."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StorageFull(QueueFull):
+    """Redis is at maxmemory: nothing is accepted until space is free."""
+
+
+class IdempotencyConflict(JobStoreError):
+    """The idempotency key was used before with another request."""
+
+
+class InvalidTransition(JobStoreError):
+    """The state machine has no such transition from the job's state; `state` is that state."""
+
+    def __init__(self, message: str, *, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class LeaseLost(JobStoreError):
+    """The fencing token is not the job's current one: another worker has the job, or it was cancelled."""
+
+
+class ChunkGone(JobStoreError):
+    """The chunk's bytes are no longer kept."""

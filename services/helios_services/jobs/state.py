@@ -1,0 +1,42 @@
+"""The job state machine, as data. The Lua scripts enforce it; tests hold them and the docs to this table."""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job stands; values are what Redis holds."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PUBLISHING = "publishing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Event(StrEnum):
+    """What moves a job from one state to another."""
+
+    CLAIM = "claim"  # a worker takes the lease
+    PUBLISH = "publish"  # all chunks are in the log
+    SUCCEED = "succeed"  # the video is in the artifact store
+    FAIL = "fail"  # an error that a retry cannot mend, or one attempt too many
+    CANCEL = "cancel"  # the client's wish; takes the lease away
+    RELEASE = "release"  # the worker gives the job back, or its lease ran out
+
+
+TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
+    (JobState.QUEUED, Event.CLAIM): JobState.RUNNING,
+    (JobState.QUEUED, Event.CANCEL): JobState.CANCELLED,
+    (JobState.RUNNING, Event.PUBLISH): JobState.PUBLISHING,
+    (JobState.RUNNING, Event.RELEASE): JobState.QUEUED,
+    (JobState.RUNNING, Event.FAIL): JobState.FAILED,
+    (JobState.RUNNING, Event.CANCEL): JobState.CANCELLED,
+    (JobState.PUBLISHING, Event.SUCCEED): JobState.SUCCEEDED,
+    (JobState.PUBLISHING, Event.RELEASE): JobState.QUEUED,
+    (JobState.PUBLISHING, Event.FAIL): JobState.FAILED,
+    (JobState.PUBLISHING, Event.CANCEL): JobState.CANCELLED,
+}
+
+FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+LEASED = frozenset({JobState.RUNNING, JobState.PUBLISHING})

@@ -1,0 +1,1 @@
+"""H.264 chunks, fragmented MP4 and the artifact store."""
