@@ -1,0 +1,60 @@
+"""Self- and cross-attention of the Helios DiT.
+
+Legend: B batch, L tokens, N history tokens, D width, H heads, K head width. Sources: `HeliosAttention` and
+`HeliosAttnProcessor` (diffusers); history key amplification: Helios paper, "Guidance Attention".
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helios_engine.configs import TransformerConfig
+from helios_engine.rope import rotate
+
+MAX_KEY_SCALE = 10.0
+
+
+class Attention(nn.Module):
+    """Multi-head attention with RMS-normalised queries and keys (over all heads at once)."""
+
+    def __init__(self, config: TransformerConfig, *, amplify_history: bool) -> None:
+        super().__init__()
+        dim, self.heads = config.inner_dim, config.num_attention_heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.norm_q = nn.RMSNorm(dim, eps=config.eps)
+        self.norm_k = nn.RMSNorm(dim, eps=config.eps)
+        self.history_key_scale: nn.Parameter | None = None
+        if amplify_history:
+            self.history_key_scale = nn.Parameter(torch.ones(self.heads if config.history_scale_mode == "per_head" else 1))
+
+    def self_attention(
+        self, x_BLD: torch.Tensor, history_tokens: int, table_LP: torch.Tensor, *, noisy_only: bool
+    ) -> torch.Tensor:
+        """Attends over history and noisy tokens; with `noisy_only` only the noisy tokens ask, and are returned."""
+        first = history_tokens if noisy_only else 0
+        q_BLHK = rotate(self._heads(self.norm_q(self.to_q(x_BLD[:, first:]))), table_LP[first:])
+        k_BLHK = rotate(self._heads(self.norm_k(self.to_k(x_BLD))), table_LP)
+        if self.history_key_scale is not None:
+            scale_H = 1.0 + torch.sigmoid(self.history_key_scale.float()) * (MAX_KEY_SCALE - 1.0)
+            k_BLHK[:, :history_tokens] *= scale_H[:, None]
+        return self._attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD)))
+
+    def keys_values(self, text_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-attention keys and values of the projected text, (B, L, H, K) each. They depend on the prompt only."""
+        return self._heads(self.norm_k(self.to_k(text_BLD))), self._heads(self.to_v(text_BLD))
+
+    def cross_attention(self, x_BLD: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+        """Attends from x to the text's keys and values."""
+        return self._attend(self._heads(self.norm_q(self.to_q(x_BLD))), k_BLHK, v_BLHK)
+
+    def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return x_BLD.unflatten(-1, (self.heads, -1))
+
+    def _attend(self, q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+        out_BHLK = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK)))
+        out_BLD = out_BHLK.transpose(1, 2).flatten(2)
+        projected: torch.Tensor = self.to_out[0](out_BLD)
+        return projected

@@ -1,0 +1,87 @@
+"""One transformer block of the Helios DiT.
+
+Legend: B batch, L tokens (history first, then noisy), N history tokens, D width. Source: `HeliosTransformerBlock` (diffusers).
+The reference expands the time modulation to every token; there are only two rows, history (timestep 0) and noisy.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helios_engine.attention import Attention
+from helios_engine.configs import TransformerConfig
+
+TextKeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+def modulated_norm(
+    x_BLD: torch.Tensor, history_tokens: int, shift_2D: torch.Tensor, scale_2D: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """LayerNorm(x) * (1 + scale) + shift in float32; row 0 for history tokens, row 1 for noisy ones; x's dtype."""
+    y_BLD = F.layer_norm(x_BLD.float(), x_BLD.shape[-1:], eps=eps)
+    for row, part in enumerate((y_BLD[:, :history_tokens], y_BLD[:, history_tokens:])):
+        torch.addcmul(shift_2D[row], part, 1.0 + scale_2D[row], out=part)
+    return y_BLD.type_as(x_BLD)
+
+
+def add_gated(x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor) -> torch.Tensor:
+    """x + update * gate in float32, gate rows as in `modulated_norm`; x's dtype."""
+    out_BLD = x_BLD.float() if x_BLD.dtype != torch.float32 else x_BLD.clone()
+    for row, tokens in enumerate((slice(None, history_tokens), slice(history_tokens, None))):
+        out_BLD[:, tokens].addcmul_(update_BLD[:, tokens].float(), gate_2D[row])
+    return out_BLD.type_as(x_BLD)
+
+
+class FeedForward(nn.Module):
+    """Linear, tanh-approximated GELU, linear."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        up = nn.Module()
+        up.proj = nn.Linear(config.inner_dim, config.ffn_dim)
+        self.net = nn.ModuleList([up, nn.Identity(), nn.Linear(config.ffn_dim, config.inner_dim)])  # published names
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """(B, L, D) to (B, L, D)."""
+        down: torch.Tensor = self.net[2](F.gelu(self.net[0].proj(x_BLD), approximate="tanh"))
+        return down
+
+
+class Block(nn.Module):
+    """Self-attention over all tokens, text cross-attention of the noisy ones, feed-forward."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.attn1 = Attention(config, amplify_history=config.is_amplify_history)
+        self.attn2 = Attention(config, amplify_history=False)
+        self.norm2 = nn.LayerNorm(config.inner_dim, eps=config.eps)
+        self.ffn = FeedForward(config)
+        self.scale_shift_table = nn.Parameter(torch.zeros(1, 6, config.inner_dim))
+
+    def forward(
+        self,
+        x_BLD: torch.Tensor,
+        time_26D: torch.Tensor,
+        history_tokens: int,
+        table_LP: torch.Tensor,
+        text: TextKeysValues,
+        *,
+        noisy_only: bool = False,
+    ) -> torch.Tensor:
+        """Returns all tokens, or with `noisy_only` (the last block) the noisy ones."""
+        modulation = (self.scale_shift_table.float() + time_26D.float()).unbind(1)
+        shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = modulation  # (2, D) each
+
+        normed = modulated_norm(x_BLD, history_tokens, shift_attn, scale_attn, self.eps)
+        attended = self.attn1.self_attention(normed, history_tokens, table_LP, noisy_only=noisy_only)
+        if noisy_only:
+            x_BLD, history_tokens = x_BLD[:, history_tokens:], 0
+        x_BLD = add_gated(x_BLD, attended, history_tokens, gate_attn)
+
+        noisy = x_BLD[:, history_tokens:]
+        normed = F.layer_norm(noisy.float(), noisy.shape[-1:], self.norm2.weight, self.norm2.bias, self.eps).type_as(noisy)
+        noisy += self.attn2.cross_attention(normed, *text)
+
+        normed = modulated_norm(x_BLD, history_tokens, shift_ffn, scale_ffn, self.eps)
+        return add_gated(x_BLD, self.ffn(normed), history_tokens, gate_ffn)

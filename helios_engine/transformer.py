@@ -1,0 +1,177 @@
+"""The Helios DiT: noisy latents, history and text in, flow velocity out.
+
+Legend: B batch, C latent channels, T frames, h/w latent height and width, L tokens, D width, P rotary pairs.
+Source: `HeliosTransformer3DModel` (diffusers), Helios paper sections on history injection and multi-term memory patches.
+What depends only on the prompt, the chunk or the shape is computed once per prompt (`encode_text`), chunk
+(`encode_history`) or shape (`rotary`), not once per step.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helios_engine.block import Block, TextKeysValues, modulated_norm
+from helios_engine.configs import TransformerConfig
+from helios_engine.request import LATENT_FRAMES_PER_CHUNK
+from helios_engine.rope import pad_to_multiple, rotary_table
+
+HISTORY_FRAMES = (16, 2, 1)
+"""Latent frames of long, mid and short memory; the anchor (first frame of the video) joins the short one."""
+
+FLOAT32_PARTS = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "history_key_scale"})
+"""Name parts of parameters that stay float32 whatever the model's dtype (as the reference keeps them)."""
+
+
+def parameter_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that the named parameter is kept in when the model runs in `dtype`."""
+    return torch.float32 if FLOAT32_PARTS.intersection(name.split(".")) else dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """History tokens of one chunk: (B, N, D), and the size of the latent grid that they came from."""
+
+    tokens_BND: torch.Tensor
+    height: int
+    width: int
+
+
+class ConditionEmbedder(nn.Module):
+    """Embeds timesteps and text. Source: `HeliosTimeTextEmbedding`."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim = config.inner_dim
+        self.freq_dim = config.freq_dim
+        self.time_embedder = _two_linears(config.freq_dim, dim)
+        self.time_proj = nn.Linear(dim, 6 * dim)
+        self.text_embedder = _two_linears(config.text_dim, dim)
+
+    def embed_time(self, timestep_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B,) integer timesteps to the embedding (B, D) and the block modulation (B, 6, D)."""
+        half = self.freq_dim // 2
+        exponent = torch.arange(half, dtype=torch.float32, device=timestep_B.device) / half
+        angle = timestep_B[:, None].float() * torch.exp(-math.log(10_000.0) * exponent)
+        features = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        embedder = self.time_embedder
+        embedded = embedder.linear_2(F.silu(embedder.linear_1(features.type_as(embedder.linear_1.weight))))
+        embedding_BD = embedded.type_as(self.time_proj.weight)
+        return embedding_BD, self.time_proj(F.silu(embedding_BD)).unflatten(-1, (6, -1))
+
+    def embed_text(self, prompt_embeds_BLD: torch.Tensor) -> torch.Tensor:
+        """(B, L, text_dim) to (B, L, D)."""
+        embedder = self.text_embedder
+        projected: torch.Tensor = embedder.linear_2(F.gelu(embedder.linear_1(prompt_embeds_BLD), approximate="tanh"))
+        return projected
+
+
+class OutputNorm(nn.Module):
+    """Holds the final modulation's table under its published name."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.zeros(1, 2, dim))
+
+
+class HeliosTransformer(nn.Module):
+    """The DiT. Parameters carry the published names; `parameter_dtype` says which stay float32."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, channels = config.inner_dim, config.in_channels
+        self.patch_embedding, self.patch_short, self.patch_mid, self.patch_long = (
+            nn.Conv3d(channels, dim, kernel_size=tuple(scale * p for p in config.patch_size)) for scale in (1, 1, 2, 4)
+        )
+        self.condition_embedder = ConditionEmbedder(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm_out = OutputNorm(dim)
+        self.proj_out = nn.Linear(dim, config.out_channels * math.prod(config.patch_size))
+        self.rotary = lru_cache(maxsize=64)(self._rotary)
+
+    def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
+        """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings."""
+        text_BLD = self.condition_embedder.embed_text(prompt_embeds_BLD)
+        return [block.attn2.keys_values(text_BLD) for block in self._blocks()]
+
+    def encode_history(self, history_BCThw: torch.Tensor, anchor_BC1hw: torch.Tensor) -> History:
+        """Patches 19 history latents [16 long, 2 mid, 1 short] and the anchor into tokens, long to short."""
+        long, mid, short = history_BCThw.split(HISTORY_FRAMES, dim=2)
+        tokens = (
+            _patches(long, self.patch_long),
+            _patches(mid, self.patch_mid),
+            _patches(torch.cat([anchor_BC1hw, short], dim=2), self.patch_short),
+        )
+        height, width = history_BCThw.shape[-2:]
+        return History(tokens_BND=torch.cat(tokens, dim=1), height=height, width=width)
+
+    def forward(
+        self, latents_BCThw: torch.Tensor, timestep: int, history: History, text: list[TextKeysValues]
+    ) -> torch.Tensor:
+        """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype."""
+        height, width = latents_BCThw.shape[-2:]
+        table_LP = self.rotary(height, width, history.height, history.width)
+        noisy_BLD = _patches(latents_BCThw, self.patch_embedding)
+        x_BLD = torch.cat([history.tokens_BND, noisy_BLD], dim=1)
+        history_tokens = history.tokens_BND.shape[1]
+
+        # row 0: history, timestep 0; row 1: the noisy latents
+        time_2D, time_26D = self.condition_embedder.embed_time(torch.tensor([0, timestep], device=x_BLD.device))
+        blocks = self._blocks()
+        for index, (block, text_kv) in enumerate(zip(blocks, text, strict=True)):
+            last = index == len(blocks) - 1
+            x_BLD = block(x_BLD, time_26D, history_tokens, table_LP, text_kv, noisy_only=last)
+
+        shift_1D, scale_1D = (self.norm_out.scale_shift_table.float() + time_2D[1:, None].float()).unbind(1)
+        out_BLD = self.proj_out(
+            modulated_norm(x_BLD, 0, shift_1D.expand(2, -1), scale_1D.expand(2, -1), self.config.eps)
+        )
+        return _unpatchify(out_BLD, latents_BCThw.shape, self.config.patch_size)
+
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def _rotary(self, height: int, width: int, history_height: int, history_width: int) -> torch.Tensor:
+        """(L, P) rotations of [long, mid, anchor + short, noisy] tokens for the given latent sizes."""
+        long, mid, short = HISTORY_FRAMES
+        device = self.proj_out.weight.device
+        frames = torch.arange(1 + long + mid + short + LATENT_FRAMES_PER_CHUNK, device=device)
+        anchor, at_long, at_mid, at_short, noisy = frames.split([1, long, mid, short, LATENT_FRAMES_PER_CHUNK])
+        _, patch_h, patch_w = self.config.patch_size
+        grid = (history_height // patch_h, history_width // patch_w)
+        args = (self.config.rope_dim, self.config.rope_theta)
+        return torch.cat(
+            [
+                rotary_table(at_long, *grid, *args, pool=4),
+                rotary_table(at_mid, *grid, *args, pool=2),
+                rotary_table(torch.cat([anchor, at_short]), *grid, *args),
+                rotary_table(noisy, height // patch_h, width // patch_w, *args),
+            ]
+        )
+
+
+def _two_linears(in_features: int, dim: int) -> nn.Module:
+    pair = nn.Module()
+    pair.linear_1 = nn.Linear(in_features, dim)
+    pair.linear_2 = nn.Linear(dim, dim)
+    return pair
+
+
+def _patches(x_BCThw: torch.Tensor, embedding: nn.Conv3d) -> torch.Tensor:
+    """A convolution whose stride is its kernel, as one matrix product: (B, L, D)."""
+    t, h, w = embedding.kernel_size
+    x = pad_to_multiple(x_BCThw, (t, h, w))
+    x = x.unfold(2, t, t).unfold(3, h, h).unfold(4, w, w)  # B C T' h' w' t h w
+    patches = x.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4).flatten(1, 3)
+    return F.linear(patches, embedding.weight.flatten(1), embedding.bias)
+
+
+def _unpatchify(x_BLD: torch.Tensor, shape: torch.Size, patch: tuple[int, int, int]) -> torch.Tensor:
+    batch, _, frames, height, width = shape
+    grid = (frames // patch[0], height // patch[1], width // patch[2])
+    x = x_BLD.view(batch, *grid, *patch, -1)  # B T' h' w' t h w C
+    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, -1, frames, height, width)
