@@ -28,7 +28,9 @@ class Attention(nn.Module):
         self.norm_k = nn.RMSNorm(dim, eps=config.eps)
         self.history_key_scale: nn.Parameter | None = None
         if amplify_history:
-            self.history_key_scale = nn.Parameter(torch.ones(self.heads if config.history_scale_mode == "per_head" else 1))
+            self.history_key_scale = nn.Parameter(
+                torch.ones(self.heads if config.history_scale_mode == "per_head" else 1)
+            )
 
     def self_attention(
         self, x_BLD: torch.Tensor, history_tokens: int, table_LP: torch.Tensor, *, noisy_only: bool
@@ -51,10 +53,12 @@ class Attention(nn.Module):
         return self._attend(self._heads(self.norm_q(self.to_q(x_BLD))), k_BLHK, v_BLHK)
 
     def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        return x_BLD.unflatten(-1, (self.heads, -1))
+        heads_BLHK: torch.Tensor = x_BLD.unflatten(-1, (self.heads, -1))
+        return heads_BLHK
 
     def _attend(self, q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-        out_BHLK = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK)))
+        q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
+        out_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK)
         out_BLD = out_BHLK.transpose(1, 2).flatten(2)
         projected: torch.Tensor = self.to_out[0](out_BLD)
         return projected

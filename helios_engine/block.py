@@ -1,6 +1,6 @@
 """One transformer block of the Helios DiT.
 
-Legend: B batch, L tokens (history first, then noisy), N history tokens, D width. Source: `HeliosTransformerBlock` (diffusers).
+Legend: B batch, L tokens (history first, then noisy), D width. Source: `HeliosTransformerBlock` (diffusers).
 The reference expands the time modulation to every token; there are only two rows, history (timestep 0) and noisy.
 """
 
@@ -24,7 +24,9 @@ def modulated_norm(
     return y_BLD.type_as(x_BLD)
 
 
-def add_gated(x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor) -> torch.Tensor:
+def add_gated(
+    x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor
+) -> torch.Tensor:
     """x + update * gate in float32, gate rows as in `modulated_norm`; x's dtype."""
     out_BLD = x_BLD.float() if x_BLD.dtype != torch.float32 else x_BLD.clone()
     for row, tokens in enumerate((slice(None, history_tokens), slice(history_tokens, None))):
@@ -37,14 +39,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        up = nn.Module()
-        up.proj = nn.Linear(config.inner_dim, config.ffn_dim)
-        self.net = nn.ModuleList([up, nn.Identity(), nn.Linear(config.ffn_dim, config.inner_dim)])  # published names
+        up = nn.ModuleDict({"proj": nn.Linear(config.inner_dim, config.ffn_dim)})
+        down = nn.Linear(config.ffn_dim, config.inner_dim)
+        self.net = nn.ModuleList([up, nn.Identity(), down])  # published names: net.0.proj, net.2
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         """(B, L, D) to (B, L, D)."""
-        down: torch.Tensor = self.net[2](F.gelu(self.net[0].proj(x_BLD), approximate="tanh"))
-        return down
+        up, _, down = self.net
+        out: torch.Tensor = down(F.gelu(up["proj"](x_BLD), approximate="tanh"))  # type: ignore[index]
+        return out
 
 
 class Block(nn.Module):
@@ -80,7 +83,9 @@ class Block(nn.Module):
         x_BLD = add_gated(x_BLD, attended, history_tokens, gate_attn)
 
         noisy = x_BLD[:, history_tokens:]
-        normed = F.layer_norm(noisy.float(), noisy.shape[-1:], self.norm2.weight, self.norm2.bias, self.eps).type_as(noisy)
+        normed = F.layer_norm(noisy.float(), noisy.shape[-1:], self.norm2.weight, self.norm2.bias, self.eps).type_as(
+            noisy
+        )
         noisy += self.attn2.cross_attention(normed, *text)
 
         normed = modulated_norm(x_BLD, history_tokens, shift_ffn, scale_ffn, self.eps)

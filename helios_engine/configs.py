@@ -46,9 +46,7 @@ class TransformerConfig:
             if getattr(self, name) != value:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not supported; Helios uses {value!r}")
         if self.history_scale_mode not in ("per_head", "scalar"):
-            raise ValueError(
-                f"history_scale_mode: {self.history_scale_mode!r}; allowed: 'per_head', 'scalar'"
-            )
+            raise ValueError(f"history_scale_mode: {self.history_scale_mode!r}; allowed: 'per_head', 'scalar'")
         if sum(self.rope_dim) != self.attention_head_dim or any(dim % 2 or dim < 2 for dim in self.rope_dim):
             raise ValueError(
                 f"rope_dim: {self.rope_dim!r}; allowed: three even numbers with sum attention_head_dim = "
@@ -101,9 +99,7 @@ class VAEConfig:
             raise ValueError(f"dim_mult: {self.dim_mult!r}; allowed: 4 numbers")
         for name in ("latents_mean", "latents_std"):
             if len(getattr(self, name)) != self.z_dim:
-                raise ValueError(
-                    f"{name}: has {len(getattr(self, name))} entries; allowed: z_dim = {self.z_dim}"
-                )
+                raise ValueError(f"{name}: has {len(getattr(self, name))} entries; allowed: z_dim = {self.z_dim}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,13 @@ def chunk_noise(shape: tuple[int, ...], stages: int, generator: torch.Generator)
 def block_noise(shape: tuple[int, ...], gamma: float, generator: torch.Generator) -> torch.Tensor:
     """Noise of `shape` (1, C, T, h, w) with covariance (1 + gamma) I - gamma J over each 2x2 patch.
 
-    The covariance is singular for gamma = 1/3, so its Cholesky factor is taken in float64 with 1e-8 added to the diagonal.
+    The covariance is singular for gamma = 1/3: its Cholesky factor is taken in float64, with 1e-8 on the diagonal.
     """
     batch, channels, frames, height, width = shape
     covariance = torch.eye(4, dtype=torch.float64) * (1.0 + gamma + 1e-8) - gamma
     factor = torch.linalg.cholesky(covariance).float()
     blocks = batch * channels * frames * (height // 2) * (width // 2)
-    noise = torch.randn(blocks, 4, generator=generator) @ factor.T
+    noise: torch.Tensor = torch.randn(blocks, 4, generator=generator) @ factor.T
     noise = noise.view(batch, channels, frames, height // 2, width // 2, 2, 2)
     return noise.transpose(4, 5).reshape(shape)
 

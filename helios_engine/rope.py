@@ -1,6 +1,6 @@
 """Rotary position embedding over (frame, row, column), with averaged tables for the patched history.
 
-Legend: L tokens, P = head_dim / 2 rotated pairs. Source: `HeliosRotaryPosEmbed` (diffusers), Helios paper's relative RoPE:
+Legend: L tokens, P = head_dim / 2 rotated pairs. Source: `HeliosRotaryPosEmbed` (diffusers). Relative:
 positions count from the start of the history window, so they never grow with the video.
 """
 
@@ -13,8 +13,8 @@ def rotary_table(
 ) -> torch.Tensor:
     """Complex rotations for a grid of tokens.
 
-    frames: (T,) frame positions; height, width: the token grid before pooling. With `pool` > 1 the cosines and sines are
-    averaged over pool^3 blocks (edges replicated), which is the position of a history patch of that size.
+    frames: (T,) frame positions; height, width: the token grid before pooling. With `pool` > 1 the cosines and
+    sines are averaged over pool^3 blocks (edges replicated), which is the position of a history patch of that size.
     Returns (L, P) complex64, L = ceil(T/pool) * ceil(height/pool) * ceil(width/pool), frame-major.
     """
     device = frames.device

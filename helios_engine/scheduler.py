@@ -1,7 +1,7 @@
 """Noise schedule of step-distilled Helios: x0 prediction over a three-stage pyramid.
 
-Source: `HeliosDMDScheduler` (diffusers). Everything here is a handful of float64 scalars per stage, computed on the host
-before the first step, so that sampling never waits for the device.
+Source: `HeliosDMDScheduler` (diffusers). Everything here is a handful of float64 scalars per stage, computed on the
+host before the first step, so that sampling never waits for the device.
 """
 
 import math
@@ -79,7 +79,8 @@ def _stages(config: SchedulerConfig) -> list[_Stage]:
     total = config.num_train_timesteps
     noise = 1.0 - np.linspace(1.0, 1.0 / total, total + 1)
     sigmas = np.flip(config.shift * noise / (1.0 + (config.shift - 1.0) * noise))[:-1]
-    starts, lengths = [], []
+    starts: list[float] = []
+    lengths: list[float] = []
     for stage in range(config.stages):
         first = max(int(config.stage_range[stage] * total), 0)
         end = min(int(config.stage_range[stage + 1] * total), total)
@@ -92,7 +93,7 @@ def _stages(config: SchedulerConfig) -> list[_Stage]:
     timesteps = sigmas * total
     stages = []
     for stage, start_sigma in enumerate(starts):
-        begin = sum(lengths[:stage]) / sum(lengths) if stage else 0.0
+        begin = sum(lengths[:stage]) / sum(lengths)
         end = sum(lengths[: stage + 1]) / sum(lengths) if stage < config.stages - 1 else 0.9999999999999999
         high = min(float(timesteps[int(begin * total)]), 999.0)
         low = float(timesteps[min(int(end * total), total - 1)])

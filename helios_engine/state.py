@@ -61,7 +61,7 @@ class DenoiseState:
     def to_bytes(self) -> bytes:
         """Serialises with safetensors; `from_bytes` restores it bit for bit."""
         header = {"format": FORMAT, "chunk_index": self.chunk_index, "request": asdict(self.request)}
-        return save(
+        data: bytes = save(
             {
                 "history": self.history,
                 "anchor": self.anchor,
@@ -69,6 +69,7 @@ class DenoiseState:
                 "header": torch.frombuffer(bytearray(json.dumps(header).encode()), dtype=torch.uint8),
             }
         )
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "DenoiseState":

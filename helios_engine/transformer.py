@@ -1,7 +1,7 @@
 """The Helios DiT: noisy latents, history and text in, flow velocity out.
 
 Legend: B batch, C latent channels, T frames, h/w latent height and width, L tokens, D width, P rotary pairs.
-Source: `HeliosTransformer3DModel` (diffusers), Helios paper sections on history injection and multi-term memory patches.
+Source: `HeliosTransformer3DModel` (diffusers); Helios paper: history injection, multi-term memory patches.
 What depends only on the prompt, the chunk or the shape is computed once per prompt (`encode_text`), chunk
 (`encode_history`) or shape (`rotary`), not once per step.
 """
@@ -40,6 +40,15 @@ class History:
     width: int
 
 
+class TwoLinears(nn.Module):
+    """Two linear layers under their published names."""
+
+    def __init__(self, in_features: int, dim: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_features, dim)
+        self.linear_2 = nn.Linear(dim, dim)
+
+
 class ConditionEmbedder(nn.Module):
     """Embeds timesteps and text. Source: `HeliosTimeTextEmbedding`."""
 
@@ -47,9 +56,9 @@ class ConditionEmbedder(nn.Module):
         super().__init__()
         dim = config.inner_dim
         self.freq_dim = config.freq_dim
-        self.time_embedder = _two_linears(config.freq_dim, dim)
+        self.time_embedder = TwoLinears(config.freq_dim, dim)
         self.time_proj = nn.Linear(dim, 6 * dim)
-        self.text_embedder = _two_linears(config.text_dim, dim)
+        self.text_embedder = TwoLinears(config.text_dim, dim)
 
     def embed_time(self, timestep_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,) integer timesteps to the embedding (B, D) and the block modulation (B, 6, D)."""
@@ -85,7 +94,7 @@ class HeliosTransformer(nn.Module):
         self.config = config
         dim, channels = config.inner_dim, config.in_channels
         self.patch_embedding, self.patch_short, self.patch_mid, self.patch_long = (
-            nn.Conv3d(channels, dim, kernel_size=tuple(scale * p for p in config.patch_size)) for scale in (1, 1, 2, 4)
+            _patch_embedding(channels, dim, config.patch_size, scale) for scale in (1, 1, 2, 4)
         )
         self.condition_embedder = ConditionEmbedder(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -154,11 +163,9 @@ class HeliosTransformer(nn.Module):
         )
 
 
-def _two_linears(in_features: int, dim: int) -> nn.Module:
-    pair = nn.Module()
-    pair.linear_1 = nn.Linear(in_features, dim)
-    pair.linear_2 = nn.Linear(dim, dim)
-    return pair
+def _patch_embedding(channels: int, dim: int, patch: tuple[int, int, int], scale: int) -> nn.Conv3d:
+    t, h, w = (scale * size for size in patch)
+    return nn.Conv3d(channels, dim, kernel_size=(t, h, w))
 
 
 def _patches(x_BCThw: torch.Tensor, embedding: nn.Conv3d) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Wan VAE decoder, a whole chunk at once.
 
-Legend: B batch, C channels, T frames, h/w height and width. Source: `AutoencoderKLWan` (diffusers, Wan 2.1). The reference
-feeds one latent frame at a time through a feature cache; a causal convolution over the whole chunk is the same function.
+Legend: B batch, C channels, T frames, h/w height and width. Source: `AutoencoderKLWan` (diffusers, Wan 2.1). The
+reference feeds one latent frame at a time through a feature cache; a causal convolution over the whole chunk is the
+same function.
 """
 
 from itertools import pairwise
@@ -26,7 +27,9 @@ class CausalConv3d(nn.Conv3d):
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
         """(B, C, T, h, w) to (B, C', T, h, w)."""
-        return super().forward(F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw)
+        padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
+        out: torch.Tensor = super().forward(padded)
+        return out
 
 
 class ChannelRMSNorm(nn.Module):
@@ -37,9 +40,9 @@ class ChannelRMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * broadcast_dims))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any (B, C, ...); computed in float32 at least, returned in x's dtype."""
+        """Any (B, C, ...); computed in float32, returned in x's dtype."""
         scale = len(self.gamma) ** 0.5
-        return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=1).type_as(x) * scale * self.gamma
+        return F.normalize(x.float(), dim=1).type_as(x) * scale * self.gamma
 
 
 class ResidualBlock(nn.Module):
@@ -102,7 +105,12 @@ class _Stage(nn.Module):
         super().__init__()
         sizes = [in_channels, *[out_channels] * blocks]
         self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(sizes))
-        self.upsamplers = nn.ModuleList([upsampler]) if upsampler is not None else None
+        self.upsamplers = nn.ModuleList([upsampler] if upsampler is not None else [])
+
+    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        for layer in (*self.resnets, *self.upsamplers):
+            x_BCThw = layer(x_BCThw)
+        return x_BCThw
 
 
 class _Middle(nn.Module):
@@ -110,6 +118,11 @@ class _Middle(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(channels, channels) for _ in range(2))
         self.attentions = nn.ModuleList([FrameAttention(channels)])
+
+    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        first, second = self.resnets
+        out: torch.Tensor = second(self.attentions[0](first(x_BCThw)))
+        return out
 
 
 class _Layers(nn.Module):
@@ -148,13 +161,11 @@ class WanDecoder(nn.Module):
             torch.tensor(values, dtype=dtype, device=latents_BCThw.device).view(1, -1, 1, 1, 1)
             for values in (config.latents_mean, config.latents_std)
         )
-        x = layers.conv_in(self.post_quant_conv(latents_BCThw.to(dtype) * std + mean))
-        first, second = layers.mid_block.resnets
-        x = second(layers.mid_block.attentions[0](first(x)))
+        x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw.to(dtype) * std + mean)))
         for stage in layers.up_blocks:
-            for layer in (*stage.resnets, *(stage.upsamplers or ())):
-                x = layer(x)
-        return layers.conv_out(F.silu(layers.norm_out(x))).clamp_(-1.0, 1.0)
+            x = stage(x)
+        pixels: torch.Tensor = layers.conv_out(F.silu(layers.norm_out(x)))
+        return pixels.clamp_(-1.0, 1.0)
 
 
 class VideoDecoder:
@@ -198,4 +209,5 @@ def _frames(x_BCThw: torch.Tensor) -> torch.Tensor:
 
 
 def _video(frames: torch.Tensor, batch: int) -> torch.Tensor:
-    return frames.unflatten(0, (batch, -1)).transpose(1, 2)
+    video: torch.Tensor = frames.unflatten(0, (batch, -1))
+    return video.transpose(1, 2)

@@ -83,7 +83,8 @@ def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VideoDecoder]:
     reference = AutoencoderKLWan(base_dim=8, num_res_blocks=1).eval()
     randomize(reference, seed, gain=1.5)
     keys = ("base_dim", "num_res_blocks", "dim_mult", "latents_mean", "latents_std")
-    config = VAEConfig(**{k: tuple(v) if isinstance(v := reference.config[k], list) else v for k in keys})
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v := reference.config[k], list) else v for k in keys}
+    config = VAEConfig(**options)
     ours = WanDecoder(config)
     state = {k: v for k, v in reference.state_dict().items() if k.startswith(("decoder.", "post_quant_conv."))}
     ours.load_state_dict(state, strict=True)
@@ -120,7 +121,8 @@ def working_cholesky(gamma: float) -> Iterator[None]:
     def in_float64(matrix: torch.Tensor) -> torch.Tensor:
         covariance = torch.eye(4, dtype=torch.float64) * (1 + gamma + 1e-8) - gamma
         torch.testing.assert_close(covariance.float(), matrix)
-        return cholesky(covariance).float()
+        factor: torch.Tensor = cholesky(covariance)
+        return factor.float()
 
     with mock.patch.object(torch.linalg, "cholesky", in_float64):
         yield

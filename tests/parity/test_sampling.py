@@ -59,7 +59,12 @@ def reference_steps(shape: Shape, request: GenerationRequest, **scheduler: Any) 
 
 
 def our_steps(
-    shape: Shape, request: GenerationRequest, monkeypatch: pytest.MonkeyPatch, *, serialise: bool = False, **scheduler: Any
+    shape: Shape,
+    request: GenerationRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    serialise: bool = False,
+    **scheduler: Any,
 ) -> Latents:
     """Latents after every denoising step of ours; `serialise` sends the state through bytes between chunks."""
     steps: Latents = []
@@ -91,7 +96,9 @@ def test_every_stage_of_three_chunks(shape: Shape, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "options", [{"use_dynamic_shifting": True, "time_shift_type": "exponential"}, {"shift": 2.0, "gamma": 0.25}], ids=str
+    "options",
+    [{"use_dynamic_shifting": True, "time_shift_type": "exponential"}, {"shift": 2.0, "gamma": 0.25}],
+    ids=str,
 )
 def test_amplified_first_chunk(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_for(SHAPES[0], 2, pyramid_steps=(2, 1, 2), amplify_first_chunk=True)

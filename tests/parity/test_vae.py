@@ -1,5 +1,7 @@
 """Decoded chunks against `AutoencoderKLWan`, which decodes one latent frame at a time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -36,10 +38,8 @@ def test_single_latent_frame_is_one_picture() -> None:
 
 
 def test_comparison_catches_non_causal_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def centred(self: CausalConv3d, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv3d(
-            x, self.weight, self.bias, padding=(self.past // 2, self.padding[1], self.padding[2])
-        )
+    def centred(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv3d(x, self.weight, self.bias, padding=[self.past // 2, *self.padding[1:]])
 
     monkeypatch.setattr(CausalConv3d, "forward", centred)
     actual, expected, *_ = both(64, 64)

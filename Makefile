@@ -1,0 +1,43 @@
+# Helios Serve. `make help` lists the commands.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
+
+.PHONY: help setup demo test lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Create .venv and install the project with its development tools
+
+$(STAMP): $(INPUTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP) ## Start everything on this machine, generate a video over gRPC, write demo.mp4, shut down
+	$(BIN)/python -m helios_services.demo
+
+test: $(STAMP) ## Lint, type-check and run the test suite
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff and mypy --strict over everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Let ruff fix and format
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: $(STAMP) ## What this machine can measure in under 10 minutes
+	$(BIN)/python -m benchmarks.service
+
+clean: ## Remove what the build made
+	rm -rf $(VENV) build *.egg-info protos/generated .pytest_cache .mypy_cache .ruff_cache
