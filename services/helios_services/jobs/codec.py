@@ -1,0 +1,49 @@
+"""Records to and from what Redis holds."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from helios_services.jobs.records import ChunkRecord, Job, JobFailure, JobSpec, Priority
+from helios_services.jobs.state import JobState
+
+
+def spec_to_json(spec: JobSpec) -> str:
+    """Canonical JSON: equal specs give equal text."""
+    return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
+
+
+def job_from_hash(job_id: str, fields: Mapping[bytes, bytes]) -> Job:
+    """A job from its hash."""
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    spec = json.loads(text["spec"])
+    reason = text.get("error_reason")
+    return Job(
+        id=job_id,
+        spec=JobSpec(**spec | {"priority": Priority(spec["priority"])}),
+        state=JobState(text["state"]),
+        chunks_done=int(text["chunks_done"]),
+        attempts=int(text["attempts"]),
+        revision=int(text["revision"]),
+        created_s=int(text["created_ms"]) / 1000,
+        started_s=_seconds(text.get("started_ms")),
+        ended_s=_seconds(text.get("ended_ms")),
+        error=JobFailure(reason=reason, message=text["error_message"]) if reason else None,
+        artifact=text.get("artifact", ""),
+        video_bytes=int(text.get("video_bytes", 0)),
+    )
+
+
+def chunk_to_json(record: ChunkRecord) -> str:
+    """JSON of everything but `ready_s`, which the server's clock sets."""
+    return json.dumps({name: value for name, value in asdict(record).items() if name != "ready_s"})
+
+
+def chunk_from_entry(entry: bytes) -> ChunkRecord:
+    """A chunk record from an entry of the chunk log."""
+    ready_ms, _, text = entry.partition(b" ")
+    return ChunkRecord(**json.loads(text), ready_s=int(ready_ms) / 1000)
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    return int(milliseconds) / 1000 if milliseconds else None

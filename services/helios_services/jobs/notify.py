@@ -1,0 +1,115 @@
+"""Tells local waiters when something changed in Redis: one pub/sub connection per process, however many waiters.
+
+Messages can be lost (a cut connection), so a waiter looks again after a time of its own, and everyone is woken after a
+reconnection.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from helios_services.config import RedisConfig
+from helios_services.jobs.keys import Keys
+
+log = structlog.get_logger(__name__)
+RECONNECT_S = 1.0
+
+
+class Watch:
+    """Waits for changes since it was made."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def wake(self) -> None:
+        """Marks a change."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """True as soon as something changed since the last wait (or since the start), False after `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), timeout_s)
+        changed = self._event.is_set()
+        self._event.clear()
+        return changed
+
+
+class Notifier:
+    """Fans the store's two channels out to watches."""
+
+    def __init__(self, redis: RedisConfig) -> None:
+        self._keys = Keys(redis.namespace)
+        self._url, self._timeout_s = redis.url, redis.socket_timeout_s
+        self._watches: defaultdict[tuple[str, str], set[Watch]] = defaultdict(set)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts listening (in the background: Redis need not be up)."""
+        self._task = asyncio.create_task(self._listen(), name="notifier")
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def job(self, job_id: str) -> contextlib.AbstractContextManager[Watch]:
+        """Changes of one job."""
+        return self._watch(("changed", job_id))
+
+    def queue(self, model: str) -> contextlib.AbstractContextManager[Watch]:
+        """Arrivals in one model's queue."""
+        return self._watch(("queued", model))
+
+    @contextlib.contextmanager
+    def _watch(self, topic: tuple[str, str]) -> Iterator[Watch]:
+        watch = Watch()
+        self._watches[topic].add(watch)
+        try:
+            yield watch
+        finally:
+            self._watches[topic].discard(watch)
+            if not self._watches[topic]:
+                del self._watches[topic]
+
+    async def _listen(self) -> None:
+        prefix = len(self._keys.root)
+        connected = True
+        while True:
+            client = Redis.from_url(
+                self._url,
+                socket_connect_timeout=self._timeout_s,
+                socket_timeout=None,
+                health_check_interval=0,
+                retry=Retry(NoBackoff(), 0),
+            )
+            try:
+                async with client, client.pubsub() as pubsub:
+                    await pubsub.subscribe(self._keys.of("changed"), self._keys.of("queued"))
+                    if not connected:
+                        log.info("redis_notifications_back")
+                    connected = True
+                    self._wake_all()
+                    while True:
+                        message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
+                        if message is not None:
+                            topic = (message["channel"].decode()[prefix:], message["data"].decode())
+                            for watch in self._watches.get(topic, ()):
+                                watch.wake()
+            except (RedisError, OSError) as error:
+                if connected:
+                    log.warning("redis_notifications_lost", error=str(error))
+                connected = False
+                await asyncio.sleep(RECONNECT_S)
+
+    def _wake_all(self) -> None:
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake()

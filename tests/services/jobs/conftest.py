@@ -1,0 +1,60 @@
+"""A real redis-server for the session, a namespace for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from helios_services.config import JobsConfig, RedisConfig
+from helios_services.jobs.embedded import EmbeddedRedis
+from helios_services.jobs.records import ChunkRecord, Claim, JobSpec, Lease, Priority
+from helios_services.jobs.store import JobStore
+
+JOBS = JobsConfig(lease_s=30.0, heartbeat_s=10.0, max_queued=50, max_attempts=3)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis.start(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis(server: EmbeddedRedis) -> RedisConfig:
+    return RedisConfig(url=server.url, namespace=uuid4().hex)
+
+
+@pytest.fixture
+async def store(redis: RedisConfig) -> AsyncIterator[JobStore]:
+    store = JobStore.connect(redis, JOBS)
+    yield store
+    await store.close()
+
+
+def spec(chunks: int = 2, priority: Priority = Priority.NORMAL, **params: Any) -> JobSpec:
+    """A job of `chunks` chunks."""
+    return JobSpec(model="m", params={"prompt": "a lake", **params}, chunks_total=chunks, priority=priority)
+
+
+def record(index: int) -> ChunkRecord:
+    """A chunk of the log."""
+    return ChunkRecord(
+        index=index, num_frames=33, start_s=index * 1.375, duration_s=1.375, size_bytes=3, stage_s={"denoise": 0.5}
+    )
+
+
+async def append(store: JobStore, lease: Lease, index: int) -> None:
+    """Appends chunk `index` with recognisable contents."""
+    await store.append_chunk(
+        lease, record(index), b"f%d" % index, init_segment=b"init", checkpoint=b"state %d" % (index + 1)
+    )
+
+
+async def claim(store: JobStore) -> Claim:
+    """Claims a job that must be there."""
+    claimed = await store.claim("m", "worker", uuid4().hex)
+    assert claimed is not None
+    return claimed

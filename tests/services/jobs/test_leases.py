@@ -1,0 +1,211 @@
+"""Leases, fencing tokens, lost workers and lost replies."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from helios_services.config import JobsConfig, RedisConfig
+from helios_services.jobs.errors import LeaseLost
+from helios_services.jobs.heartbeat import Heartbeat
+from helios_services.jobs.records import JobFailure, Lease
+from helios_services.jobs.scripts import source
+from helios_services.jobs.state import TRANSITIONS, Event, JobState
+from helios_services.jobs.store import JobStore
+from services.jobs.conftest import JOBS, append, claim, spec
+
+Write = Callable[[JobStore, Lease], Coroutine[Any, Any, Any]]
+WRITES: dict[str, Write] = {
+    "append": lambda store, lease: append(store, lease, 0),
+    "prompt": lambda store, lease: store.save_prompt_embeds(lease, b"x"),
+    "publish": lambda store, lease: store.begin_publish(lease),
+    "succeed": lambda store, lease: store.succeed(lease, artifact="x", video_bytes=1),
+    "fail": lambda store, lease: store.fail(lease, JobFailure(reason="R", message="m")),
+    "release": lambda store, lease: store.release(lease),
+}
+
+
+async def short_lived(redis: RedisConfig, lease_s: float = 0.05) -> JobStore:
+    return JobStore.connect(redis, JOBS.model_copy(update={"lease_s": lease_s}))
+
+
+async def lapse(store: JobStore) -> list[str]:
+    """Waits until the store says that a lease has lapsed."""
+    while not (lapsed := await store.reclaim()):
+        await asyncio.sleep(0.01)
+    return lapsed
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+@pytest.mark.parametrize("taken_by", ["another worker", "cancel"])
+async def test_a_stale_token_is_refused_everywhere(redis: RedisConfig, write: Write, taken_by: str) -> None:
+    store = await short_lived(redis)
+    await store.submit("a", spec(chunks=1))
+    stale = (await claim(store)).lease
+    if taken_by == "cancel":
+        await store.cancel("a")
+    else:
+        await lapse(store)
+        await claim(store)
+    before = await store.get("a")
+    with pytest.raises(LeaseLost):
+        await write(store, stale)
+    assert await store.get("a") == before
+    await store.close()
+
+
+async def test_a_lost_worker_is_replaced_at_its_checkpoint(redis: RedisConfig) -> None:
+    store = await short_lived(redis)
+    await store.submit("a", spec())
+    lost = await claim(store)
+    await store.save_prompt_embeds(lost.lease, b"embedding")
+    await append(store, lost.lease, 0)
+    assert await lapse(store) == ["a"]
+    resumed = await claim(store)
+    assert (resumed.checkpoint, resumed.prompt_embeds, resumed.job.chunks_done) == (b"state 1", b"embedding", 1)
+    assert resumed.job.attempts == 2
+    await append(store, resumed.lease, 1)
+    assert [chunk.index for chunk in await store.chunk_records("a")] == [0, 1]
+    await store.close()
+
+
+async def test_a_poison_job_fails_and_progress_forgives(redis: RedisConfig) -> None:
+    store = await short_lived(redis)
+    await store.submit("a", spec(chunks=9))
+    for index in range(4):  # more losses than max_attempts, each after a finished chunk
+        await append(store, (await claim(store)).lease, index)
+        await lapse(store)
+    for _ in range(JOBS.max_attempts - 1):  # the last lapse above was the first without progress since
+        assert (await store.get("a")).state is JobState.QUEUED
+        await claim(store)
+        await lapse(store)
+    failed = await store.get("a")
+    assert failed.state is JobState.FAILED
+    assert failed.error is not None
+    assert failed.error.reason == "WORKER_LOST"
+    assert await store.claim("m", "worker", "n") is None
+    await store.close()
+
+
+async def test_concurrent_claimers_share_no_job(store: JobStore) -> None:
+    for number in range(20):
+        await store.submit(f"j{number}", spec())
+    claims = await asyncio.gather(*(store.claim("m", f"w{n}", uuid4().hex) for n in range(30)))
+    ids = [claimed.job.id for claimed in claims if claimed]
+    assert sorted(ids) == sorted(f"j{n}" for n in range(20))
+
+
+async def test_repeated_calls_have_one_effect(store: JobStore) -> None:
+    """As after a lost reply: the same call again gives the same answer and changes nothing."""
+    for _ in range(2):
+        await store.submit("a", spec(chunks=1))
+        await store.submit("b", spec(chunks=1))
+    first, again = [await store.claim("m", "worker", "same nonce") for _ in range(2)]
+    assert first is not None
+    assert first == again
+    lease = first.lease
+    for write in (WRITES["append"], WRITES["publish"], WRITES["succeed"]):
+        await write(store, lease)
+        settled = await store.get("a")
+        await write(store, lease)
+        assert await store.get("a") == settled
+    assert len(await store.chunk_records("a")) == 1
+    other = await claim(store)
+    for _ in range(2):
+        await store.release(other.lease)
+    assert (await store.depths("m"))[other.job.spec.priority] == 1
+
+
+@pytest.mark.parametrize("index", [1, 2, 5])
+async def test_chunks_out_of_order_are_refused(store: JobStore, index: int) -> None:
+    await store.submit("a", spec(chunks=2))
+    lease = (await claim(store)).lease
+    with pytest.raises(ValueError, match="0 chunks are done"):
+        await append(store, lease, index)
+    with pytest.raises(ValueError, match="0 chunks are done"):
+        await store.begin_publish(lease)
+
+
+async def test_scripts_allow_what_the_table_allows_and_nothing_else(redis: RedisConfig) -> None:
+    """Every state and event, through the real scripts."""
+    for state in JobState:
+        for event in Event:
+            store = JobStore.connect(redis.model_copy(update={"namespace": uuid4().hex}), JOBS)
+            reached = await _try(store, state, event)
+            assert reached == TRANSITIONS.get((state, event)), (state, event)
+            await store.close()
+
+
+async def _try(store: JobStore, state: JobState, event: Event) -> JobState | None:
+    await store.submit("a", spec(chunks=1))
+    lease = Lease(job_id="a", token=0, worker_id="w")
+    if state is JobState.CANCELLED:
+        await store.cancel("a")
+    elif state is not JobState.QUEUED:
+        lease = (await claim(store)).lease
+        await append(store, lease, 0)
+        if state in (JobState.PUBLISHING, JobState.SUCCEEDED):
+            await store.begin_publish(lease)
+        if state is JobState.SUCCEEDED:
+            await store.succeed(lease, artifact="x", video_bytes=1)
+        if state is JobState.FAILED:
+            await store.fail(lease, JobFailure(reason="R", message="m"))
+    before = await store.get("a")
+    assert before.state is state
+    try:
+        match event:
+            case Event.CLAIM:
+                await store.claim("m", "w", uuid4().hex)
+            case Event.CANCEL:
+                await store.cancel("a")
+            case _:
+                await WRITES[event](store, lease)
+    except Exception:
+        assert await store.get("a") == before
+    after = await store.get("a")
+    return after.state if after != before else None
+
+
+def test_the_table_reaches_every_script() -> None:
+    assert "queued={claim='running', cancel='cancelled'}" in source("claim")
+    assert "LEASED = {publishing=true, running=true}" in source("claim")
+
+
+async def test_heartbeat_keeps_a_job_while_the_event_loop_is_blocked(redis: RedisConfig) -> None:
+    jobs = JobsConfig(lease_s=0.6, heartbeat_s=0.1)
+    store, heartbeat = JobStore.connect(redis, jobs), Heartbeat(redis, jobs)
+    await store.submit("a", spec())
+    lease = (await claim(store)).lease
+    lost: list[bool] = []
+    heartbeat.add(lease, lambda: lost.append(True))
+    time.sleep(1.5)  # noqa: ASYNC251 - blocks the loop on purpose, for more than two leases
+    assert await store.reclaim() == []
+    await append(store, lease, 0)
+    heartbeat.remove(lease)
+    assert await lapse(store) == ["a"]
+    assert lost == []
+    heartbeat.close()
+    await store.close()
+
+
+async def test_heartbeat_tells_once_when_the_job_is_cancelled(redis: RedisConfig) -> None:
+    jobs = JobsConfig(lease_s=5, heartbeat_s=0.05)
+    store, heartbeat = JobStore.connect(redis, jobs), Heartbeat(redis, jobs)
+    await store.submit("a", spec())
+    lost = asyncio.Event()
+    calls: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def on_lost() -> None:
+        calls.append(1)
+        loop.call_soon_threadsafe(lost.set)
+
+    heartbeat.add((await claim(store)).lease, on_lost)
+    await store.cancel("a")
+    await asyncio.wait_for(lost.wait(), 10)
+    heartbeat.close()
+    assert calls == [1]
+    await store.close()

@@ -1,0 +1,89 @@
+"""The embedded server, its persistence, notifications and a full memory."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from helios_services.config import RedisConfig
+from helios_services.jobs.embedded import EmbeddedRedis
+from helios_services.jobs.errors import StorageFull
+from helios_services.jobs.notify import Notifier
+from helios_services.jobs.state import JobState
+from helios_services.jobs.store import JobStore
+from services.jobs.conftest import JOBS, append, claim, spec
+
+
+async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) -> None:
+    first = EmbeddedRedis.start(tmp_path)
+    second = EmbeddedRedis.start(tmp_path)
+    assert second.url == first.url
+    second.stop()  # not its own: goes on
+    async with Redis.from_url(first.url) as client:
+        assert (await client.config_get("bind"))["bind"] == "127.0.0.1"
+        assert (await client.config_get("appendonly"))["appendonly"] == "yes"
+    first.stop()
+
+
+async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
+    server = EmbeddedRedis.start(tmp_path)
+    store = JobStore.connect(RedisConfig(url=server.url), JOBS)
+    for number in range(20):
+        await store.submit(f"j{number}", spec())
+    lease = (await claim(store)).lease
+    await append(store, lease, 0)
+    await asyncio.sleep(1.2)  # the append-only file is synced every second
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await store.close()
+    server.stop()
+    server = EmbeddedRedis.start(tmp_path)
+    store = JobStore.connect(RedisConfig(url=server.url), JOBS)
+    assert len((await store.page(limit=100)).jobs) == 20
+    assert await store.fragment(lease.job_id, 0) == b"f0"
+    await append(store, lease, 1)  # the lease is still good
+    await store.close()
+    server.stop()
+
+
+async def test_at_maxmemory_submissions_are_refused_and_running_jobs_end(tmp_path: Path) -> None:
+    server = EmbeddedRedis.start(tmp_path)
+    store = JobStore.connect(RedisConfig(url=server.url), JOBS)
+    await store.submit("a", spec(chunks=1))
+    await store.submit("b", spec(chunks=1))
+    claimed = await claim(store)
+    async with Redis.from_url(server.url) as client:
+        await client.config_set("maxmemory", "1mb")
+        await client.config_set("maxmemory-policy", "noeviction")
+        with pytest.raises(StorageFull) as caught:
+            await store.submit("c", spec())
+        assert caught.value.retry_after_s > 0
+        await append(store, claimed.lease, 0)
+        await store.begin_publish(claimed.lease)
+        assert (await store.succeed(claimed.lease, artifact="x", video_bytes=1)).state is JobState.SUCCEEDED
+        assert (await store.cancel("b")).state is JobState.CANCELLED
+        await client.config_set("maxmemory", "0")
+    assert (await store.submit("c", spec())).state is JobState.QUEUED
+    await store.close()
+    server.stop()
+
+
+async def test_a_watch_sees_every_change_also_after_a_cut_connection(store: JobStore, redis: RedisConfig) -> None:
+    notifier = Notifier(redis)
+    await notifier.start()
+    with notifier.queue("m") as queue, notifier.job("a") as job, notifier.job("other") as other:
+        assert await queue.wait(10)  # the subscription is up
+        await job.wait(1)
+        await other.wait(1)
+        await store.submit("a", spec())
+        assert await queue.wait(10)
+        assert await job.wait(10)
+        assert not await other.wait(0.05)
+        async with Redis.from_url(redis.url) as client:
+            await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await store.cancel("a")
+        assert await job.wait(10)
+    await notifier.close()
