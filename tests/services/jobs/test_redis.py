@@ -56,7 +56,7 @@ async def test_at_maxmemory_submissions_are_refused_and_running_jobs_end(tmp_pat
     await store.submit("b", spec(chunks=1))
     claimed = await claim(store)
     async with Redis.from_url(server.url) as client:
-        await client.config_set("maxmemory", "1mb")
+        await client.config_set("maxmemory", "100kb")
         await client.config_set("maxmemory-policy", "noeviction")
         with pytest.raises(StorageFull) as caught:
             await store.submit("c", spec())
