@@ -17,6 +17,10 @@ from torch import nn
 from helios_engine.configs import VAEConfig
 
 
+IGNORED_PREFIXES = ("encoder.", "quant_conv.")
+"""The encoder half of a published VAE folder."""
+
+
 class CausalConv3d(nn.Conv3d):
     """3-D convolution that sees only the present and the past (zeros before the first frame)."""
 
@@ -190,7 +194,7 @@ class VideoDecoder:
             expected,
             device=device,
             dtype_of=lambda _: dtype,
-            ignored_prefixes=("encoder.", "quant_conv."),
+            ignored_prefixes=IGNORED_PREFIXES,
         )
         model.load_state_dict(weights, assign=True)
         return cls(model)

@@ -181,8 +181,7 @@ def load_config(path: str | Path | None = None, environ: dict[str, str] | None =
         config = ServiceConfig.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['input']!r} ({e['msg']})"
-            for e in error.errors(include_url=False)
+            f"{'.'.join(map(str, e['loc']))}: {e['input']!r} ({e['msg']})" for e in error.errors(include_url=False)
         )
         raise ConfigError(f"configuration: {problems}") from None
     return config.model_copy(update={"state_dir": config.state_dir.expanduser().absolute()})

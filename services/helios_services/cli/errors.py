@@ -26,9 +26,7 @@ def user_errors() -> Iterator[None]:
         _exit(f"Redis: {error}")
     except grpc.RpcError as error:
         code = error.code() if isinstance(error, grpc.Call) else None
-        _exit(
-            f"{code.name if code else 'RPC failed'}: {error.details() if isinstance(error, grpc.Call) else error}"
-        )
+        _exit(f"{code.name if code else 'RPC failed'}: {error.details() if isinstance(error, grpc.Call) else error}")
     except BrokenPipeError:
         sys.exit(1)
 

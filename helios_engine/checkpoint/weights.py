@@ -1,0 +1,131 @@
+"""Strict loading of (sharded) safetensors, straight to the target device and dtype. Pickle is never loaded."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from helios_engine.checkpoint.open import read_json
+from helios_engine.errors import CheckpointError
+
+STEMS = ("diffusion_pytorch_model", "model")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+IGNORED_PARTS = ("norm_added_q",)
+"""As the reference ignores them (`_keys_to_ignore_on_load_unexpected`)."""
+FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """What a shard's header says of a tensor."""
+
+    file: Path
+    shape: torch.Size
+    dtype: str
+
+
+def load_weights(
+    folder: Path,
+    expected: Mapping[str, torch.Size],
+    *,
+    device: str | torch.device,
+    dtype_of: Callable[[str], torch.dtype],
+    ignored_prefixes: tuple[str, ...] = (),
+) -> dict[str, torch.Tensor]:
+    """All `expected` tensors of a component's folder. Raises CheckpointError naming every file and tensor that is wrong.
+
+    Shards are read one after the other, each tensor straight to `device` and its dtype.
+    """
+    headers = read_headers(folder)
+    problems = compare(folder, headers, expected, ignored_prefixes)
+    if problems:
+        raise CheckpointError("\n".join(problems))
+    weights: dict[str, torch.Tensor] = {}
+    for file in sorted({headers[name].file for name in expected}):
+        with _opened(file, str(device)) as shard:
+            for name in sorted(shard.keys()):
+                if name in expected:
+                    weights[name] = shard.get_tensor(name).to(dtype_of(name))
+    return weights
+
+
+def compare(
+    folder: Path,
+    headers: Mapping[str, TensorInfo],
+    expected: Mapping[str, torch.Size],
+    ignored_prefixes: tuple[str, ...] = (),
+) -> list[str]:
+    """What is missing, unexpected, mis-shaped or no floating-point tensor; empty when all is well."""
+    problems = [f"{folder}: tensor {name}: is missing" for name in sorted(expected.keys() - headers.keys())]
+    for name, info in sorted(headers.items()):
+        if name not in expected:
+            if not name.startswith(ignored_prefixes) and not any(part in name for part in IGNORED_PARTS):
+                problems.append(f"{info.file}: tensor {name}: is unexpected")
+        elif info.shape != expected[name]:
+            found, wanted = list(info.shape), list(expected[name])
+            problems.append(f"{info.file}: tensor {name}: has shape {found}, expected {wanted}")
+        elif info.dtype not in FLOATS:
+            problems.append(f"{info.file}: tensor {name}: has dtype {info.dtype}, expected one of {sorted(FLOATS)}")
+    return problems
+
+
+def read_headers(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of a component's shards, from their headers. Raises CheckpointError for unreadable shards."""
+    shards = _shards(folder)
+    headers: dict[str, TensorInfo] = {}
+    for file, indexed in shards.items():
+        with _opened(file, "cpu") as shard:
+            found = set(shard.keys())
+            for name in found:
+                part = shard.get_slice(name)
+                headers[name] = TensorInfo(file=file, shape=torch.Size(part.get_shape()), dtype=part.get_dtype())
+        if indexed is not None and indexed != found:
+            name = min(indexed ^ found)
+            where = "is not in it" if name in indexed else "is not in the index"
+            raise CheckpointError(f"{file}: tensor {name}: {where} (index and shard disagree)")
+    return headers
+
+
+def _shards(folder: Path) -> dict[Path, set[str] | None]:
+    """Shard files, each with the tensors that the index says it holds (None without an index)."""
+    for stem in STEMS:
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.exists():
+            return _indexed(index)
+        single = folder / f"{stem}.safetensors"
+        if single.exists():
+            return {single: None}
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(f"{folder}: holds only pickled weights ({pickles[0]}), which are never loaded")
+    raise CheckpointError(f"{folder}: holds no {' or '.join(f'{stem}.safetensors' for stem in STEMS)} (or its index)")
+
+
+def _indexed(index: Path) -> dict[Path, set[str] | None]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map: is missing or empty")
+    shards: dict[Path, set[str] | None] = {}
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: tensor {tensor}: file {name!r} is not a safetensors file beside the index")
+        file = index.parent / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: is missing (the index names it for tensor {tensor})")
+        names = shards.setdefault(file, set())
+        assert names is not None
+        names.add(tensor)
+    return shards
+
+
+@contextmanager
+def _opened(file: Path, device: str) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt", device=device) as shard:
+            yield shard
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: is truncated or no safetensors file: {error}") from None

@@ -1,0 +1,40 @@
+"""`helios tiny` and `helios check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helios_services.cli.errors import UserError
+
+Folder = Annotated[Path, typer.Argument(help="Checkpoint folder.")]
+
+
+def tiny(
+    directory: Folder,
+    variant: Annotated[str, typer.Option(help="base, mid or distilled.")] = "distilled",
+    seed: Annotated[int, typer.Option(help="Seed of the weights.", min=0)] = 0,
+) -> None:
+    """Write a tiny random checkpoint in the published layout."""
+    from helios_engine.checkpoint.tiny import write_tiny
+
+    if variant not in ("base", "mid", "distilled"):
+        raise UserError(f"variant: {variant!r} is not allowed; allowed: base, mid, distilled")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory}: exists and is not an empty folder")
+    write_tiny(directory, variant=variant, seed=seed)  # type: ignore[arg-type]
+    print(f"wrote a tiny {variant} checkpoint to {directory}")
+
+
+def check(directory: Folder) -> None:
+    """Validate a checkpoint from its headers, without loading the weights."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from helios_engine.checkpoint.check import check_checkpoint
+
+    report = check_checkpoint(directory)
+    table = Table("component", "tensors", "parameters", "bytes", "dtypes", title=f"{report.variant} checkpoint, sound")
+    for part in report.components:
+        table.add_row(part.name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.bytes:,}", ", ".join(part.dtypes))
+    Console().print(table)
