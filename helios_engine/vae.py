@@ -16,7 +16,6 @@ from torch import nn
 
 from helios_engine.configs import VAEConfig
 
-
 IGNORED_PREFIXES = ("encoder.", "quant_conv.")
 """The encoder half of a published VAE folder."""
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread per process (two cores run several processes), test helpers importable by folder."""
+"""Shared by all tests: one thread per process (two cores run several processes), helpers importable by folder."""
 
 import os
 import sys
@@ -8,3 +8,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny distilled checkpoint."""
+    from helios_engine.checkpoint.tiny import write_tiny
+
+    path = tmp_path_factory.mktemp("checkpoint")
+    write_tiny(path)
+    return path

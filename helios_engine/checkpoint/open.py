@@ -47,7 +47,8 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
     distilled = bool(index.get("is_distilled"))
     if distilled != (index["scheduler"][1] == "HeliosDMDScheduler"):
         raise CheckpointError(
-            f"{root / 'model_index.json'}: is_distilled: {distilled} does not go with scheduler {index['scheduler'][1]!r}"
+            f"{root / 'model_index.json'}: is_distilled: {distilled} does not go with scheduler "
+            f"{index['scheduler'][1]!r}"
         )
     variant = "distilled" if distilled else "mid" if pipeline == "HeliosPyramidPipeline" else "base"
     return Checkpoint(

@@ -36,7 +36,7 @@ def load_weights(
     dtype_of: Callable[[str], torch.dtype],
     ignored_prefixes: tuple[str, ...] = (),
 ) -> dict[str, torch.Tensor]:
-    """All `expected` tensors of a component's folder. Raises CheckpointError naming every file and tensor that is wrong.
+    """All `expected` tensors of a component's folder. Raises CheckpointError naming each file and tensor that is wrong.
 
     Shards are read one after the other, each tensor straight to `device` and its dtype.
     """

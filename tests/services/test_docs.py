@@ -1,6 +1,7 @@
 """Documents are held to the code."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from helios_services.jobs.state import FINAL, TRANSITIONS, JobState
@@ -22,8 +23,6 @@ def test_every_message_field_rpc_and_enum_value_is_commented() -> None:
     lines = (ROOT / "protos/helios/v1/video_generation.proto").read_text().splitlines()
     declared = re.compile(r"^\s*(rpc|message|service|enum)\s|^\s+[\w<>., ]+ = \d+;|^\s+[A-Z_]+ = \d+;")
     bare = [
-        line.strip()
-        for before, line in zip(lines, lines[1:], strict=False)
-        if declared.match(line) and not before.strip().startswith("//")
+        line.strip() for before, line in pairwise(lines) if declared.match(line) and not before.strip().startswith("//")
     ]
     assert bare == []

@@ -1,7 +1,7 @@
 """The job store: every change of a job is one Lua script in Redis, and every script may be repeated.
 
-A reply can be lost after the change was made, so the client repeats a call that failed on the wire; each script recognises
-its own repetition and answers as it did the first time.
+A reply can be lost after the change was made, so the client repeats a call that failed on the wire; each script
+recognises its own repetition and answers as it did the first time.
 """
 
 import hashlib
@@ -97,7 +97,7 @@ class JobStore:
         if cursor and not (cursor.isascii() and cursor.isdigit()):
             raise ValueError(f"cursor: {cursor!r} is not one that this store gave")
         jobs: list[Job] = []
-        below = f"({cursor}" if cursor else "+inf"
+        last, below = 0, f"({cursor}" if cursor else "+inf"
         while True:
             entries = await self._client.zrevrangebyscore(
                 self._keys.of("index"), below, "-inf", start=0, num=SCAN_PAGE, withscores=True

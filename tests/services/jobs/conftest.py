@@ -1,7 +1,6 @@
 """A real redis-server for the session, a namespace for each test."""
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 

@@ -1,0 +1,41 @@
+"""Where finished videos go: any fsspec file system, a local folder by default."""
+
+import re
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import fsspec
+from fsspec.core import url_to_fs
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\.mp4")
+
+
+class ArtifactStore:
+    """Files by name below one URL. Raises ValueError for names that are no plain `<id>.mp4`, OSError when storage fails."""
+
+    def __init__(self, url: str) -> None:
+        self._fs: fsspec.AbstractFileSystem
+        self._fs, self._root = url_to_fs(url)
+
+    def publish(self, file: Path, name: str) -> None:
+        """Copies a local file in; it appears whole or not at all. Publishing a name again replaces it."""
+        target = self._path(name)
+        staged = f"{target}.partial"
+        self._fs.makedirs(self._root, exist_ok=True)
+        self._fs.put_file(str(file), staged)
+        self._fs.mv(staged, target)
+
+    def size(self, name: str) -> int:
+        """Bytes. Raises FileNotFoundError."""
+        return int(self._fs.size(self._path(name)))
+
+    def open(self, name: str, offset: int = 0) -> BinaryIO:
+        """A reader that starts at `offset`. Raises FileNotFoundError."""
+        reader = cast(BinaryIO, self._fs.open(self._path(name), "rb"))
+        reader.seek(offset)
+        return reader
+
+    def _path(self, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"artifact name: {name!r} is not allowed; allowed: letters, digits, - and _, then .mp4")
+        return f"{self._root}/{name}"

@@ -1,0 +1,123 @@
+"""Prometheus metrics of the gateway and of the Ray processes, and their HTTP exposition.
+
+The dispatcher records what happens in all Ray processes (times travel with each stage's result), so one exposition holds
+them.
+"""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+log = structlog.get_logger(__name__)
+
+STAGE_BUCKETS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    1.375,
+    2.0,
+    3.0,
+    5.0,
+    10.0,
+    30.0,
+    120.0,
+)
+"""Seconds; 1.375 is the play time of a chunk at 24 FPS."""
+WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+PORTS_TRIED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkTiming:
+    """What a finished chunk tells: seconds by stage, seconds since the chunk before it, and its play time."""
+
+    stage_s: Mapping[str, float]
+    interval_s: float
+    duration_s: float
+    num_frames: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerMetrics:
+    """Metrics of the Ray processes, recorded by a dispatcher."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    stage: Histogram = field(init=False)
+    chunk: Histogram = field(init=False)
+    first_chunk: Histogram = field(init=False)
+    queue_wait: Histogram = field(init=False)
+    frames: Counter = field(init=False)
+    jobs: Counter = field(init=False)
+    missed: Counter = field(init=False)
+    retries: Counter = field(init=False)
+    fps: Gauge = field(init=False)
+    realtime: Gauge = field(init=False)
+    memory: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        registry = self.registry
+
+        def histogram(
+            name: str, text: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = WAIT_BUCKETS
+        ) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        made: dict[str, Histogram | Counter | Gauge] = {
+            "stage": stage_histogram(registry),
+            "chunk": histogram("helios_chunk_seconds", "Time between finished chunks of a job.", (), STAGE_BUCKETS),
+            "first_chunk": histogram("helios_time_to_first_chunk_seconds", "From submission to the first chunk."),
+            "queue_wait": histogram("helios_queue_wait_seconds", "From queueing to the start of an attempt."),
+            "frames": Counter("helios_generated_frames", "Frames generated.", registry=registry),
+            "jobs": Counter("helios_jobs", "Jobs ended, by final state.", ("state",), registry=registry),
+            "missed": Counter(
+                "helios_chunk_deadline_missed", "Chunks that took longer than they play.", registry=registry
+            ),
+            "retries": Counter("helios_stage_retries", "Stage calls repeated.", ("stage",), registry=registry),
+            "fps": Gauge("helios_fps", "Frames per second of the last finished chunk.", registry=registry),
+            "realtime": Gauge("helios_realtime_factor", "Play time over time of the last chunk.", registry=registry),
+            "memory": Gauge("helios_gpu_memory_bytes", "Peak device memory.", ("stage",), registry=registry),
+        }
+        for name, metric in made.items():
+            object.__setattr__(self, name, metric)
+
+    def record_chunk(self, timing: ChunkTiming) -> None:
+        """A chunk has been appended."""
+        for stage, seconds in timing.stage_s.items():
+            self.stage.labels(stage).observe(seconds)
+        self.chunk.observe(timing.interval_s)
+        self.frames.inc(timing.num_frames)
+        self.fps.set(timing.num_frames / timing.interval_s)
+        self.realtime.set(timing.duration_s / timing.interval_s)
+        self.missed.inc(timing.interval_s > timing.duration_s)
+
+
+def stage_histogram(registry: CollectorRegistry) -> Histogram:
+    """The histogram that gateway (stage `deliver`) and dispatcher (all other stages) share by name."""
+    text = "Time of a chunk's stage: queue, text, denoise, decode, encode or deliver."
+    return Histogram("helios_chunk_stage_seconds", text, ("stage",), buckets=STAGE_BUCKETS, registry=registry)
+
+
+def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> int:
+    """Serves the exposition over HTTP; returns the port. A taken port is skipped for one of the next nine; 0 is any."""
+    for candidate in range(port, port + PORTS_TRIED):
+        try:
+            server, _ = start_http_server(candidate, host, registry)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port == 0:
+                raise
+            continue
+        bound = int(server.server_port)
+        log.info("metrics_served", host=host, port=bound)
+        return bound
+    raise OSError(errno.EADDRINUSE, f"ports {port} to {port + PORTS_TRIED - 1} are all in use")
