@@ -12,10 +12,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, UMT5EncoderModel
 
 from helios_engine.checkpoint.weights import compare, read_headers
+from helios_engine.embeds import MAX_TOKENS
 from helios_engine.errors import CheckpointError
-
-MAX_TOKENS = 512
-"""Length of every prompt embedding; longer prompts are cut, shorter ones padded with zeros."""
 
 
 def clean_prompt(text: str) -> str:

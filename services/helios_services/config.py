@@ -52,6 +52,7 @@ class JobsConfig(Section):
 
     max_queued: PositiveInt = 1000
     max_attempts: PositiveInt = 5
+    """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
     lease_s: PositiveFloat = 15.0
     heartbeat_s: PositiveFloat = 5.0
     job_ttl_s: PositiveFloat = 7 * 86400.0
@@ -65,8 +66,9 @@ class GatewayConfig(Section):
 
     host: str = "127.0.0.1"
     port: Port = 50051
+    metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
-    max_message_bytes: PositiveInt = 4 * 1024 * 1024
+    max_message_bytes: PositiveInt = 16 * 1024 * 1024
     max_concurrent_rpcs: PositiveInt = 2000
     drain_s: PositiveFloat = 20.0
     reflection: bool = True
@@ -92,8 +94,8 @@ class DeploymentConfig(Section):
     device: str = "cpu"
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
-    request_timeout_s: PositiveFloat = 120.0
-    """The dispatcher gives up on a call after this long and retries it elsewhere."""
+    request_timeout_s: PositiveFloat = 600.0
+    """The dispatcher gives up on a call after this long (waiting included) and repeats it."""
     graceful_shutdown_timeout_s: PositiveFloat = 30.0
     graceful_shutdown_wait_loop_s: PositiveFloat = 0.5
     health_check_period_s: PositiveFloat = 5.0
@@ -110,8 +112,9 @@ class DispatcherConfig(DeploymentConfig):
     """Jobs one dispatcher replica drives at a time."""
     claim_poll_s: PositiveFloat = 1.0
     """Longest wait between looks at the queue when no notification arrives."""
-    stage_attempts: PositiveInt = 20
-    """Calls of one stage of one chunk before the job is given back to the queue."""
+    publish_attempts: PositiveInt = 5
+    """Tries to write a finished video to the artifact store before the job fails."""
+    metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9465
 
 

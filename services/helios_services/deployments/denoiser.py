@@ -1,0 +1,37 @@
+"""The denoiser replica: one chunk per call, no memory of jobs."""
+
+import time
+
+import torch
+
+from helios_engine.denoiser import Denoiser
+from helios_engine.embeds import pad
+from helios_engine.state import DenoiseState
+from helios_services.config import ServiceConfig
+from helios_services.deployments.stages import Denoised
+from helios_services.deployments.torch_replica import TorchReplica
+
+
+class DenoiserReplica(TorchReplica):
+    """The DiT on one device. Any replica can make any chunk: the state says all."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        super().__init__(config, config.denoiser)
+        self._denoiser = Denoiser.from_pretrained(
+            config.model.checkpoint,
+            device=self.device,
+            dtype=getattr(torch, config.model.dtype),
+            prompt_cache_entries=config.denoiser.prompt_cache_entries,
+        )
+
+    async def denoise_chunk(self, previous: Denoised | DenoiseState, prompt_tokens: torch.Tensor) -> Denoised:
+        """Makes the chunk after `previous`."""
+        state = previous if isinstance(previous, DenoiseState) else previous.state
+        return await self.run(self._denoise, state, prompt_tokens)
+
+    def _denoise(self, state: DenoiseState, prompt_tokens: torch.Tensor) -> Denoised:
+        start = time.perf_counter()
+        latents, state = self._denoiser.denoise_chunk(state, pad(prompt_tokens))
+        return Denoised(
+            latents=latents, state=state, seconds=time.perf_counter() - start, memory_bytes=self.memory_bytes()
+        )

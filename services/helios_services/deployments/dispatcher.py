@@ -1,0 +1,147 @@
+"""The dispatcher replica: claims jobs while it has free slots and drives them."""
+
+import asyncio
+import os
+import socket
+from uuid import uuid4
+
+import structlog
+from ray.serve.handle import DeploymentHandle
+from redis.exceptions import RedisError
+
+from helios_services.config import ServiceConfig
+from helios_services.deployments.job_run import JobRun
+from helios_services.deployments.ray_stages import RayStages
+from helios_services.deployments.stages import Stages
+from helios_services.jobs.heartbeat import Heartbeat
+from helios_services.jobs.notify import Notifier, Watch
+from helios_services.jobs.records import Claim
+from helios_services.jobs.store import JobStore
+from helios_services.media.artifacts import ArtifactStore
+from helios_services.telemetry.logs import configure_logging
+from helios_services.telemetry.metrics import WorkerMetrics, serve_metrics
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Runs up to `concurrent_jobs` jobs at a time. Needs a running event loop."""
+
+    def __init__(self, config: ServiceConfig, stages: Stages) -> None:
+        self._config, self._stages = config, stages
+        self._worker_id = f"{socket.gethostname()}-{os.getpid()}"
+        self._store = JobStore.connect(config.redis, config.jobs)
+        self._notifier = Notifier(config.redis)
+        self._heartbeat = Heartbeat(config.redis, config.jobs)
+        self._artifacts = ArtifactStore(config.artifacts)
+        self.metrics = WorkerMetrics()
+        self._runs: set[JobRun] = set()
+        self._draining = asyncio.Event()
+        self._main = asyncio.create_task(self._work(), name="dispatcher")
+
+    def check(self) -> None:
+        """Raises what ended the dispatcher, if something did."""
+        if self._main.done() and not self._draining.is_set():
+            self._main.result()
+            raise RuntimeError("the dispatcher has stopped")
+
+    async def drain(self) -> None:
+        """Stops claiming, gives running jobs back after their chunk in progress, and closes everything."""
+        self._draining.set()
+        for run in self._runs:
+            run.stop_after_chunk()
+        await asyncio.gather(self._main, return_exceptions=True)
+        self._heartbeat.close()
+        await self._notifier.close()
+        await self._store.close()
+
+    async def _work(self) -> None:
+        await self._notifier.start()
+        slots = range(self._config.dispatcher.concurrent_jobs)
+        async with asyncio.TaskGroup() as group:
+            for _ in slots:
+                group.create_task(self._slot())
+
+    async def _slot(self) -> None:
+        with self._notifier.queue(self._config.model.name) as watch:
+            while not self._draining.is_set():
+                claim = await self._claim(watch)
+                if claim is not None:
+                    await self._drive(claim)
+
+    async def _claim(self, watch: Watch) -> Claim | None:
+        """The next job, or None after a while without one."""
+        nonce, reachable = uuid4().hex, True
+        while not self._draining.is_set():
+            try:
+                claim = await self._store.claim(self._config.model.name, self._worker_id, nonce)
+            except RedisError as error:  # the nonce stays: the claim may have been made and its answer lost
+                if reachable:
+                    log.warning("redis_unreachable", error=str(error))
+                reachable = False
+                await asyncio.sleep(self._config.dispatcher.claim_poll_s)
+                continue
+            if claim is None:
+                await self._wait(watch)
+            return claim
+        return None
+
+    async def _wait(self, watch: Watch) -> None:
+        draining = asyncio.ensure_future(self._draining.wait())
+        arrival = asyncio.ensure_future(watch.wait(self._config.dispatcher.claim_poll_s))
+        try:
+            await asyncio.wait({draining, arrival}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            draining.cancel()
+            arrival.cancel()
+            await asyncio.gather(draining, arrival, return_exceptions=True)
+
+    async def _drive(self, claim: Claim) -> None:
+        run = JobRun(
+            claim,
+            stages=self._stages,
+            store=self._store,
+            artifacts=self._artifacts,
+            metrics=self.metrics,
+            config=self._config,
+        )
+        task = asyncio.create_task(run.run(), name=f"job-{claim.job.id}")
+        loop = asyncio.get_running_loop()
+        self._heartbeat.add(claim.lease, lambda: loop.call_soon_threadsafe(task.cancel))
+        self._runs.add(run)
+        if self._draining.is_set():
+            run.stop_after_chunk()
+        try:
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                # its lease lapses, and the job is tried again, a bounded number of times
+                log.error("job_run_crashed", job_id=claim.job.id, exc_info=error)
+        finally:
+            self._runs.discard(run)
+            self._heartbeat.remove(claim.lease)
+
+
+class DispatcherReplica:
+    """The dispatcher as a Ray Serve deployment; it serves no requests."""
+
+    def __init__(
+        self, config: ServiceConfig, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle
+    ) -> None:
+        configure_logging(config.log_level)
+        self._dispatcher = Dispatcher(config, RayStages(text, denoiser, decoder))
+        options = config.dispatcher
+        self._metrics_port = serve_metrics(
+            self._dispatcher.metrics.registry, options.metrics_host, options.metrics_port
+        )
+
+    async def metrics_port(self) -> int:
+        """The port of this replica's metrics."""
+        return self._metrics_port
+
+    async def check_health(self) -> None:
+        """Called by Serve; raising makes it replace the replica."""
+        self._dispatcher.check()
+
+    async def __del__(self) -> None:
+        """Called and awaited by Serve when the replica is shut down."""
+        await self._dispatcher.drain()

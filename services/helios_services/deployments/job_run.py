@@ -1,0 +1,260 @@
+"""Drives one claimed job to its end: text, chunks, publication. Knows the stages and the store, not Ray."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from redis.exceptions import RedisError
+
+from helios_engine import embeds
+from helios_engine.errors import InvalidField
+from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
+from helios_engine.state import DenoiseState
+from helios_services.config import ServiceConfig
+from helios_services.deployments.stages import Call, Denoised, Stages
+from helios_services.jobs.errors import LeaseLost
+from helios_services.jobs.records import ChunkRecord, Claim, JobFailure
+from helios_services.jobs.store import JobStore
+from helios_services.media.artifacts import ArtifactStore
+from helios_services.media.remux import remux
+from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics
+
+log = structlog.get_logger(__name__)
+Value = TypeVar("Value")
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+
+
+class JobFailed(Exception):
+    """The job cannot be finished; carries what the client is told."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = JobFailure(reason=reason, message=message)
+
+
+class JobRun:
+    """One attempt at one job. Everything it needs to go on elsewhere is in the store after each chunk."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        stages: Stages,
+        store: JobStore,
+        artifacts: ArtifactStore,
+        metrics: WorkerMetrics,
+        config: ServiceConfig,
+    ) -> None:
+        self._claim, self._lease, self._job = claim, claim.lease, claim.job
+        self._stages, self._store, self._artifacts = stages, store, artifacts
+        self._metrics, self._config = metrics, config
+        self._stopping = False
+        self._stage_s = {"queue": claim.queue_wait_s}
+        self._last_chunk_at = time.perf_counter()
+        self._log = log.bind(job_id=claim.job.id)
+
+    def stop_after_chunk(self) -> None:
+        """Gives the job back to the queue after the chunk in progress."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Runs until the job has ended, has been given back, or belongs to someone else."""
+        self._log.info("job_started", attempt=self._job.attempts, first_chunk=self._job.chunks_done)
+        self._metrics.queue_wait.observe(self._claim.queue_wait_s)
+        try:
+            if not await self._generate():
+                await self._durably(lambda: self._store.release(self._lease))
+                self._log.info("job_released")
+                return
+            await self._publish()
+        except LeaseLost:
+            self._log.info("job_taken_away")
+        except JobFailed as error:
+            await self._fail(error.failure)
+
+    async def _generate(self) -> bool:
+        """Makes the missing chunks; False when it stopped before the last. Chunk k is decoded while k+1 is denoised."""
+        previous: Call | DenoiseState = self._first_state()
+        delivery: asyncio.Task[None] | None = None
+        try:
+            if self._job.chunks_done < self._job.spec.chunks_total:
+                tokens = await self._prompt_tokens()
+            for index in range(self._job.chunks_done, self._job.spec.chunks_total):
+                if self._stopping:
+                    break
+                call, denoised = await self._denoise(previous, tokens)
+                if delivery is not None:
+                    await delivery
+                delivery = asyncio.create_task(self._deliver(index, call, denoised))
+                previous = call
+            if delivery is not None:
+                await delivery
+            return delivery is None or not self._stopping or index + 1 == self._job.spec.chunks_total
+        finally:
+            if delivery is not None and not delivery.done():
+                delivery.cancel()
+                await asyncio.gather(delivery, return_exceptions=True)
+
+    def _first_state(self) -> DenoiseState:
+        if self._claim.checkpoint is not None:
+            return DenoiseState.from_bytes(self._claim.checkpoint)
+        params = self._job.spec.params
+        try:
+            return DenoiseState.initial(GenerationRequest(**params | {"pyramid_steps": tuple(params["pyramid_steps"])}))
+        except (InvalidField, TypeError, KeyError) as error:  # stored by a gateway of another version
+            raise JobFailed("INVALID_REQUEST", str(error)) from None
+
+    async def _prompt_tokens(self) -> Any:
+        if self._claim.prompt_embeds is not None:
+            return embeds.from_bytes(self._claim.prompt_embeds)
+        embedded = await self._stage("text", lambda: self._stages.embed(self._job.spec.params["prompt"]))
+        self._stage_s["text"] = embedded.seconds
+        data = embeds.to_bytes(embedded.tokens)
+        await self._durably(lambda: self._store.save_prompt_embeds(self._lease, data))
+        return embedded.tokens
+
+    async def _denoise(self, previous: Call | DenoiseState, tokens: Any) -> tuple[Call, Denoised]:
+        call: Call | None = None
+
+        async def attempt() -> Denoised:
+            nonlocal call
+            call = self._stages.denoise(previous, tokens)
+            denoised: Denoised = await call
+            return denoised
+
+        denoised = await self._stage("denoise", attempt)
+        assert call is not None
+        return call, denoised
+
+    async def _deliver(self, index: int, call: Call, denoised: Denoised) -> None:
+        """Decodes, encodes and appends a chunk."""
+        request = denoised.state.request
+        encoded = await self._stage("decode", lambda: self._stages.decode(call, request))
+        stage_s = self._stage_s | {
+            "denoise": denoised.seconds,
+            "decode": encoded.decode_s,
+            "encode": encoded.encode_s,
+        }
+        self._stage_s = {}  # queue and text belong to the attempt's first chunk
+        duration_s = FRAMES_PER_CHUNK / request.fps
+        record = ChunkRecord(
+            index=index,
+            num_frames=encoded.num_frames,
+            start_s=index * duration_s,
+            duration_s=duration_s,
+            size_bytes=len(encoded.fragment),
+            stage_s=stage_s,
+        )
+        checkpoint = denoised.state.to_bytes()
+        await self._durably(
+            lambda: self._store.append_chunk(
+                self._lease,
+                record,
+                encoded.fragment,
+                init_segment=encoded.init_segment,
+                checkpoint=checkpoint,
+            )
+        )
+        now = time.perf_counter()
+        self._metrics.record_chunk(
+            ChunkTiming(
+                stage_s=stage_s,
+                interval_s=now - self._last_chunk_at,
+                duration_s=duration_s,
+                num_frames=encoded.num_frames,
+            )
+        )
+        self._last_chunk_at = now
+        if index == 0:
+            self._metrics.first_chunk.observe(max(time.time() - self._job.created_s, 0.0))
+        for stage, memory in (("denoise", denoised.memory_bytes), ("decode", encoded.memory_bytes)):
+            self._metrics.memory.labels(stage).set(memory)
+        self._log.info("chunk_done", chunk=index, **{f"{stage}_s": round(s, 4) for stage, s in stage_s.items()})
+
+    async def _publish(self) -> None:
+        await self._durably(lambda: self._store.begin_publish(self._lease))
+        name = f"{self._job.id}.mp4"
+        loop = asyncio.get_running_loop()
+        for attempt in range(1, self._config.dispatcher.publish_attempts + 1):
+            try:
+                size = await asyncio.to_thread(self._write_video, name, loop)
+                break
+            except OSError as error:
+                self._log.warning("publish_failed", attempt=attempt, error=str(error))
+                if attempt == self._config.dispatcher.publish_attempts:
+                    raise JobFailed("PUBLISH_FAILED", "the video could not be written to the artifact store") from None
+                await asyncio.sleep(_wait_s(attempt))
+        await self._durably(lambda: self._store.succeed(self._lease, artifact=name, video_bytes=size))
+        self._metrics.jobs.labels("succeeded").inc()
+        self._log.info("job_succeeded", video_bytes=size)
+
+    def _write_video(self, name: str, loop: asyncio.AbstractEventLoop) -> int:
+        """On a thread: one fragment in memory at a time."""
+
+        def fetch(read: Callable[[], Awaitable[bytes]]) -> bytes:
+            return asyncio.run_coroutine_threadsafe(self._durably(read), loop).result()
+
+        def pieces() -> Iterator[bytes]:
+            yield fetch(lambda: self._store.init_segment(self._job.id))
+            for index in range(self._job.spec.chunks_total):
+                yield fetch(lambda index=index: self._store.fragment(self._job.id, index))  # type: ignore[misc]
+
+        with tempfile.TemporaryDirectory(prefix="helios-") as folder:
+            file = Path(folder) / name
+            size = remux(pieces(), file)
+            self._artifacts.publish(file, name)
+        return size
+
+    async def _fail(self, failure: JobFailure) -> None:
+        self._log.error("job_failed", reason=failure.reason, message=failure.message)
+        try:
+            await self._durably(lambda: self._store.fail(self._lease, failure))
+        except LeaseLost:
+            return
+        self._metrics.jobs.labels("failed").inc()
+
+    async def _stage(self, name: str, call: Callable[[], Awaitable[Value]]) -> Value:
+        """Calls a stage; repeats the call while replicas die (a bounded number of times) or are not there yet."""
+        timeout_s = getattr(self._config, _SECTION[name]).request_timeout_s
+        losses = waits = 0
+        while True:
+            try:
+                return await asyncio.wait_for(_as_coroutine(call()), timeout_s)
+            except Exception as error:
+                if isinstance(error, TimeoutError) or self._stages.lost(error):
+                    losses += 1
+                    if losses >= self._config.jobs.max_attempts:
+                        raise JobFailed("WORKER_LOST", f"the {name} stage was lost {losses} times in a row") from None
+                elif not self._stages.unavailable(error):
+                    self._log.exception("stage_failed", stage=name)
+                    raise JobFailed("GENERATION_FAILED", f"the {name} stage failed") from None
+                waits += 1
+                self._metrics.retries.labels(name).inc()
+                self._log.warning("stage_repeated", stage=name, error=type(error).__name__)
+                await asyncio.sleep(_wait_s(waits))
+
+    async def _durably(self, call: Callable[[], Awaitable[Value]]) -> Value:
+        """Repeats a call of the store for as long as Redis cannot be reached; every such call may be repeated."""
+        for attempt in range(1, 10**9):
+            try:
+                return await call()
+            except RedisError as error:
+                if attempt == 1:
+                    self._log.warning("redis_unreachable", error=str(error))
+                await asyncio.sleep(_wait_s(attempt))
+        raise AssertionError("unreachable")
+
+
+_SECTION = {"text": "text_encoder", "denoise": "denoiser", "decode": "decoder"}
+
+
+async def _as_coroutine(awaitable: Awaitable[Value]) -> Value:
+    return await awaitable
+
+
+def _wait_s(attempt: int) -> float:
+    return min(FIRST_WAIT_S * 2.0 ** min(attempt - 1, 10), LONGEST_WAIT_S)

@@ -1,0 +1,52 @@
+"""The stages as Ray Serve deployments."""
+
+from collections.abc import Awaitable
+from typing import cast
+
+import torch
+from ray.exceptions import (
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OwnerDiedError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from helios_engine.request import GenerationRequest
+from helios_engine.state import DenoiseState
+from helios_services.deployments.stages import Call, Denoised, Embedded, Encoded
+
+UNAVAILABLE = (ActorUnavailableError, BackPressureError, DeploymentUnavailableError)
+LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError)
+
+
+class RayStages:
+    """Calls through deployment handles. A DeploymentResponse handed on travels by reference through the object store."""
+
+    def __init__(self, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle) -> None:
+        self._text, self._denoiser, self._decoder = text, denoiser, decoder
+
+    def embed(self, prompt: str) -> Awaitable[Embedded]:
+        """See Stages."""
+        return cast(Awaitable[Embedded], self._text.embed.remote(prompt))
+
+    def denoise(self, previous: Call | DenoiseState, prompt_tokens: torch.Tensor) -> Call:
+        """See Stages."""
+        return cast(Call, self._denoiser.denoise_chunk.remote(previous, prompt_tokens))
+
+    def decode(self, denoised: Call | Denoised, request: GenerationRequest) -> Awaitable[Encoded]:
+        """See Stages."""
+        return cast(Awaitable[Encoded], self._decoder.decode_chunk.remote(denoised, request))
+
+    def unavailable(self, error: BaseException) -> bool:
+        """See Stages."""
+        return isinstance(error, UNAVAILABLE)
+
+    def lost(self, error: BaseException) -> bool:
+        """See Stages. A RayTaskError is the stage's own exception, unless it reports a lost argument."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        return isinstance(cause, LOST) and not self.unavailable(cause)

@@ -1,0 +1,56 @@
+"""Runs the application: on a Ray cluster that is there, or on one started for this process."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray import serve
+
+from helios_engine.checkpoint.check import check_checkpoint
+from helios_services.config import ConfigError, ServiceConfig
+from helios_services.deployments.app import ENVIRONMENT, build_app
+
+APP_NAME = "helios"
+LOCAL_OBJECT_STORE_BYTES = 1 << 30
+
+
+@contextmanager
+def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[None]:
+    """Deploys the application and waits until all replicas run; takes it down on exit.
+
+    address: of a Ray cluster; None starts Ray in this process, on loopback. Raises CheckpointError or ConfigError before
+    anything is started.
+    """
+    if not config.model.checkpoint:
+        raise ConfigError(
+            "model.checkpoint: is empty; allowed: a checkpoint folder (--checkpoint or HELIOS_MODEL__CHECKPOINT; "
+            "`helios tiny DIR` writes one for trying things out)"
+        )
+    check_checkpoint(config.model.checkpoint)
+    os.environ.update(ENVIRONMENT)
+    _connect(config, address)
+    try:
+        serve.start(http_options={"location": "NoServer"})
+        serve.run(build_app(config), name=APP_NAME, route_prefix=None)
+        yield
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _connect(config: ServiceConfig, address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is not None:
+        ray.init(address=address, log_to_driver=False)
+        return
+    sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
+    wanted = sum(section.num_cpus * section.autoscaling.max_replicas for section in sections)
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+    )

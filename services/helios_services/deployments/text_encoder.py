@@ -1,0 +1,42 @@
+"""The text encoder replica: batches prompts, caches embeddings."""
+
+import time
+from collections import OrderedDict
+
+import torch
+from ray import serve
+
+from helios_engine.embeds import trim
+from helios_engine.text import TextEncoder, clean_prompt
+from helios_services.config import ServiceConfig
+from helios_services.deployments.stages import Embedded
+from helios_services.deployments.torch_replica import TorchReplica
+
+
+class TextEncoderReplica(TorchReplica):
+    """UMT5 on one device."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        options = config.text_encoder
+        super().__init__(config, options)
+        dtype = getattr(torch, config.model.dtype)
+        self._encoder = TextEncoder.from_pretrained(config.model.checkpoint, device=self.device, dtype=dtype)
+        self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._cache_entries = options.cache_entries
+        self._encode.set_max_batch_size(options.max_batch_size)
+        self._encode.set_batch_wait_timeout_s(options.batch_wait_s)
+
+    async def embed(self, prompt: str) -> Embedded:
+        """Embeds one prompt; calls at the same time share a forward pass."""
+        start = time.perf_counter()
+        cleaned = clean_prompt(prompt)
+        if cleaned not in self._cache:
+            self._cache[cleaned] = await self._encode(cleaned)
+            while len(self._cache) > self._cache_entries:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(cleaned)
+        return Embedded(tokens=self._cache[cleaned], seconds=time.perf_counter() - start)
+
+    @serve.batch
+    async def _encode(self, prompts: list[str]) -> list[torch.Tensor]:
+        return [trim(embeds) for embeds in await self.run(self._encoder.encode, prompts)]

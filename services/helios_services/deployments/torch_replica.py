@@ -1,0 +1,34 @@
+"""What the three model replicas share: one thread for torch, and the device's memory."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from helios_services.config import DeploymentConfig, ServiceConfig
+from helios_services.telemetry.logs import configure_logging
+
+Result = TypeVar("Result")
+
+
+class TorchReplica:
+    """Runs model code on a thread of its own, so that health checks are answered meanwhile."""
+
+    def __init__(self, config: ServiceConfig, deployment: DeploymentConfig) -> None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        configure_logging(config.log_level)
+        if deployment.torch_threads:
+            torch.set_num_threads(deployment.torch_threads)
+        self.device = torch.device(deployment.device)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
+
+    async def run(self, function: Callable[..., Result], *args: object) -> Result:
+        """Calls `function` on the torch thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def memory_bytes(self) -> int:
+        """Peak memory of the device; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
