@@ -25,7 +25,7 @@ LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, Owner
 
 
 class RayStages:
-    """Calls through deployment handles. A DeploymentResponse handed on travels by reference through the object store."""
+    """Calls through deployment handles. A response handed on travels by reference through the object store."""
 
     def __init__(self, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle) -> None:
         self._text, self._denoiser, self._decoder = text, denoiser, decoder

@@ -20,8 +20,8 @@ LOCAL_OBJECT_STORE_BYTES = 1 << 30
 def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[None]:
     """Deploys the application and waits until all replicas run; takes it down on exit.
 
-    address: of a Ray cluster; None starts Ray in this process, on loopback. Raises CheckpointError or ConfigError before
-    anything is started.
+    address: of a Ray cluster; None starts Ray in this process, on loopback. Raises CheckpointError or
+    ConfigError before anything is started.
     """
     if not config.model.checkpoint:
         raise ConfigError(

@@ -11,7 +11,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\.mp4")
 
 
 class ArtifactStore:
-    """Files by name below one URL. Raises ValueError for names that are no plain `<id>.mp4`, OSError when storage fails."""
+    """Files by name below one URL. Raises ValueError for names other than `<id>.mp4`, OSError when storage fails."""
 
     def __init__(self, url: str) -> None:
         self._fs: fsspec.AbstractFileSystem

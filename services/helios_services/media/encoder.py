@@ -1,7 +1,7 @@
 """Encodes each chunk as one closed GOP in its own fMP4 fragment.
 
-Encoding is stateless: the chunk's index alone places it in time, so any replica can encode any chunk, and the init segment
-is the same for all chunks of a video. Init segment + consecutive fragments play, from any chunk on.
+Encoding is stateless: the chunk's index alone places it in time, so any replica can encode any chunk, and the init
+segment is the same for all chunks of a video. Init segment + consecutive fragments play, from any chunk on.
 """
 
 import io

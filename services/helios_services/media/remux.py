@@ -29,7 +29,7 @@ class _Stream(io.RawIOBase):
 
 
 def remux(pieces: Iterable[bytes], target: Path) -> int:
-    """Writes init segment and fragments, given in order, as one MP4 with its index in front. Returns its size in bytes."""
+    """Writes init segment and fragments, in order, as one MP4 with its index in front. Returns its size in bytes."""
     source = io.BufferedReader(_Stream(iter(pieces)))
     with (
         av.open(source, "r", format="mp4") as fragments,

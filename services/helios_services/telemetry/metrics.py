@@ -1,7 +1,7 @@
 """Prometheus metrics of the gateway and of the Ray processes, and their HTTP exposition.
 
-The dispatcher records what happens in all Ray processes (times travel with each stage's result), so one exposition holds
-them.
+The dispatcher records what happens in all Ray processes (times travel with each stage's result), so one exposition
+holds them.
 """
 
 import errno

@@ -1,0 +1,104 @@
+"""The blocking client."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+
+from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
+from helios_services.client.errors import HeliosError, call_errors
+from helios_services.client.segments import (
+    CHANNEL_OPTIONS,
+    RECONNECT_WAIT_S,
+    Assembler,
+    Segment,
+    resumable,
+    submission,
+)
+
+
+class HeliosClient:
+    """Calls a gateway at `target` (HOST:PORT). Every method raises HeliosError when its call fails."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._stub = VideoGenerationStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def submit(self, prompt: str, **options: Any) -> pb.Job:
+        """Submits a job; options as in `submission`."""
+        with call_errors():
+            return self._stub.SubmitJob(submission(prompt, **options))
+
+    def get(self, job_id: str) -> pb.Job:
+        """A job as it is."""
+        with call_errors():
+            return self._stub.GetJob(pb.GetJobRequest(job_id=job_id))
+
+    def list(self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = "") -> Iterator[pb.Job]:
+        """All jobs, newest first, page by page. states: for example ("queued", "running")."""
+        numbers = [pb.JobState.Value(f"JOB_STATE_{state.upper()}") for state in states]
+        token = ""
+        while True:
+            with call_errors():
+                page = self._stub.ListJobs(
+                    pb.ListJobsRequest(page_size=page_size, page_token=token, states=numbers, model=model)
+                )
+            yield from page.jobs
+            token = page.next_page_token
+            if not token:
+                return
+
+    def cancel(self, job_id: str) -> pb.Job:
+        """Cancels a job."""
+        with call_errors():
+            return self._stub.CancelJob(pb.CancelJobRequest(job_id=job_id))
+
+    def watch(self, job_id: str) -> Iterator[pb.Job]:
+        """The job now and after each change, up to its end."""
+        with call_errors():
+            for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
+                yield event.job
+
+    def stream(self, job_id: str, from_chunk: int = 0) -> Iterator[Segment]:
+        """Init segment and chunks; a cut connection is taken up again where it broke."""
+        assembler, attempt = Assembler(from_chunk), 0
+        while True:
+            request = pb.StreamVideoRequest(job_id=job_id, from_chunk=assembler.next_chunk)
+            try:
+                for part in self._stub.StreamVideo(request):
+                    segment = assembler.add(part)
+                    if segment is not None:
+                        attempt = 0
+                        yield segment
+                return
+            except grpc.RpcError as error:
+                if not resumable(error, attempt):
+                    raise HeliosError.of(error) from None
+                attempt += 1
+                assembler.restart()
+                time.sleep(RECONNECT_WAIT_S * attempt)
+
+    def download(self, job_id: str, target: Path) -> int:
+        """Writes the finished video to a file; its size in bytes."""
+        with call_errors(), target.open("wb") as file:
+            for part in self._stub.DownloadVideo(pb.DownloadVideoRequest(job_id=job_id)):
+                file.write(part.data)
+            return file.tell()
+
+    def models(self) -> tuple[pb.Model, ...]:
+        """The models that jobs may name, the default first."""
+        with call_errors():
+            return tuple(self._stub.ListModels(pb.ListModelsRequest()).models)

@@ -1,0 +1,104 @@
+"""The asyncio client: the same calls as the blocking one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+
+from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
+from helios_services.client.errors import HeliosError, call_errors
+from helios_services.client.segments import (
+    CHANNEL_OPTIONS,
+    RECONNECT_WAIT_S,
+    Assembler,
+    Segment,
+    resumable,
+    submission,
+)
+
+
+class AsyncHeliosClient:
+    """Calls a gateway at `target` (HOST:PORT). Every method raises HeliosError when its call fails."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._stub: Any = VideoGenerationStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()
+
+    async def submit(self, prompt: str, **options: Any) -> pb.Job:
+        """Submits a job; options as in `submission`."""
+        return await self._call("SubmitJob", submission(prompt, **options))
+
+    async def get(self, job_id: str) -> pb.Job:
+        """A job as it is."""
+        return await self._call("GetJob", pb.GetJobRequest(job_id=job_id))
+
+    async def list(
+        self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = ""
+    ) -> AsyncIterator[pb.Job]:
+        """All jobs, newest first, page by page."""
+        numbers = [pb.JobState.Value(f"JOB_STATE_{state.upper()}") for state in states]
+        request = pb.ListJobsRequest(page_size=page_size, states=numbers, model=model)
+        while True:
+            page = await self._call("ListJobs", request)
+            for job in page.jobs:
+                yield job
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    async def cancel(self, job_id: str) -> pb.Job:
+        """Cancels a job."""
+        return await self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
+
+    async def watch(self, job_id: str) -> AsyncIterator[pb.Job]:
+        """The job now and after each change, up to its end."""
+        with call_errors():
+            async for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
+                yield event.job
+
+    async def stream(self, job_id: str, from_chunk: int = 0) -> AsyncIterator[Segment]:
+        """Init segment and chunks; a cut connection is taken up again where it broke."""
+        assembler, attempt = Assembler(from_chunk), 0
+        while True:
+            request = pb.StreamVideoRequest(job_id=job_id, from_chunk=assembler.next_chunk)
+            try:
+                async for part in self._stub.StreamVideo(request):
+                    segment = assembler.add(part)
+                    if segment is not None:
+                        attempt = 0
+                        yield segment
+                return
+            except grpc.RpcError as error:
+                if not resumable(error, attempt):
+                    raise HeliosError.of(error) from None
+                attempt += 1
+                assembler.restart()
+                await asyncio.sleep(RECONNECT_WAIT_S * attempt)
+
+    async def download(self, job_id: str, target: Path) -> int:
+        """Writes the finished video to a file; its size in bytes."""
+        with call_errors(), target.open("wb") as file:
+            async for part in self._stub.DownloadVideo(pb.DownloadVideoRequest(job_id=job_id)):
+                file.write(part.data)
+            return file.tell()
+
+    async def models(self) -> tuple[pb.Model, ...]:
+        """The models that jobs may name, the default first."""
+        return tuple((await self._call("ListModels", pb.ListModelsRequest())).models)
+
+    async def _call(self, method: str, request: Any) -> Any:
+        with call_errors():
+            return await getattr(self._stub, method)(request)

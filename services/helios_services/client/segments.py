@@ -1,0 +1,72 @@
+"""Puts the parts of a video stream together again, and builds requests: what both clients share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from helios.v1 import video_generation_pb2 as pb
+
+RECONNECTS = 5
+RECONNECT_WAIT_S = 0.5
+CHANNEL_OPTIONS = [("grpc.keepalive_time_ms", 30_000), ("grpc.max_receive_message_length", 8 * 1024 * 1024)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """The init segment (`info` is None) or a chunk's fragment; in order, they are a fragmented MP4."""
+
+    data: bytes
+    info: pb.ChunkInfo | None
+
+
+class Assembler:
+    """Collects parts until a segment is whole; skips the init segment of a resumed stream."""
+
+    def __init__(self, from_chunk: int = 0) -> None:
+        self.next_chunk = from_chunk
+        self._had_init = False
+        self._parts: list[bytes] = []
+
+    def restart(self) -> None:
+        """The stream was cut: a segment begun is dropped."""
+        self._parts.clear()
+
+    def add(self, part: pb.VideoChunk) -> Segment | None:
+        """The segment that `part` completes, if it does."""
+        self._parts.append(part.data)
+        if not part.last_part:
+            return None
+        data = b"".join(self._parts)
+        self._parts.clear()
+        if part.init_segment:
+            repeated, self._had_init = self._had_init, True
+            return None if repeated else Segment(data=data, info=None)
+        self.next_chunk = part.chunk_index + 1
+        return Segment(data=data, info=part.info)
+
+
+def submission(
+    prompt: str,
+    *,
+    model: str = "",
+    priority: str = "normal",
+    idempotency_key: str = "",
+    labels: Mapping[str, str] | None = None,
+    **params: Any,
+) -> pb.SubmitJobRequest:
+    """A SubmitJobRequest. `params`: further fields of GenerationParams; None leaves a field unset."""
+    return pb.SubmitJobRequest(
+        model=model,
+        params=pb.GenerationParams(prompt=prompt, **{name: v for name, v in params.items() if v is not None}),
+        priority=pb.Priority.Value(f"PRIORITY_{priority.upper()}"),
+        idempotency_key=idempotency_key,
+        labels=labels,
+    )
+
+
+def resumable(error: grpc.RpcError, attempt: int) -> bool:
+    """Whether a cut stream should be taken up again."""
+    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
+    return error.code() is grpc.StatusCode.UNAVAILABLE and attempt < RECONNECTS

@@ -1,0 +1,96 @@
+"""Around every call of the API: errors become statuses, calls are counted and timed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import uuid4
+
+import grpc
+import structlog
+
+from helios_services.gateway.metrics import GatewayMetrics
+from helios_services.gateway.refusal import Refusal, refusal_of
+
+log = structlog.get_logger(__name__)
+PREFIX = "/helios.v1."
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps unary and server-streaming handlers of the helios.v1 services."""
+
+    def __init__(self, metrics: GatewayMetrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Called by grpc once per call."""
+        handler = await continuation(handler_call_details)
+        path = handler_call_details.method
+        if handler is None or not path.startswith(PREFIX):
+            return handler
+        method = path.rpartition("/")[2]
+        options = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(self._stream(method, handler.stream_stream or handler.unary_stream), **options)
+        make = (
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return make(self._unary(method, handler.stream_unary or handler.unary_unary), **options)
+
+    def _unary(self, method: str, inner: Any) -> Any:
+        async def handle(request: Any, context: Context) -> Any:
+            with self._metrics.call(method) as outcome:
+                try:
+                    response = await inner(request, context)
+                except Exception as error:
+                    refusal = _refusal(method, error)
+                    outcome.code = refusal.code.name
+                    await _abort(context, refusal)
+                outcome.code = grpc.StatusCode.OK.name
+                return response
+
+        return handle
+
+    def _stream(self, method: str, inner: Any) -> Any:
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            with self._metrics.call(method) as outcome:
+                try:
+                    async for response in inner(request, context):
+                        yield response
+                except Exception as error:
+                    refusal = _refusal(method, error)
+                    outcome.code = refusal.code.name
+                    await _abort(context, refusal)
+                outcome.code = grpc.StatusCode.OK.name
+
+        return handle
+
+
+def _refusal(method: str, error: Exception) -> Refusal:
+    refusal = refusal_of(error)
+    if refusal is None:
+        error_id = uuid4().hex[:12]
+        log.error("call_failed", method=method, error_id=error_id, exc_info=error)
+        return Refusal(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
+    log.debug("call_refused", method=method, code=refusal.code.name)
+    return refusal
+
+
+async def _abort(context: Context, refusal: Refusal) -> NoReturn:
+    await context.abort(refusal.code, refusal.message, refusal.trailing_metadata())
+    raise AssertionError("abort does not return")

@@ -1,0 +1,28 @@
+"""Runs a gateway in this process until a signal."""
+
+import asyncio
+import signal
+
+from helios_services.config import ServiceConfig
+from helios_services.gateway.server import Gateway
+from helios_services.telemetry.logs import configure_logging
+from helios_services.telemetry.metrics import serve_metrics
+
+
+def run_gateway(config: ServiceConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. `config.redis.url` must be set. Raises ConfigError."""
+    configure_logging(config.log_level)
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: ServiceConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gateway = Gateway(config)
+    await gateway.start()
+    serve_metrics(gateway.metrics.registry, config.gateway.metrics_host, config.gateway.metrics_port)
+    print(f"gateway: {config.gateway.host}:{gateway.port}", flush=True)
+    await stop.wait()
+    await gateway.stop()

@@ -1,0 +1,87 @@
+"""Errors as clients see them: a canonical code, a message and google.rpc details."""
+
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+from redis.exceptions import RedisError
+
+from helios_engine.errors import InvalidField
+from helios_services.jobs.errors import (
+    ChunkGone,
+    IdempotencyConflict,
+    InvalidTransition,
+    JobNotFound,
+    QueueFull,
+)
+
+STATUS_KEY = "grpc-status-details-bin"
+RETRY_AFTER_S = 2.0
+DOMAIN = "helios.v1"
+
+
+class Refusal(Exception):
+    """Ends a call with `code`, `message` and google.rpc details."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+        super().__init__(message)
+        self.code, self.message, self.details = code, message, details
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """The details in their standard place, grpc-status-details-bin."""
+        status = Status(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            packed = Any()
+            packed.Pack(detail)
+            status.details.append(packed)
+        return ((STATUS_KEY, status.SerializeToString()),)
+
+
+def bad_request(problems: Sequence[InvalidField]) -> Refusal:
+    """INVALID_ARGUMENT naming every field, its value and what is allowed."""
+    violations = [BadRequest.FieldViolation(field=problem.field, description=str(problem)) for problem in problems]
+    return Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "; ".join(str(problem) for problem in problems),
+        BadRequest(field_violations=violations),
+    )
+
+
+def retry_info(seconds: float) -> RetryInfo:
+    """When to come back."""
+    delay = Duration()
+    delay.FromMilliseconds(int(seconds * 1000))
+    return RetryInfo(retry_delay=delay)
+
+
+def failed_job(code: grpc.StatusCode, reason: str, message: str) -> Refusal:
+    """A stream ends because its job ended without (all of) its video."""
+    return Refusal(code, message, ErrorInfo(reason=reason, domain=DOMAIN))
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """The refusal that an expected error stands for; None for an unexpected one."""
+    code = grpc.StatusCode
+    match error:
+        case Refusal():
+            return error
+        case InvalidField():
+            return bad_request([error])
+        case JobNotFound():
+            return Refusal(code.NOT_FOUND, str(error))
+        case ChunkGone():
+            return Refusal(code.OUT_OF_RANGE, str(error))
+        case IdempotencyConflict():
+            return Refusal(code.ALREADY_EXISTS, str(error))
+        case InvalidTransition():
+            return Refusal(code.FAILED_PRECONDITION, str(error))
+        case QueueFull():
+            quota = QuotaFailure(violations=[QuotaFailure.Violation(subject="queue", description=str(error))])
+            return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, retry_info(error.retry_after_s))
+        case RedisError():
+            return Refusal(code.UNAVAILABLE, "the job store cannot be reached", retry_info(RETRY_AFTER_S))
+    return None

@@ -1,0 +1,108 @@
+"""The gRPC server: service, health, reflection, limits, and an orderly end."""
+
+import asyncio
+import contextlib
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from redis.exceptions import RedisError
+
+from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import add_VideoGenerationServicer_to_server
+from helios_services.config import ConfigError, ServiceConfig
+from helios_services.gateway.interceptor import CallInterceptor
+from helios_services.gateway.metrics import GatewayMetrics
+from helios_services.gateway.service import VideoGeneration
+from helios_services.gateway.video_stream import Drain, VideoStream
+from helios_services.jobs.notify import Notifier
+from helios_services.jobs.store import JobStore
+from helios_services.media.artifacts import ArtifactStore
+
+log = structlog.get_logger(__name__)
+SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"].full_name
+CHECK_PERIOD_S = 2.0
+DRAIN_MARGIN_S = 1.0
+"""Streams are told to end this long before the server stops waiting for them."""
+KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 3),
+]
+
+
+class Gateway:
+    """The gateway of one process. `config.redis.url` must be set."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self._config = config
+        self.metrics = GatewayMetrics()
+        self.port = 0
+        self._drain = Drain()
+        self._background: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Binds and serves. Raises ConfigError when the address cannot be had."""
+        config, options = self._config, self._config.gateway
+        self._store = JobStore.connect(config.redis, config.jobs)
+        self._notifier = Notifier(config.redis)
+        await self._notifier.start()
+        video = VideoStream(self._store, self._notifier, ArtifactStore(config.artifacts), self.metrics, self._drain)
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(self.metrics)],
+            maximum_concurrent_rpcs=options.max_concurrent_rpcs,
+            options=[
+                ("grpc.max_receive_message_length", options.max_message_bytes),
+                ("grpc.so_reuseport", 0),
+                *KEEPALIVE,
+            ],
+        )
+        add_VideoGenerationServicer_to_server(VideoGeneration(config.model, self._store, video), self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if options.reflection:
+            names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        address = f"{options.host}:{options.port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            await self._close()
+            raise ConfigError(f"gateway.port: {options.port}: {address} cannot be bound (in use?)") from None
+        await self._look_at_redis()
+        await self._server.start()
+        self._background = [asyncio.create_task(self._watch_redis(), name="redis-watch")]
+        log.info("gateway_serving", host=options.host, port=self.port)
+
+    async def stop(self) -> None:
+        """Health flips first; calls get `drain_s` to finish, streams end UNAVAILABLE with a resume point."""
+        drain_s = self._config.gateway.drain_s
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._health.enter_graceful_shutdown()
+        self._drain.begin(max(drain_s - DRAIN_MARGIN_S, 0.0))
+        await self._server.stop(drain_s)
+        await self._close()
+        log.info("gateway_stopped")
+
+    async def _close(self) -> None:
+        await self._notifier.close()
+        await self._store.close()
+
+    async def _watch_redis(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_PERIOD_S)
+            await self._look_at_redis()
+
+    async def _look_at_redis(self) -> None:
+        """Sets health by whether the store answers, and the queue's depth."""
+        status = health_pb2.HealthCheckResponse.NOT_SERVING
+        with contextlib.suppress(RedisError):
+            self.metrics.queue_depths(await self._store.depths(self._config.model.name))
+            status = health_pb2.HealthCheckResponse.SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)

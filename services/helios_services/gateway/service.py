@@ -1,0 +1,118 @@
+"""The VideoGeneration service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import uuid4
+
+import grpc
+
+from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import VideoGenerationServicer
+from helios_engine.errors import InvalidField
+from helios_services.config import ModelConfig
+from helios_services.gateway.convert import STATES, job_message, model_message
+from helios_services.gateway.paging import cursor_of, token_of
+from helios_services.gateway.refusal import Refusal
+from helios_services.gateway.validate import job_spec
+from helios_services.gateway.video_stream import VideoStream
+from helios_services.jobs.records import Job
+from helios_services.jobs.store import JobStore
+
+MAX_PAGE, DEFAULT_PAGE = 500, 50
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class VideoGeneration(VideoGenerationServicer):
+    """Jobs in, videos out. Raises what `refusal_of` knows; the interceptor turns it into statuses."""
+
+    def __init__(self, model: ModelConfig, store: JobStore, video: VideoStream) -> None:
+        self._model, self._store, self._video = model, store, video
+
+    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.Job:
+        """See the API."""
+        return job_message(await self._submit(request))
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
+        """See the API."""
+        return job_message(await self._store.get(request.job_id))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """See the API."""
+        if not 0 <= request.page_size <= MAX_PAGE:
+            raise InvalidField(
+                "page_size", request.page_size, f"an integer from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}"
+            )
+        known = {number: state for state, number in STATES.items()}
+        for number in request.states:
+            if number not in known and number != pb.JOB_STATE_UNSPECIFIED:
+                raise InvalidField("states", number, ", ".join(pb.JobState.keys()))
+        states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
+        page = await self._store.page(
+            limit=request.page_size or DEFAULT_PAGE, cursor=cursor_of(request), states=states, model=request.model
+        )
+        return pb.ListJobsResponse(
+            jobs=map(job_message, page.jobs), next_page_token=token_of(page.next_cursor, request)
+        )
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.Job:
+        """See the API."""
+        return job_message(await self._store.cancel(request.job_id))
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """See the API."""
+        return pb.ListModelsResponse(models=[model_message(self._model)])
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.JobEvent]:
+        """See the API."""
+        async for job in self._video.changes(request.job_id):
+            yield pb.JobEvent(job=job_message(job))
+
+    async def StreamVideo(self, request: pb.StreamVideoRequest, context: Context) -> AsyncIterator[pb.VideoChunk]:
+        """See the API."""
+        async for part in self._video.chunks(request.job_id, request.from_chunk):
+            yield part
+
+    async def GenerateVideo(
+        self, request: pb.GenerateVideoRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateVideoResponse]:
+        """See the API."""
+        job = await self._submit(request.job)
+        yield pb.GenerateVideoResponse(job=job_message(job))
+        async for part in self._video.chunks(job.id, 0):
+            yield pb.GenerateVideoResponse(chunk=part)
+        async for change in self._video.changes(job.id):
+            job = change
+        yield pb.GenerateVideoResponse(job=job_message(job))
+
+    async def DownloadVideo(
+        self, request: pb.DownloadVideoRequest, context: Context
+    ) -> AsyncIterator[pb.DownloadVideoResponse]:
+        """See the API."""
+        async for part in self._video.file(request.job_id, request.offset):
+            yield part
+
+    async def UpdatePrompt(self, request: pb.UpdatePromptRequest, context: Context) -> pb.UpdatePromptResponse:
+        """Not there yet."""
+        _unimplemented("UpdatePrompt")
+
+    async def UploadMedia(self, request: AsyncIterator[pb.UploadMediaRequest], context: Context) -> pb.Media:  # type: ignore[override]
+        """Not there yet."""
+        _unimplemented("UploadMedia")
+
+    async def Interact(  # type: ignore[override]
+        self, request: AsyncIterator[pb.InteractRequest], context: Context
+    ) -> AsyncIterator[pb.InteractResponse]:
+        """Not there yet."""
+        _unimplemented("Interact")
+        yield pb.InteractResponse()
+
+    async def _submit(self, request: pb.SubmitJobRequest) -> Job:
+        spec = job_spec(request, self._model)
+        return await self._store.submit(uuid4().hex, spec, idempotency_key=request.idempotency_key)
+
+
+def _unimplemented(method: str) -> NoReturn:
+    raise Refusal(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not supported by this server")
