@@ -11,7 +11,7 @@ import ftfy
 import torch
 from transformers import AutoConfig, AutoTokenizer, UMT5EncoderModel
 
-from helios_engine.checkpoint.weights import compare, read_headers
+from helios_engine.checkpoint.weights import load_weights
 from helios_engine.embeds import MAX_TOKENS
 from helios_engine.errors import CheckpointError
 
@@ -35,11 +35,11 @@ class TextEncoder:
         """Loads `text_encoder/` and `tokenizer/` of a published checkpoint folder. Raises CheckpointError."""
         root = Path(path)
         folder = root / "text_encoder"
-        problems = compare(folder, read_headers(folder), expected_tensors(root))
-        if problems:
-            raise CheckpointError("\n".join(problems))
-        model = UMT5EncoderModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-        return cls(model.to(device), load_tokenizer(root))
+        model = _empty_model(root)
+        weights = load_weights(folder, _shapes(model), device=device, dtype_of=lambda _: dtype)
+        model.load_state_dict(weights, assign=True, strict=False)  # load_weights is strict; tied names are left
+        model.tie_weights()
+        return cls(model, load_tokenizer(root))
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -59,6 +59,10 @@ class TextEncoder:
 
 def expected_tensors(root: Path) -> dict[str, torch.Size]:
     """Names and shapes of the encoder that text_encoder/config.json describes. Raises CheckpointError."""
+    return _shapes(_empty_model(root))
+
+
+def _empty_model(root: Path) -> UMT5EncoderModel:
     file = root / "text_encoder" / "config.json"
     try:
         config = AutoConfig.from_pretrained(root / "text_encoder", local_files_only=True)
@@ -67,7 +71,10 @@ def expected_tensors(root: Path) -> dict[str, torch.Size]:
     if config.model_type != "umt5":
         raise CheckpointError(f"{file}: model_type: {config.model_type!r} is not supported; allowed: umt5")
     with torch.device("meta"):
-        model = UMT5EncoderModel(config)
+        return UMT5EncoderModel(config)
+
+
+def _shapes(model: UMT5EncoderModel) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 

@@ -122,7 +122,11 @@ def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> No
     with torch.device("meta"):
         shapes = _shapes(WanDecoder(config)) | _encoder_shapes(config)
     _write_json(folder / "config.json", {"_class_name": "AutoencoderKLWan", **asdict(config)})
-    save_file(random_weights(shapes, generator, gain=1.5), folder / "diffusion_pytorch_model.safetensors")
+    save_file(
+        random_weights(shapes, generator, gain=1.5),
+        folder / "diffusion_pytorch_model.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 def _encoder_shapes(config: VAEConfig) -> dict[str, torch.Size]:
@@ -173,9 +177,12 @@ def _write_text_encoder(root: Path, shape: TinyShape, seed: int) -> None:
     config = UMT5Config(
         vocab_size=len(vocab), d_model=shape.text_dim, d_kv=8, d_ff=48, num_layers=2, num_heads=4, dropout_rate=0.0
     )
+    config.architectures = ["UMT5EncoderModel"]
+    config.save_pretrained(root / "text_encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        UMT5EncoderModel(config).save_pretrained(root / "text_encoder")
+        weights = {name: parameter.detach() for name, parameter in UMT5EncoderModel(config).named_parameters()}
+    save_file(weights, root / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -188,7 +195,9 @@ def _write_sharded(folder: Path, weights: dict[str, torch.Tensor], shards: int) 
         name: f"diffusion_pytorch_model-{n % shards + 1:05}-of-{shards:05}.safetensors" for n, name in enumerate(names)
     }
     for file in set(files.values()):
-        save_file({name: weights[name] for name in names if files[name] == file}, folder / file)
+        save_file(
+            {name: weights[name] for name in names if files[name] == file}, folder / file, metadata={"format": "pt"}
+        )
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     index = {"metadata": {"total_size": size}, "weight_map": files}
     _write_json(folder / "diffusion_pytorch_model.safetensors.index.json", index)

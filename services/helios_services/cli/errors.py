@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import grpc
 from redis.exceptions import RedisError
 
 from helios_engine.errors import CheckpointError, InvalidField
+from helios_services.client.errors import HeliosError
 from helios_services.config import ConfigError
 
 
@@ -20,13 +20,10 @@ def user_errors() -> Iterator[None]:
     """Prints expected errors on standard error and exits with status 1."""
     try:
         yield
-    except (UserError, ConfigError, CheckpointError, InvalidField) as error:
+    except (UserError, ConfigError, CheckpointError, InvalidField, HeliosError) as error:
         _exit(str(error))
     except RedisError as error:
         _exit(f"Redis: {error}")
-    except grpc.RpcError as error:
-        code = error.code() if isinstance(error, grpc.Call) else None
-        _exit(f"{code.name if code else 'RPC failed'}: {error.details() if isinstance(error, grpc.Call) else error}")
     except BrokenPipeError:
         sys.exit(1)
 

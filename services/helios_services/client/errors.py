@@ -13,8 +13,8 @@ DETAILS = "grpc-status-details-bin"
 class HeliosError(Exception):
     """A call failed.
 
-    Attributes: `code`; `violations` (field to description, of INVALID_ARGUMENT); `retry_after_s` (None: the server did not
-    say); `reason` (of a failed or cancelled job, else empty).
+    Attributes: `code`; `violations` (field to description, of INVALID_ARGUMENT); `retry_after_s` (None: the server did
+    not say); `reason` (of a failed or cancelled job, else empty).
     """
 
     def __init__(self, code: grpc.StatusCode, message: str, details: Status | None = None) -> None:

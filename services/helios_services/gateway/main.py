@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
+import sys
 
-from helios_services.config import ServiceConfig
+from helios_services.config import ConfigError, ServiceConfig
 from helios_services.gateway.server import Gateway
 from helios_services.telemetry.logs import configure_logging
 from helios_services.telemetry.metrics import serve_metrics
@@ -26,3 +27,10 @@ async def _serve(config: ServiceConfig) -> None:
     print(f"gateway: {config.gateway.host}:{gateway.port}", flush=True)
     await stop.wait()
     await gateway.stop()
+
+
+if __name__ == "__main__":
+    try:
+        run_gateway(ServiceConfig.model_validate_json(sys.stdin.read()))
+    except ConfigError as error:
+        sys.exit(f"helios: {error}")

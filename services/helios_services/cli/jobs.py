@@ -1,0 +1,78 @@
+"""`helios jobs`: look at a gateway's jobs."""
+
+from typing import Annotated
+
+import typer
+from google.protobuf.json_format import MessageToJson
+from rich.console import Console
+from rich.table import Table
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_services.client import HeliosClient
+
+app = typer.Typer(no_args_is_help=True, help="List, inspect, cancel and watch jobs.")
+Server = Annotated[str, typer.Option(envvar="HELIOS_SERVER", help="HOST:PORT of the gateway.")]
+JobId = Annotated[str, typer.Argument(help="Job id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one job a line.")]
+DEFAULT_SERVER = "localhost:50051"
+
+
+@app.command("ls")
+def list_jobs(
+    server: Server = DEFAULT_SERVER,
+    state: Annotated[list[str] | None, typer.Option(help="Only these states; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(help="Most jobs shown.", min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with HeliosClient(server) as client:
+        jobs = [job for job, _ in zip(client.list(states=tuple(state or ())), range(limit), strict=False)]
+    _show(jobs, as_json)
+
+
+@app.command("get")
+def get_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Show one job."""
+    with HeliosClient(server) as client:
+        _show([client.get(job_id)], as_json)
+
+
+@app.command("cancel")
+def cancel_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Cancel a job."""
+    with HeliosClient(server) as client:
+        _show([client.cancel(job_id)], as_json)
+
+
+@app.command("watch")
+def watch_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Print a line at each change, until the job has ended."""
+    with HeliosClient(server) as client:
+        for job in client.watch(job_id):
+            if as_json:
+                _show([job], as_json)
+            else:
+                print(f"{job.id}  {_state(job)}  {job.chunks_done}/{job.chunks_total}", flush=True)
+
+
+def _show(jobs: list[pb.Job], as_json: bool) -> None:
+    if as_json:
+        for job in jobs:
+            print(MessageToJson(job, indent=None, preserving_proto_field_name=True), flush=True)
+        return
+    table = Table("id", "state", "priority", "chunks", "attempts", "created", "error")
+    for job in jobs:
+        table.add_row(
+            job.id,
+            _state(job),
+            pb.Priority.Name(job.priority).removeprefix("PRIORITY_").lower(),
+            f"{job.chunks_done}/{job.chunks_total}",
+            str(job.attempts),
+            job.create_time.ToDatetime().isoformat(" ", "seconds"),
+            f"{job.error.reason}: {job.error.message}" if job.HasField("error") else "",
+        )
+    Console().print(table)
+
+
+def _state(job: pb.Job) -> str:
+    return pb.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
