@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file as save_tensors
 from torch import nn
 
 from helios_engine.configs import TransformerConfig, VAEConfig
@@ -122,7 +122,7 @@ def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> No
     with torch.device("meta"):
         shapes = _shapes(WanDecoder(config)) | _encoder_shapes(config)
     _write_json(folder / "config.json", {"_class_name": "AutoencoderKLWan", **asdict(config)})
-    save_file(
+    _save(
         random_weights(shapes, generator, gain=1.5),
         folder / "diffusion_pytorch_model.safetensors",
         metadata={"format": "pt"},
@@ -182,7 +182,11 @@ def _write_text_encoder(root: Path, shape: TinyShape, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = {name: parameter.detach() for name, parameter in UMT5EncoderModel(config).named_parameters()}
-    save_file(weights, root / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+    _save(weights, root / "text_encoder" / "model.safetensors")
+
+
+def _save(weights: dict[str, torch.Tensor], file: Path) -> None:
+    save_tensors(weights, file, metadata={"format": "pt"})
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -195,9 +199,7 @@ def _write_sharded(folder: Path, weights: dict[str, torch.Tensor], shards: int) 
         name: f"diffusion_pytorch_model-{n % shards + 1:05}-of-{shards:05}.safetensors" for n, name in enumerate(names)
     }
     for file in set(files.values()):
-        save_file(
-            {name: weights[name] for name in names if files[name] == file}, folder / file, metadata={"format": "pt"}
-        )
+        _save({name: weights[name] for name in names if files[name] == file}, folder / file, metadata={"format": "pt"})
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     index = {"metadata": {"total_size": size}, "weight_map": files}
     _write_json(folder / "diffusion_pytorch_model.safetensors.index.json", index)

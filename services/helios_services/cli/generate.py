@@ -1,6 +1,7 @@
 """`helios generate`: a video from a prompt, in this process or from a server."""
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,13 +106,8 @@ def _generate_here(request: GenerationRequest, output: Path, checkpoint: str, de
             chunk = encode_chunk(video, index=index, fps=request.fps, settings=settings)
             marks.append(time.perf_counter())
             pieces += [chunk.fragment] if index else [chunk.init_segment, chunk.fragment]
-            spent = dict(
-                zip(
-                    ("denoise", "decode", "encode"),
-                    (b - a for a, b in zip(marks, marks[1:], strict=False)),
-                    strict=True,
-                )
-            )
+            seconds = (after - before for before, after in pairwise(marks))
+            spent = dict(zip(("denoise", "decode", "encode"), seconds, strict=True))
             progress.chunk(
                 num_frames=chunk.num_frames,
                 duration_s=chunk.num_frames / request.fps,

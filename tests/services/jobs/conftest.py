@@ -1,4 +1,4 @@
-"""A real redis-server for the session, a namespace for each test."""
+"""A store of its own for each test, and short ways to fill it."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -7,23 +7,10 @@ from uuid import uuid4
 import pytest
 
 from helios_services.config import JobsConfig, RedisConfig
-from helios_services.jobs.embedded import EmbeddedRedis
 from helios_services.jobs.records import ChunkRecord, Claim, JobSpec, Lease, Priority
 from helios_services.jobs.store import JobStore
 
 JOBS = JobsConfig(lease_s=30.0, heartbeat_s=10.0, max_queued=50, max_attempts=3)
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis.start(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def redis(server: EmbeddedRedis) -> RedisConfig:
-    return RedisConfig(url=server.url, namespace=uuid4().hex)
 
 
 @pytest.fixture
