@@ -1,0 +1,272 @@
+"""One attempt at a job, with the real store and stages made of events: order, overlap, repetition, resumption."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import torch
+
+from helios_engine.request import GenerationRequest
+from helios_engine.state import DenoiseState
+from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
+from helios_services.deployments.job_run import JobRun
+from helios_services.deployments.stages import Denoised, Embedded, Encoded
+from helios_services.jobs.records import Claim, JobSpec
+from helios_services.jobs.state import JobState
+from helios_services.jobs.store import JobStore
+from helios_services.media.artifacts import ArtifactStore
+from helios_services.media.encoder import EncoderSettings, encode_chunk
+from helios_services.telemetry.metrics import WorkerMetrics
+
+CHUNKS = 3
+
+
+class Died(Exception):
+    """A replica died."""
+
+
+class NotThere(Exception):
+    """No replica yet."""
+
+
+class FakeStages:
+    """Stages that log what is called; `before` may wait or raise, by stage and chunk."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.prompts: list[str] = []
+        self.before: dict[str, Callable[[], Awaitable[None]]] = {}
+
+    async def _step(self, name: str) -> None:
+        self.log.append(f"{name} starts")
+        if name in self.before:
+            await self.before[name]()
+        self.log.append(f"{name} ends")
+
+    async def embed(self, prompt: str) -> Embedded:
+        self.prompts.append(prompt)
+        return Embedded(tokens=torch.ones(2, 4), seconds=0.5)
+
+    def denoise(self, previous: Any, prompt_tokens: torch.Tensor) -> Any:
+        async def call() -> Denoised:
+            state = previous if isinstance(previous, DenoiseState) else previous.result().state
+            assert torch.equal(prompt_tokens, torch.ones(2, 4))
+            await self._step(f"denoise {state.chunk_index}")
+            generator = state.generator()
+            latents = torch.randn(1, 16, 9, 8, 8, generator=generator)
+            return Denoised(latents=latents, state=state.advanced(latents, generator), seconds=0.25, memory_bytes=7)
+
+        return asyncio.ensure_future(call())
+
+    async def decode(self, denoised: Any, request: GenerationRequest) -> Encoded:
+        value = denoised.result()
+        index = value.state.chunk_index - 1
+        await self._step(f"decode {index}")
+        shade = int(value.latents.flatten()[0].abs() * 50) % 200
+        frames = np.full((33, 64, 64, 3), shade, dtype=np.uint8)
+        chunk = encode_chunk(frames, index=index, fps=request.fps, settings=EncoderSettings())
+        return Encoded(
+            init_segment=chunk.init_segment,
+            fragment=chunk.fragment,
+            num_frames=33,
+            decode_s=0.1,
+            encode_s=0.05,
+            memory_bytes=9,
+        )
+
+    def lost(self, error: BaseException) -> bool:
+        return isinstance(error, Died)
+
+    def unavailable(self, error: BaseException) -> bool:
+        return isinstance(error, NotThere)
+
+
+class Bench:
+    """A store with one submitted job, and runs of it."""
+
+    def __init__(self, redis: RedisConfig, folder: Path) -> None:
+        self.config = ServiceConfig(state_dir=folder, redis=redis, jobs=JobsConfig(max_attempts=3, lease_s=30))
+        self.store = JobStore.connect(redis, self.config.jobs)
+        self.artifacts = ArtifactStore(self.config.artifacts)
+        self.metrics = WorkerMetrics()
+        self.stages = FakeStages()
+
+    async def submit(self, **params: Any) -> str:
+        job_id = uuid4().hex
+        values = {"prompt": "a lake", "height": 64, "width": 64, "num_frames": 33 * CHUNKS, "pyramid_steps": [1, 1, 1]}
+        spec = JobSpec(model="m", params=values | params, chunks_total=CHUNKS)
+        await self.store.submit(job_id, spec)
+        return job_id
+
+    async def run(self) -> JobRun:
+        claim = await self.store.claim("m", "w", uuid4().hex)
+        assert claim is not None
+        return self.run_of(claim)
+
+    def run_of(self, claim: Claim) -> JobRun:
+        return JobRun(
+            claim,
+            stages=self.stages,
+            store=self.store,
+            artifacts=self.artifacts,
+            metrics=self.metrics,
+            config=self.config,
+        )
+
+    async def fragments(self, job_id: str) -> list[bytes]:
+        return [await self.store.fragment(job_id, index) for index in range(CHUNKS)]
+
+
+@pytest.fixture
+async def bench(redis: RedisConfig, tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(redis, tmp_path)
+    yield bench
+    await bench.store.close()
+
+
+async def test_a_job_becomes_a_video(bench: Bench) -> None:
+    job_id = await bench.submit()
+    await (await bench.run()).run()
+    job = await bench.store.get(job_id)
+    assert (job.state, job.chunks_done, job.artifact) == (JobState.SUCCEEDED, CHUNKS, f"{job_id}.mp4")
+    assert bench.artifacts.size(job.artifact) == job.video_bytes > 0
+    records = await bench.store.chunk_records(job_id)
+    assert [set(record.stage_s) for record in records] == [
+        {"queue", "text", "denoise", "decode", "encode"},
+        {"denoise", "decode", "encode"},
+        {"denoise", "decode", "encode"},
+    ]
+    assert [record.start_s for record in records] == [0.0, 1.375, 2.75]
+    value = bench.metrics.registry.get_sample_value
+    assert value("helios_generated_frames_total") == 99
+    assert value("helios_chunk_stage_seconds_count", {"stage": "decode"}) == 3
+    assert value("helios_jobs_total", {"state": "succeeded"}) == 1
+    assert value("helios_gpu_memory_bytes", {"stage": "decode"}) == 9
+
+
+async def test_the_next_chunk_is_denoised_while_one_is_decoded_and_no_further(bench: Bench) -> None:
+    await bench.submit()
+    denoised_1, decode_0 = asyncio.Event(), asyncio.Event()
+    stages = bench.stages
+
+    async def hold_decode() -> None:
+        await denoised_1.wait()
+        await decode_0.wait()
+
+    async def tell() -> None:
+        denoised_1.set()
+
+    stages.before |= {"decode 0": hold_decode, "denoise 1": tell}
+    task = asyncio.create_task((await bench.run()).run())
+    await asyncio.wait_for(denoised_1.wait(), 10)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert "decode 0 starts" in stages.log
+    assert "decode 0 ends" not in stages.log
+    assert "denoise 2 starts" not in stages.log  # one chunk ahead, not more
+    decode_0.set()
+    await asyncio.wait_for(task, 20)
+    assert [line for line in stages.log if line.startswith("decode") and line.endswith("ends")] == [
+        f"decode {index} ends" for index in range(CHUNKS)
+    ]
+
+
+@pytest.mark.parametrize("stage", ["denoise 1", "decode 1"])
+@pytest.mark.parametrize("error", [Died, NotThere])
+async def test_a_call_whose_replica_dies_is_repeated_with_the_same_bits(
+    bench: Bench, stage: str, error: type[Exception]
+) -> None:
+    undisturbed = await bench.submit(seed=3)
+    await (await bench.run()).run()
+    failures = [error(), error()]
+
+    async def fail_twice() -> None:
+        if failures:
+            raise failures.pop()
+
+    bench.stages.before[stage] = fail_twice
+    disturbed = await bench.submit(seed=3)
+    await (await bench.run()).run()
+    assert await bench.fragments(disturbed) == await bench.fragments(undisturbed)
+    assert bench.metrics.registry.get_sample_value(
+        "helios_stage_retries_total", {"stage": stage.partition(" ")[0]}
+    ) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(Died, "WORKER_LOST"), (ValueError("secret path"), "GENERATION_FAILED")]
+)
+async def test_a_hopeless_stage_fails_the_job_without_internals(bench: Bench, error: Any, reason: str) -> None:
+    async def always() -> None:
+        raise error
+
+    bench.stages.before["denoise 1"] = always
+    job_id = await bench.submit()
+    await (await bench.run()).run()
+    job = await bench.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.reason == reason
+    assert "secret" not in job.error.message
+    assert job.chunks_done == 1
+
+
+async def test_a_stored_request_that_is_invalid_fails_by_name(bench: Bench) -> None:
+    job_id = await bench.submit(height=65)
+    await (await bench.run()).run()
+    error = (await bench.store.get(job_id)).error
+    assert error is not None
+    assert (error.reason, "height: 65" in error.message) == ("INVALID_REQUEST", True)
+
+
+async def test_drain_gives_the_job_back_and_another_run_goes_on_with_the_same_bits(bench: Bench) -> None:
+    undisturbed = await bench.submit(seed=3)
+    await (await bench.run()).run()
+    prompts = len(bench.stages.prompts)
+    job_id = await bench.submit(seed=3)
+    first = await bench.run()
+
+    async def stop() -> None:
+        first.stop_after_chunk()
+
+    bench.stages.before["denoise 0"] = stop
+    await first.run()
+    job = await bench.store.get(job_id)
+    assert (job.state, job.chunks_done, job.attempts) == (JobState.QUEUED, 1, 0)
+    bench.stages.before.clear()
+    await (await bench.run()).run()
+    assert (await bench.store.get(job_id)).state is JobState.SUCCEEDED
+    assert len(bench.stages.prompts) == prompts + 1  # resumed with the stored embedding
+    assert await bench.fragments(job_id) == await bench.fragments(undisturbed)
+
+
+async def test_a_cancelled_job_is_dropped_after_the_chunk_in_progress(bench: Bench) -> None:
+    job_id = await bench.submit()
+
+    async def cancel() -> None:
+        await bench.store.cancel(job_id)
+
+    bench.stages.before["decode 0"] = cancel
+    await (await bench.run()).run()
+    assert (await bench.store.get(job_id)).state is JobState.CANCELLED
+    assert "denoise 2 starts" not in bench.stages.log
+    assert await bench.store.chunk_records(job_id) == []
+
+
+async def test_publication_is_taken_up_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = await bench.submit()
+    publish, failures = ArtifactStore.publish, [OSError("full"), OSError("full")]
+
+    def flaky(self: ArtifactStore, file: Path, name: str) -> None:
+        if failures:
+            raise failures.pop()
+        publish(self, file, name)
+
+    monkeypatch.setattr(ArtifactStore, "publish", flaky)
+    await (await bench.run()).run()
+    assert (await bench.store.get(job_id)).state is JobState.SUCCEEDED
+    assert bench.artifacts.size(f"{job_id}.mp4") > 0
