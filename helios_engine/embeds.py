@@ -26,4 +26,5 @@ def to_bytes(tokens: torch.Tensor) -> bytes:
 
 def from_bytes(data: bytes) -> torch.Tensor:
     """See `to_bytes`."""
-    return load(data)["prompt_embeds"]
+    tokens: torch.Tensor = load(data)["prompt_embeds"]
+    return tokens

@@ -83,8 +83,8 @@ def _stages(config: SchedulerConfig) -> list[_Stage]:
     lengths: list[float] = []
     for stage in range(config.stages):
         first = max(int(config.stage_range[stage] * total), 0)
-        end = min(int(config.stage_range[stage + 1] * total), total)
-        start_sigma, end_sigma = float(sigmas[first]), float(sigmas[end]) if end < total else 0.0
+        last = min(int(config.stage_range[stage + 1] * total), total)
+        start_sigma, end_sigma = float(sigmas[first]), float(sigmas[last]) if last < total else 0.0
         starts.append(start_sigma)
         if stage > 0:  # noise added after upsampling raises the level the stage starts from
             signal = 1.0 - start_sigma
@@ -94,7 +94,7 @@ def _stages(config: SchedulerConfig) -> list[_Stage]:
     stages = []
     for stage, start_sigma in enumerate(starts):
         begin = sum(lengths[:stage]) / sum(lengths)
-        end = sum(lengths[: stage + 1]) / sum(lengths) if stage < config.stages - 1 else 0.9999999999999999
+        end: float = sum(lengths[: stage + 1]) / sum(lengths) if stage < config.stages - 1 else 0.9999999999999999
         high = min(float(timesteps[int(begin * total)]), 999.0)
         low = float(timesteps[min(int(end * total), total - 1)])
         grid = np.linspace(high, low, total + 1)

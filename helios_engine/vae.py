@@ -45,7 +45,9 @@ class ChannelRMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any (B, C, ...); computed in float32, returned in x's dtype."""
         scale = len(self.gamma) ** 0.5
-        return F.normalize(x.float(), dim=1).type_as(x) * scale * self.gamma
+        normalized: torch.Tensor = F.normalize(x.float(), dim=1).type_as(x)
+        scaled: torch.Tensor = normalized * scale * self.gamma
+        return scaled
 
 
 class ResidualBlock(nn.Module):

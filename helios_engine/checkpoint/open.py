@@ -4,7 +4,7 @@ import json
 from dataclasses import MISSING, dataclass, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from helios_engine.configs import SchedulerConfig, TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError, shorten
@@ -99,8 +99,8 @@ def _allow(file: Path, key: str, value: object, allowed: tuple[str, ...]) -> Non
 
 def _typed(file: Path, key: str, value: Any, hint: Any) -> Any:
     """Checks a JSON value against a field's type; lists become tuples, integers pass for floats."""
-    args = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is tuple:
+    args = get_args(hint)
+    if get_origin(hint) is tuple:
         expected = args[0]
         if isinstance(value, list) and all(_is(item, expected) for item in value):
             return tuple(expected(item) for item in value)

@@ -122,11 +122,7 @@ def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> No
     with torch.device("meta"):
         shapes = _shapes(WanDecoder(config)) | _encoder_shapes(config)
     _write_json(folder / "config.json", {"_class_name": "AutoencoderKLWan", **asdict(config)})
-    _save(
-        random_weights(shapes, generator, gain=1.5),
-        folder / "diffusion_pytorch_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    _save(random_weights(shapes, generator, gain=1.5), folder / "diffusion_pytorch_model.safetensors")
 
 
 def _encoder_shapes(config: VAEConfig) -> dict[str, torch.Size]:
@@ -199,7 +195,7 @@ def _write_sharded(folder: Path, weights: dict[str, torch.Tensor], shards: int) 
         name: f"diffusion_pytorch_model-{n % shards + 1:05}-of-{shards:05}.safetensors" for n, name in enumerate(names)
     }
     for file in set(files.values()):
-        _save({name: weights[name] for name in names if files[name] == file}, folder / file, metadata={"format": "pt"})
+        _save({name: weights[name] for name in names if files[name] == file}, folder / file)
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     index = {"metadata": {"total_size": size}, "weight_map": files}
     _write_json(folder / "diffusion_pytorch_model.safetensors.index.json", index)

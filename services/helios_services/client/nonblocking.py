@@ -39,11 +39,13 @@ class AsyncHeliosClient:
 
     async def submit(self, prompt: str, **options: Any) -> pb.Job:
         """Submits a job; options as in `submission`."""
-        return await self._call("SubmitJob", submission(prompt, **options))
+        job: pb.Job = await self._call("SubmitJob", submission(prompt, **options))
+        return job
 
     async def get(self, job_id: str) -> pb.Job:
         """A job as it is."""
-        return await self._call("GetJob", pb.GetJobRequest(job_id=job_id))
+        job: pb.Job = await self._call("GetJob", pb.GetJobRequest(job_id=job_id))
+        return job
 
     async def list(
         self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = ""
@@ -61,7 +63,8 @@ class AsyncHeliosClient:
 
     async def cancel(self, job_id: str) -> pb.Job:
         """Cancels a job."""
-        return await self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
+        job: pb.Job = await self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
+        return job
 
     async def watch(self, job_id: str) -> AsyncIterator[pb.Job]:
         """The job now and after each change, up to its end."""

@@ -107,7 +107,11 @@ class Dispatcher:
         )
         task = asyncio.create_task(run.run(), name=f"job-{claim.job.id}")
         loop = asyncio.get_running_loop()
-        self._heartbeat.add(claim.lease, lambda: loop.call_soon_threadsafe(task.cancel))
+
+        def on_lost() -> None:
+            loop.call_soon_threadsafe(task.cancel)
+
+        self._heartbeat.add(claim.lease, on_lost)
         self._runs.add(run)
         if self._draining.is_set():
             run.stop_after_chunk()

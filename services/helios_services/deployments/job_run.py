@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +79,8 @@ class JobRun:
 
     async def _generate(self) -> bool:
         """Makes the missing chunks; False when it stopped before the last. Chunk k is decoded while k+1 is denoised."""
-        previous: Call | DenoiseState = self._first_state()
+        previous: Call | None = None
+        state = self._first_state()
         delivery: asyncio.Task[None] | None = None
         try:
             if self._job.chunks_done < self._job.spec.chunks_total:
@@ -86,11 +88,11 @@ class JobRun:
             for index in range(self._job.chunks_done, self._job.spec.chunks_total):
                 if self._stopping:
                     break
-                call, denoised = await self._denoise(previous, tokens)
+                call, denoised = await self._denoise(previous, state, tokens)
                 if delivery is not None:
                     await delivery
                 delivery = asyncio.create_task(self._deliver(index, call, denoised))
-                previous = call
+                previous, state = call, denoised.state
             if delivery is not None:
                 await delivery
             return delivery is None or not self._stopping or index + 1 == self._job.spec.chunks_total
@@ -117,12 +119,13 @@ class JobRun:
         await self._durably(lambda: self._store.save_prompt_embeds(self._lease, data))
         return embedded.tokens
 
-    async def _denoise(self, previous: Call | DenoiseState, tokens: Any) -> tuple[Call, Denoised]:
+    async def _denoise(self, previous: Call | None, state: DenoiseState, tokens: Any) -> tuple[Call, Denoised]:
+        """By reference at first; a repeated call carries the state itself, for the reference may be what was lost."""
         call: Call | None = None
 
         async def attempt() -> Denoised:
             nonlocal call
-            call = self._stages.denoise(previous, tokens)
+            call = self._stages.denoise(state if call is not None or previous is None else previous, tokens)
             denoised: Denoised = await call
             return denoised
 
@@ -133,7 +136,8 @@ class JobRun:
     async def _deliver(self, index: int, call: Call, denoised: Denoised) -> None:
         """Decodes, encodes and appends a chunk."""
         request = denoised.state.request
-        encoded = await self._stage("decode", lambda: self._stages.decode(call, request))
+        sources: Iterator[Call | Denoised] = chain([call], repeat(denoised))  # by reference at first, as in _denoise
+        encoded = await self._stage("decode", lambda: self._stages.decode(next(sources), request))
         stage_s = self._stage_s | {
             "denoise": denoised.seconds,
             "decode": encoded.decode_s,

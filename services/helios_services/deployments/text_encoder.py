@@ -37,6 +37,6 @@ class TextEncoderReplica(TorchReplica):
         self._cache.move_to_end(cleaned)
         return Embedded(tokens=self._cache[cleaned], seconds=time.perf_counter() - start)
 
-    @serve.batch
+    @serve.batch  # type: ignore[untyped-decorator]
     async def _encode(self, prompts: list[str]) -> list[torch.Tensor]:
         return [trim(embeds) for embeds in await self.run(self._encoder.encode, prompts)]

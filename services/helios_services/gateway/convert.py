@@ -15,7 +15,9 @@ PRIORITIES: dict[int, Priority] = {
     pb.PRIORITY_NORMAL: Priority.NORMAL,
     pb.PRIORITY_BATCH: Priority.BATCH,
 }
-STATES: dict[JobState, pb.JobState] = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
+STATES: dict[JobState, pb.JobState.ValueType] = {
+    state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState
+}
 
 
 def job_message(job: Job) -> pb.Job:

@@ -98,11 +98,11 @@ class VideoGeneration(VideoGenerationServicer):
         """Not there yet."""
         _unimplemented("UpdatePrompt")
 
-    async def UploadMedia(self, request: AsyncIterator[pb.UploadMediaRequest], context: Context) -> pb.Media:  # type: ignore[override]
+    async def UploadMedia(self, request: AsyncIterator[pb.UploadMediaRequest], context: Context) -> pb.Media:
         """Not there yet."""
         _unimplemented("UploadMedia")
 
-    async def Interact(  # type: ignore[override]
+    async def Interact(
         self, request: AsyncIterator[pb.InteractRequest], context: Context
     ) -> AsyncIterator[pb.InteractResponse]:
         """Not there yet."""

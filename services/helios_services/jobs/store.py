@@ -41,7 +41,8 @@ class JobStore:
     """Jobs in Redis. Refusals raise JobStoreError subclasses; connection trouble raises redis' RedisError."""
 
     def __init__(self, client: Redis, redis: RedisConfig, jobs: JobsConfig) -> None:
-        self._client, self._jobs = client, jobs
+        self._client: Any = client  # redis-py's types leave open whether replies are bytes
+        self._jobs = jobs
         self._keys = Keys(redis.namespace)
         self._ttls = (int(jobs.job_ttl_s * 1000), int(jobs.chunk_ttl_s * 1000))
         self._scripts: dict[str, Any] = {}
@@ -64,7 +65,7 @@ class JobStore:
 
     async def ping(self) -> None:
         """Raises RedisError when the server cannot be reached."""
-        await self._client.ping()  # type: ignore[misc]
+        await self._client.ping()
 
     # ---- producers ----
 
@@ -85,7 +86,7 @@ class JobStore:
 
     async def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
-        fields = await self._client.hgetall(self._keys.of("job", job_id))  # type: ignore[misc]
+        fields = await self._client.hgetall(self._keys.of("job", job_id))
         if not fields:
             raise JobNotFound(f"job {job_id!r} does not exist or has expired")
         return job_from_hash(job_id, fields)
@@ -179,7 +180,7 @@ class JobStore:
 
     async def chunk_records(self, job_id: str, start: int = 0) -> list[ChunkRecord]:
         """The chunk log from `start` on; empty once it has expired."""
-        entries = await self._client.lrange(self._keys.of("chunks", job_id), start, -1)  # type: ignore[misc]
+        entries = await self._client.lrange(self._keys.of("chunks", job_id), start, -1)
         return [chunk_from_entry(entry) for entry in entries]
 
     async def fragment(self, job_id: str, index: int) -> bytes:

@@ -63,7 +63,7 @@ class FakeStages:
         return asyncio.ensure_future(call())
 
     async def decode(self, denoised: Any, request: GenerationRequest) -> Encoded:
-        value = denoised.result()
+        value = denoised if isinstance(denoised, Denoised) else denoised.result()
         index = value.state.chunk_index - 1
         await self._step(f"decode {index}")
         shade = int(value.latents.flatten()[0].abs() * 50) % 200
@@ -192,14 +192,12 @@ async def test_a_call_whose_replica_dies_is_repeated_with_the_same_bits(
     disturbed = await bench.submit(seed=3)
     await (await bench.run()).run()
     assert await bench.fragments(disturbed) == await bench.fragments(undisturbed)
-    assert bench.metrics.registry.get_sample_value(
-        "helios_stage_retries_total", {"stage": stage.partition(" ")[0]}
-    ) == 2
+    assert (
+        bench.metrics.registry.get_sample_value("helios_stage_retries_total", {"stage": stage.partition(" ")[0]}) == 2
+    )
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"), [(Died, "WORKER_LOST"), (ValueError("secret path"), "GENERATION_FAILED")]
-)
+@pytest.mark.parametrize(("error", "reason"), [(Died, "WORKER_LOST"), (ValueError("secret path"), "GENERATION_FAILED")])
 async def test_a_hopeless_stage_fails_the_job_without_internals(bench: Bench, error: Any, reason: str) -> None:
     async def always() -> None:
         raise error

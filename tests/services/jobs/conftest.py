@@ -1,6 +1,6 @@
 """A store of its own for each test, and short ways to fill it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 

@@ -83,7 +83,7 @@ async def test_a_watch_sees_every_change_also_after_a_cut_connection(store: JobS
         assert await job.wait(10)
         assert not await other.wait(0.05)
         async with Redis.from_url(redis.url) as client:
-            await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await client.client_kill_filter(_type="pubsub")
         await store.cancel("a")
         assert await job.wait(10)
     await notifier.close()

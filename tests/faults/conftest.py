@@ -1,0 +1,112 @@
+"""The service as processes of its own: `helios gateway` and `helios worker` over a real Redis, killed at will."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from helios_services.client import HeliosClient
+from helios_services.jobs.embedded import EmbeddedRedis
+
+HELIOS = str(Path(sys.executable).parent / "helios")
+JOB: dict[str, Any] = {
+    "prompt": "a lake",
+    "num_frames": 33 * 5,
+    "height": 64,
+    "width": 128,
+    "seed": 3,
+    "pyramid_steps": [4, 4, 4],
+}
+LEASE_S = 4.0
+
+
+class Service:
+    """Starts, finds and kills the processes of one service."""
+
+    def __init__(self, folder: Path, checkpoint: Path, redis_url: str) -> None:
+        self._folder = folder
+        self._env = os.environ | {
+            "HELIOS_REDIS_URL": redis_url,
+            "HELIOS_STATE_DIR": str(folder),
+            "HELIOS_MODEL__CHECKPOINT": str(checkpoint),
+            "HELIOS_MODEL__DTYPE": "float32",
+            "HELIOS_JOBS__LEASE_S": str(LEASE_S),
+            "HELIOS_JOBS__HEARTBEAT_S": "1",
+            "HELIOS_GATEWAY__METRICS_PORT": "0",
+            "HELIOS_DISPATCHER__METRICS_PORT": "0",
+        }
+        self.worker: subprocess.Popen[str] | None = None
+        self._gateway = self._start("gateway", "--port", "0")
+        self.address = self._said(self._gateway, "gateway: ")
+
+    def start_worker(self) -> None:
+        """Starts a worker and waits until it is ready."""
+        self.worker = self._start("worker")
+        self._said(self.worker, "worker: ")
+
+    def worker_processes(self) -> list[psutil.Process]:
+        """The worker, its Ray cluster and the replicas."""
+        assert self.worker is not None
+        top = psutil.Process(self.worker.pid)
+        return [top, *top.children(recursive=True)]
+
+    def replica(self, deployment: str) -> psutil.Process:
+        """The process of the deployment's replica."""
+        title = f"ServeReplica:helios:{deployment}"
+        (found,) = [process for process in self.worker_processes() if title in " ".join(process.cmdline())]
+        return found
+
+    def kill_worker(self) -> None:
+        """SIGKILL to every process of the worker at once."""
+        assert self.worker is not None
+        processes = self.worker_processes()
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=30)
+        self.worker.wait()
+        self.worker = None
+
+    def close(self) -> None:
+        """Ends what still runs."""
+        if self.worker is not None:
+            self.worker.terminate()
+            self.worker.wait(60)
+        self._gateway.terminate()
+        self._gateway.wait(60)
+
+    def _start(self, *command: str) -> "subprocess.Popen[str]":
+        log = (self._folder / f"{command[0]}.log").open("a")
+        with log:
+            return subprocess.Popen(
+                [HELIOS, *command], env=self._env, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+
+    def _said(self, process: "subprocess.Popen[str]", prefix: str) -> str:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(prefix):
+                return line.removeprefix(prefix).strip()
+        logs = "\n".join(file.read_text()[-3000:] for file in self._folder.glob("*.log"))
+        raise AssertionError(f"the process ended without saying {prefix!r}:\n{logs}")
+
+
+@pytest.fixture(scope="module")
+def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    redis = EmbeddedRedis.start(folder)
+    service = Service(folder, checkpoint, redis.url)
+    yield service
+    service.close()
+    redis.stop()
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[HeliosClient]:
+    with HeliosClient(service.address) as client:
+        yield client

@@ -1,0 +1,111 @@
+"""Workers that are not there yet, die in part, and die whole. Each test sees the service from outside, through gRPC.
+
+Invariant: every accepted job ends exactly once, its chunks are numbered without gap or repeat, and its video is bit for
+bit the undisturbed one. The tests share one service and run in order.
+"""
+
+import io
+import signal
+from pathlib import Path
+
+import av
+import psutil
+import pytest
+from faults.conftest import JOB, Service
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_services.client import HeliosClient, Segment
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def finished(client: HeliosClient, job_id: str) -> pb.Job:
+    """The job after its end; it must have succeeded."""
+    *_, job = client.watch(job_id)
+    assert job.state == pb.JOB_STATE_SUCCEEDED, job
+    assert job.chunks_done == job.chunks_total == 5
+    return job
+
+
+def check_segments(segments: list[Segment]) -> None:
+    """Init segment first, then every chunk once."""
+    assert segments[0].info is None
+    assert [segment.info.index for segment in segments[1:] if segment.info] == list(range(5))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(client: HeliosClient, service: Service) -> list[bytes]:
+    """The video's segments when nothing goes wrong; the job is submitted before any worker runs."""
+    job = client.submit(**JOB)
+    assert job.state == pb.JOB_STATE_QUEUED
+    service.start_worker()
+    segments = list(client.stream(job.id))
+    check_segments(segments)
+    finished(client, job.id)
+    return [segment.data for segment in segments]
+
+
+def test_a_job_submitted_before_any_worker_runs_is_executed(
+    client: HeliosClient, undisturbed: list[bytes], tmp_path: Path
+) -> None:
+    (job,) = client.list()
+    assert job.attempts == 1
+    size = client.download(job.id, tmp_path / "video.mp4")
+    assert size == job.video_bytes
+    for source in (str(tmp_path / "video.mp4"), io.BytesIO(b"".join(undisturbed))):
+        with av.open(source) as container:
+            times = [frame.pts * frame.time_base for frame in container.decode(video=0)]
+            assert (container.streams.video[0].width, container.streams.video[0].height) == (128, 64)
+        assert len(times) == 165
+        assert times == sorted(set(times))
+
+
+def test_a_killed_denoiser_costs_no_chunk_and_no_bit(
+    client: HeliosClient, service: Service, undisturbed: list[bytes]
+) -> None:
+    job = client.submit(**JOB)
+    segments = []
+    for segment in client.stream(job.id):
+        segments.append(segment)
+        if segment.info is not None and segment.info.index == 1:
+            service.replica("denoiser").send_signal(signal.SIGKILL)
+    check_segments(segments)
+    assert [segment.data for segment in segments] == undisturbed
+    assert finished(client, job.id).attempts == 1  # the dispatcher repeated the call, the job did not start again
+
+
+def test_a_killed_worker_is_replaced_and_the_job_resumes(
+    client: HeliosClient, service: Service, undisturbed: list[bytes]
+) -> None:
+    job = client.submit(**JOB)
+    segments = []
+    for segment in client.stream(job.id):
+        segments.append(segment)
+        if segment.info is not None and segment.info.index == 1:
+            service.kill_worker()
+            assert client.get(job.id).state == pb.JOB_STATE_RUNNING  # nobody knows yet
+            service.start_worker()
+    check_segments(segments)
+    assert [segment.data for segment in segments] == undisturbed
+    assert finished(client, job.id).attempts == 2
+
+
+def test_sigterm_gives_the_job_back_and_leaves_no_process(client: HeliosClient, service: Service) -> None:
+    job = client.submit(**JOB)
+    stream = client.stream(job.id)
+    next(stream)
+    next(stream)
+    processes = service.worker_processes()
+    assert service.worker is not None
+    service.worker.terminate()
+    assert service.worker.wait(90) == 0
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert alive == []
+    given_back = client.get(job.id)
+    assert given_back.state == pb.JOB_STATE_QUEUED
+    assert given_back.attempts == 0
+    service.worker = None
+    service.start_worker()
+    check = [segment.info.index for segment in stream if segment.info is not None]
+    assert check == [1, 2, 3, 4]
+    finished(client, job.id)
