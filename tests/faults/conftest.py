@@ -69,16 +69,20 @@ class Service:
         for process in processes:
             process.send_signal(signal.SIGKILL)
         psutil.wait_procs(processes, timeout=30)
-        self.worker.wait()
+        self.forget_worker()
+
+    def forget_worker(self) -> None:
+        """Reaps a worker that has ended."""
+        assert self.worker is not None
+        _reap(self.worker)
         self.worker = None
 
     def close(self) -> None:
         """Ends what still runs."""
-        if self.worker is not None:
-            self.worker.terminate()
-            self.worker.wait(60)
-        self._gateway.terminate()
-        self._gateway.wait(60)
+        for process in (self.worker, self._gateway):
+            if process is not None:
+                process.terminate()
+                _reap(process)
 
     def _start(self, *command: str) -> "subprocess.Popen[str]":
         log = (self._folder / f"{command[0]}.log").open("a")
@@ -94,6 +98,12 @@ class Service:
                 return line.removeprefix(prefix).strip()
         logs = "\n".join(file.read_text()[-3000:] for file in self._folder.glob("*.log"))
         raise AssertionError(f"the process ended without saying {prefix!r}:\n{logs}")
+
+
+def _reap(process: "subprocess.Popen[str]") -> int:
+    assert process.stdout is not None
+    process.stdout.close()
+    return process.wait(90)
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def test_sigterm_gives_the_job_back_and_leaves_no_process(client: HeliosClient, 
     given_back = client.get(job.id)
     assert given_back.state == pb.JOB_STATE_QUEUED
     assert given_back.attempts == 0
-    service.worker = None
+    service.forget_worker()
     service.start_worker()
     check = [segment.info.index for segment in stream if segment.info is not None]
     assert check == [1, 2, 3, 4]

@@ -22,8 +22,8 @@ def up(
     from helios_services.stack import running_stack
 
     settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
-    stop = _stop_event()
     with running_stack(settings) as address:
+        stop = _stop_event()
         print(f"helios is up: {address}   (Ctrl-C stops it)", flush=True)
         stop.wait()
 
@@ -52,8 +52,8 @@ def worker(
 
     settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
-    stop = _stop_event()
     with with_redis(settings) as settings, serving(settings, address=address):
+        stop = _stop_event()
         print("worker: ready", flush=True)
         stop.wait()
 
@@ -65,6 +65,7 @@ def _with(config: ServiceConfig, section: str, **values: Any) -> ServiceConfig:
 
 
 def _stop_event() -> threading.Event:
+    """Set by SIGTERM and SIGINT. To be made after Ray has started, which installs handlers of its own."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

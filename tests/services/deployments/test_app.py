@@ -1,0 +1,51 @@
+"""The Serve application: every option set on purpose, and a configuration that `serve deploy` takes."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from helios_services.config import AutoscalingConfig, DenoiserConfig, DispatcherConfig
+from helios_services.deployments.app import BuildArgs, build, deployment_options
+
+
+def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
+    options = deployment_options(DenoiserConfig(num_gpus=1, accelerator_type="H100", device="cuda"))
+    assert options["ray_actor_options"]["num_gpus"] == 1
+    assert options["ray_actor_options"]["accelerator_type"] == "H100"
+    assert options["num_replicas"] == 1
+    assert options["max_ongoing_requests"] == 1
+
+
+def test_cpu_replicas_ask_for_no_accelerator() -> None:
+    assert "accelerator_type" not in deployment_options(DispatcherConfig())["ray_actor_options"]
+
+
+def test_different_bounds_mean_autoscaling() -> None:
+    scaling = AutoscalingConfig(min_replicas=0, max_replicas=8, target_ongoing_requests=2)
+    options = deployment_options(DenoiserConfig(autoscaling=scaling))
+    assert "num_replicas" not in options
+    config = options["autoscaling_config"]
+    assert (config.min_replicas, config.max_replicas, config.target_ongoing_requests) == (0, 8, 2)
+
+
+def test_the_builder_takes_a_file_and_nothing_unknown(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\n")
+    assert build(BuildArgs(config=str(file)))._bound_deployment.name == "dispatcher"
+    with pytest.raises(ValidationError, match="checkpoint"):
+        BuildArgs(checkpoint="/models/x")  # type: ignore[call-arg]
+    schema = ServeDeploySchema.model_validate(
+        {
+            "applications": [
+                {
+                    "name": "helios",
+                    "route_prefix": None,
+                    "import_path": "helios_services.deployments.app:build",
+                    "args": {"config": str(file)},
+                }
+            ]
+        }
+    )
+    assert schema.applications[0].import_path.endswith(":build")

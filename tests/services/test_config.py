@@ -1,0 +1,57 @@
+"""Configuration: precedence, strictness, and the list of public settings."""
+
+from pathlib import Path
+
+import pytest
+
+from helios_services.config import ConfigError, Section, ServiceConfig, load_config
+
+
+def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("gateway: {port: 1, drain_s: 7}\nlog_level: debug\n")
+    env = {"HELIOS_GATEWAY__PORT": "2", "HELIOS_REDIS_URL": "redis://r", "HELIOS_STATE_DIR": str(tmp_path)}
+    config = load_config(file, env)
+    assert (config.gateway.port, config.gateway.drain_s, config.log_level) == (2, 7.0, "debug")
+    assert (config.redis.url, config.state_dir, config.gateway.host) == ("redis://r", tmp_path, "127.0.0.1")
+    assert config.artifacts == str(tmp_path / "artifacts")
+    assert load_config(environ={"HELIOS_CONFIG": str(file)}).gateway.port == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("gateway: {port: 70000}", ["gateway.port", "70000", "65535"]),
+        ("gateway: {prot: 1}\njobs: {lease_s: -1}", ["gateway.prot", "jobs.lease_s", "-1"]),
+        ("redis: {namespace: 'a b'}", ["redis.namespace", "'a b'"]),
+        ("jobs: {lease_s: .nan}", ["jobs.lease_s", "nan"]),
+        ("[1]", ["must hold a mapping"]),
+        ("a: [", ["config.yaml"]),
+    ],
+)
+def test_bad_files_are_explained(tmp_path: Path, text: str, named: list[str]) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, {})
+    for part in named:
+        assert part in str(caught.value)
+
+
+def test_public_settings_change_only_on_purpose() -> None:
+    sections = {name: field.annotation for name, field in ServiceConfig.model_fields.items()}
+    counts = {
+        name: len(kind.model_fields)
+        for name, kind in sections.items()
+        if isinstance(kind, type) and issubclass(kind, Section)
+    }
+    assert counts == {
+        "model": 5,
+        "redis": 3,
+        "jobs": 6,
+        "gateway": 8,
+        "dispatcher": 17,
+        "text_encoder": 15,
+        "denoiser": 13,
+        "decoder": 15,
+    }
