@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -59,6 +59,14 @@ class JobsConfig(Section):
     """How long the record of an ended job is kept."""
     chunk_ttl_s: PositiveFloat = 3600.0
     """How long the chunks of an ended job can be streamed."""
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _two_heartbeats_a_lease(cls, value: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s", value * 2)
+        if value * 2 > lease_s:
+            raise ValueError(f"must be at most half of lease_s, {lease_s / 2}")
+        return value
 
 
 class GatewayConfig(Section):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from helios_services.client import HeliosClient
-from helios_services.jobs.embedded import EmbeddedRedis
+from helios_services.jobs.embedded import EmbeddedRedis, free_port
 
 HELIOS = str(Path(sys.executable).parent / "helios")
 JOB: dict[str, Any] = {
@@ -31,6 +32,7 @@ class Service:
 
     def __init__(self, folder: Path, checkpoint: Path, redis_url: str) -> None:
         self._folder = folder
+        self._ports = {"gateway": free_port(), "worker": free_port()}
         self._env = os.environ | {
             "HELIOS_REDIS_URL": redis_url,
             "HELIOS_STATE_DIR": str(folder),
@@ -38,8 +40,8 @@ class Service:
             "HELIOS_MODEL__DTYPE": "float32",
             "HELIOS_JOBS__LEASE_S": str(LEASE_S),
             "HELIOS_JOBS__HEARTBEAT_S": "1",
-            "HELIOS_GATEWAY__METRICS_PORT": "0",
-            "HELIOS_DISPATCHER__METRICS_PORT": "0",
+            "HELIOS_GATEWAY__METRICS_PORT": str(self._ports["gateway"]),
+            "HELIOS_DISPATCHER__METRICS_PORT": str(self._ports["worker"]),
         }
         self.worker: subprocess.Popen[str] | None = None
         self._gateway = self._start("gateway", "--port", "0")
@@ -61,6 +63,11 @@ class Service:
         title = f"ServeReplica:helios:{deployment}"
         (found,) = [process for process in self.worker_processes() if title in " ".join(process.cmdline())]
         return found
+
+    def metrics(self, process: str) -> str:
+        """The exposition of "gateway" or "worker"."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[process]}/metrics", timeout=10) as response:
+            return str(response.read(), "utf-8")
 
     def kill_worker(self) -> None:
         """SIGKILL to every process of the worker at once."""

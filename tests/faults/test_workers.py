@@ -60,6 +60,26 @@ def test_a_job_submitted_before_any_worker_runs_is_executed(
         assert times == sorted(set(times))
 
 
+def test_each_side_has_one_exposition_with_the_named_metrics(service: Service, undisturbed: list[bytes]) -> None:
+    worker, gateway = service.metrics("worker"), service.metrics("gateway")
+    for stage in ("queue", "text", "denoise", "decode", "encode"):
+        assert f'helios_chunk_stage_seconds_bucket{{le="0.001",stage="{stage}"}}' in worker
+    for name in (
+        "helios_chunk_seconds_count 5.0",
+        "helios_time_to_first_chunk_seconds_count 1.0",
+        "helios_generated_frames_total 165.0",
+        "helios_queue_wait_seconds_count 1.0",
+        "helios_fps ",
+        "helios_realtime_factor ",
+        "helios_chunk_deadline_missed_total ",
+        'helios_gpu_memory_bytes{stage="denoise"} 0.0',
+    ):
+        assert f"\n{name}" in worker
+    assert 'helios_chunk_stage_seconds_count{stage="deliver"} 5.0' in gateway
+    assert 'helios_queue_depth{priority="interactive"} 0.0' in gateway
+    assert 'helios_jobs_total{state="succeeded"} ' in gateway
+
+
 def test_a_killed_denoiser_costs_no_chunk_and_no_bit(
     client: HeliosClient, service: Service, undisturbed: list[bytes]
 ) -> None:

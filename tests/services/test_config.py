@@ -25,6 +25,7 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("gateway: {prot: 1}\njobs: {lease_s: -1}", ["gateway.prot", "jobs.lease_s", "-1"]),
         ("redis: {namespace: 'a b'}", ["redis.namespace", "'a b'"]),
         ("jobs: {lease_s: .nan}", ["jobs.lease_s", "nan"]),
+        ("jobs: {lease_s: 8, heartbeat_s: 5}", ["jobs.heartbeat_s", "at most half of lease_s, 4"]),
         ("[1]", ["must hold a mapping"]),
         ("a: [", ["config.yaml"]),
     ],

@@ -1,6 +1,7 @@
 """Drives one claimed job to its end: text, chunks, publication. Knows the stages and the store, not Ray."""
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -82,20 +83,19 @@ class JobRun:
         previous: Call | None = None
         state = self._first_state()
         delivery: asyncio.Task[None] | None = None
+        made, total = self._job.chunks_done, self._job.spec.chunks_total
         try:
-            if self._job.chunks_done < self._job.spec.chunks_total:
+            if made < total:
                 tokens = await self._prompt_tokens()
-            for index in range(self._job.chunks_done, self._job.spec.chunks_total):
-                if self._stopping:
-                    break
+            while made < total and not self._stopping:
                 call, denoised = await self._denoise(previous, state, tokens)
                 if delivery is not None:
                     await delivery
-                delivery = asyncio.create_task(self._deliver(index, call, denoised))
-                previous, state = call, denoised.state
+                delivery = asyncio.create_task(self._deliver(made, call, denoised))
+                previous, state, made = call, denoised.state, made + 1
             if delivery is not None:
                 await delivery
-            return delivery is None or not self._stopping or index + 1 == self._job.spec.chunks_total
+            return made == total
         finally:
             if delivery is not None and not delivery.done():
                 delivery.cancel()
@@ -193,7 +193,6 @@ class JobRun:
                     raise JobFailed("PUBLISH_FAILED", "the video could not be written to the artifact store") from None
                 await asyncio.sleep(_wait_s(attempt))
         await self._durably(lambda: self._store.succeed(self._lease, artifact=name, video_bytes=size))
-        self._metrics.jobs.labels("succeeded").inc()
         self._log.info("job_succeeded", video_bytes=size)
 
     def _write_video(self, name: str, loop: asyncio.AbstractEventLoop) -> int:
@@ -215,11 +214,8 @@ class JobRun:
 
     async def _fail(self, failure: JobFailure) -> None:
         self._log.error("job_failed", reason=failure.reason, message=failure.message)
-        try:
+        with contextlib.suppress(LeaseLost):
             await self._durably(lambda: self._store.fail(self._lease, failure))
-        except LeaseLost:
-            return
-        self._metrics.jobs.labels("failed").inc()
 
     async def _stage(self, name: str, call: Callable[[], Awaitable[Value]]) -> Value:
         """Calls a stage; repeats the call while replicas die (a bounded number of times) or are not there yet."""

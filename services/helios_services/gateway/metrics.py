@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from helios_services.jobs.records import Priority
+from helios_services.jobs.state import FINAL, JobState
 from helios_services.telemetry.metrics import STAGE_BUCKETS, stage_histogram
 
 
@@ -19,11 +22,13 @@ class Outcome:
     code: str = grpc.StatusCode.CANCELLED.name
 
 
-class GatewayMetrics:
+class GatewayMetrics(Collector):
     """Calls, queue depth and delivery."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._ended: dict[JobState, int] = {}
+        self.registry.register(self)
         self._stage = stage_histogram(self.registry)
         self._depth = Gauge("helios_queue_depth", "Queued jobs.", ("priority",), registry=self.registry)
         self._calls = Counter("helios_grpc_requests", "Calls ended.", ("method", "code"), registry=self.registry)
@@ -48,7 +53,15 @@ class GatewayMetrics:
         """A chunk was handed to a live client this long after it became ready."""
         self._stage.labels("deliver").observe(max(seconds, 0.0))
 
-    def queue_depths(self, depths: Mapping[Priority, int]) -> None:
-        """The queue as it stands."""
+    def store(self, depths: Mapping[Priority, int], ended: Mapping[JobState, int]) -> None:
+        """The queue as it stands, and the jobs ended so far. The same from every gateway of a store."""
         for priority, depth in depths.items():
             self._depth.labels(priority.value).set(depth)
+        self._ended = dict(ended)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Called by the registry: the counter that the store keeps."""
+        family = CounterMetricFamily("helios_jobs", "Jobs ended, by final state.", labels=("state",))
+        for state in sorted(FINAL):
+            family.add_metric((state.value,), self._ended.get(state, 0))
+        yield family

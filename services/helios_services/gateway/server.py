@@ -99,10 +99,10 @@ class Gateway:
             await self._look_at_redis()
 
     async def _look_at_redis(self) -> None:
-        """Sets health by whether the store answers, and the queue's depth."""
+        """Sets health by whether the store answers, and the metrics that the store holds."""
         status = health_pb2.HealthCheckResponse.NOT_SERVING
         with contextlib.suppress(RedisError):
-            self.metrics.queue_depths(await self._store.depths(self._config.model.name))
+            self.metrics.store(await self._store.depths(self._config.model.name), await self._store.ended())
             status = health_pb2.HealthCheckResponse.SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)

@@ -1,5 +1,6 @@
 """Requests to job specifications: defaults filled in, every field checked, all problems reported at once."""
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -30,7 +31,7 @@ def job_spec(request: pb.SubmitJobRequest, model: ModelConfig) -> JobSpec:
         if getattr(request.params, name):
             raise Refusal(grpc.StatusCode.UNIMPLEMENTED, f"params.{name}: is not supported by this server")
     problems: list[InvalidField] = []
-    generation = _generation(request.params, model, problems)
+    generation = _generation(request.params, model, request.idempotency_key, problems)
     priority = _priority(request.priority, problems)
     labels = _labels(request.labels, problems)
     _length("idempotency_key", request.idempotency_key, MAX_IDEMPOTENCY_KEY, problems)
@@ -46,7 +47,7 @@ def job_spec(request: pb.SubmitJobRequest, model: ModelConfig) -> JobSpec:
 
 
 def _generation(
-    params: pb.GenerationParams, model: ModelConfig, problems: list[InvalidField]
+    params: pb.GenerationParams, model: ModelConfig, idempotency_key: str, problems: list[InvalidField]
 ) -> GenerationRequest | None:
     given = {field.name: value for field, value in params.ListFields() if field.name in FIELDS}
     if "pyramid_steps" in given:
@@ -60,7 +61,7 @@ def _generation(
     valid = {name: value for name, value in given.items() if _try(name, value, problems)}
     if len(valid) < len(given):
         return None
-    request = GenerationRequest(**valid if "seed" in valid else valid | {"seed": secrets.randbelow(MAX_SEED)})
+    request = GenerationRequest(**{"seed": _seed(idempotency_key)} | valid)
     pixels = request.height * request.width
     if request.num_frames > model.max_frames:
         problems.append(
@@ -70,6 +71,13 @@ def _generation(
         size = f"{request.height}x{request.width}"
         problems.append(InvalidField("params.height", size, f"at most {model.max_pixels:,} pixels (height x width)"))
     return request
+
+
+def _seed(idempotency_key: str) -> int:
+    """A seed for a request without one: random, but the same for repetitions under one key."""
+    if not idempotency_key:
+        return secrets.randbelow(MAX_SEED)
+    return int.from_bytes(hashlib.sha256(idempotency_key.encode()).digest()[:8], "big") & MAX_SEED
 
 
 def _try(name: str, value: Any, problems: list[InvalidField]) -> bool:

@@ -56,7 +56,7 @@ class EmbeddedRedis:
 
     @classmethod
     def _launch(cls, folder: Path) -> "EmbeddedRedis":
-        port = _free_port()
+        port = free_port()
         options = {
             "bind": "127.0.0.1",
             "port": str(port),
@@ -120,7 +120,8 @@ def _binary() -> str:
     return str(packaged)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

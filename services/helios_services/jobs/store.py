@@ -198,6 +198,11 @@ class JobStore:
                 pipeline.zcard(self._keys.of("queue", model, priority))
             return dict(zip(Priority, await pipeline.execute(), strict=True))
 
+    async def ended(self) -> dict[JobState, int]:
+        """Jobs ended since the store began, by final state: exact, whichever processes died."""
+        counts = await self._client.hgetall(self._keys.of("ended"))
+        return {JobState(state.decode()): int(count) for state, count in counts.items()}
+
     # ---- plumbing ----
 
     async def _finish(self, lease: Lease, event: str, *fields: str | int) -> Job:

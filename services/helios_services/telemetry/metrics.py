@@ -58,7 +58,6 @@ class WorkerMetrics:
     first_chunk: Histogram = field(init=False)
     queue_wait: Histogram = field(init=False)
     frames: Counter = field(init=False)
-    jobs: Counter = field(init=False)
     missed: Counter = field(init=False)
     retries: Counter = field(init=False)
     fps: Gauge = field(init=False)
@@ -79,7 +78,6 @@ class WorkerMetrics:
             "first_chunk": histogram("helios_time_to_first_chunk_seconds", "From submission to the first chunk."),
             "queue_wait": histogram("helios_queue_wait_seconds", "From queueing to the start of an attempt."),
             "frames": Counter("helios_generated_frames", "Frames generated.", registry=registry),
-            "jobs": Counter("helios_jobs", "Jobs ended, by final state.", ("state",), registry=registry),
             "missed": Counter(
                 "helios_chunk_deadline_missed", "Chunks that took longer than they play.", registry=registry
             ),

@@ -144,7 +144,7 @@ async def test_a_job_becomes_a_video(bench: Bench) -> None:
     value = bench.metrics.registry.get_sample_value
     assert value("helios_generated_frames_total") == 99
     assert value("helios_chunk_stage_seconds_count", {"stage": "decode"}) == 3
-    assert value("helios_jobs_total", {"state": "succeeded"}) == 1
+    assert await bench.store.ended() == {JobState.SUCCEEDED: 1}
     assert value("helios_gpu_memory_bytes", {"stage": "decode"}) == 9
 
 
@@ -219,6 +219,14 @@ async def test_a_stored_request_that_is_invalid_fails_by_name(bench: Bench) -> N
     error = (await bench.store.get(job_id)).error
     assert error is not None
     assert (error.reason, "height: 65" in error.message) == ("INVALID_REQUEST", True)
+
+
+async def test_drain_before_the_first_chunk_gives_the_job_back(bench: Bench) -> None:
+    job_id = await bench.submit()
+    run = await bench.run()
+    run.stop_after_chunk()
+    await run.run()
+    assert (await bench.store.get(job_id)).state is JobState.QUEUED
 
 
 async def test_drain_gives_the_job_back_and_another_run_goes_on_with_the_same_bits(bench: Bench) -> None:

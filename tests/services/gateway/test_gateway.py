@@ -41,8 +41,8 @@ async def test_submitted_jobs_come_back_with_defaults_and_a_seed(client: AsyncHe
 
 
 async def test_idempotency_key_gives_the_same_job(client: AsyncHeliosClient) -> None:
-    jobs = await asyncio.gather(*(client.submit("a lake", seed=1, idempotency_key="k") for _ in range(20)))
-    assert len({job.id for job in jobs}) == 1
+    jobs = await asyncio.gather(*(client.submit("a lake", idempotency_key="k") for _ in range(20)))
+    assert len({job.id for job in jobs}) == 1  # also when the server chose the seed
     with pytest.raises(HeliosError) as caught:
         await client.submit("a lake", seed=2, idempotency_key="k")
     assert caught.value.code is grpc.StatusCode.ALREADY_EXISTS
@@ -248,11 +248,15 @@ async def test_shutdown_ends_streams_with_a_resume_point(config: ServiceConfig, 
 
 async def test_metrics_count_calls_and_show_the_queue(gateway: Gateway, client: AsyncHeliosClient) -> None:
     await client.submit("a lake", priority="batch")
+    cancelled = await client.submit("a lake", priority="batch")
+    for _ in range(2):
+        await client.cancel(cancelled.id)
     with pytest.raises(HeliosError):
         await client.get("nope")
     await gateway._look_at_redis()
     text = generate_latest(gateway.metrics.registry).decode()
     assert 'helios_queue_depth{priority="batch"} 1.0' in text
-    assert 'helios_grpc_requests_total{code="OK",method="SubmitJob"} 1.0' in text
+    assert 'helios_grpc_requests_total{code="OK",method="SubmitJob"} 2.0' in text
     assert 'helios_grpc_requests_total{code="NOT_FOUND",method="GetJob"} 1.0' in text
     assert 'helios_grpc_active_requests{method="SubmitJob"} 0.0' in text
+    assert 'helios_jobs_total{state="cancelled"} 1.0' in text

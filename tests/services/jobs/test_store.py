@@ -151,7 +151,7 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         await store.begin_publish(claimed.lease)
         await store.succeed(claimed.lease, artifact="a.mp4", video_bytes=7)
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
-        assert left == {root + "index", root + "seq"}
+        assert left == {root + "index", root + "seq", root + "ended"}
         assert not await client.exists(root + "checkpoint:a", root + "prompt:a")
         await client.delete(root + "job:a", root + "fragment:a:0")
     with pytest.raises(JobNotFound):

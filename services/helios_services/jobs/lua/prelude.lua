@@ -69,6 +69,7 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   redis.call('PEXPIRE', at('job', id), job_ttl_ms)
   local idempotency_key = field(id, 'idempotency_key')
   if idempotency_key ~= '' then redis.call('PEXPIRE', at('idempotency', idempotency_key), job_ttl_ms) end
+  redis.call('HINCRBY', at('ended'), state, 1)
   changed(id)
 end
 
