@@ -23,9 +23,9 @@ from benchmarks.service_process import ServiceProcess
 from helios_engine.checkpoint.tiny import TinyShape, write_tiny
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 
-SHAPE = TinyShape(layers=6, heads=6, head_dim=64, rope_dim=(24, 20, 20), ffn_dim=1536, text_dim=128, vae_dim=8)
+SHAPE = TinyShape(layers=10, heads=6, head_dim=64, rope_dim=(24, 20, 20), ffn_dim=1536, text_dim=128, vae_dim=8)
 REQUEST = GenerationRequest(
-    prompt="a slow camera over the lake", num_frames=33 * 8, height=128, width=192, seed=1, pyramid_steps=(1, 1, 1)
+    prompt="a slow camera over the lake", num_frames=33 * 6, height=128, width=128, seed=1, pyramid_steps=(1, 1, 1)
 )
 REPEATS = 3
 BUFFER_CHUNKS = 2

@@ -18,7 +18,7 @@ def test_demo_writes_a_playable_video_prints_its_figures_and_leaves_nothing(tmp_
     ended = subprocess.run(
         [sys.executable, "-m", "helios_services.demo"],
         cwd=tmp_path,
-        env=environment | {"TMPDIR": str(tmp_path)},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=200,
@@ -36,4 +36,5 @@ def test_demo_writes_a_playable_video_prints_its_figures_and_leaves_nothing(tmp_
     assert pictures.std() > 20  # a picture, not one colour
     left = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
     commands = [" ".join(process.info["cmdline"] or ()) for process in left]
-    assert [command for command in commands if "ray::" in command or str(tmp_path) in command] == []
+    words = ("ray::", "raylet", "gcs_server", "redis-server", "helios_services")
+    assert [command for command in commands if any(word in command for word in words)] == []

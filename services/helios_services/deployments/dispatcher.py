@@ -1,6 +1,7 @@
 """The dispatcher replica: claims jobs while it has free slots and drives them."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from uuid import uuid4
@@ -13,6 +14,7 @@ from helios_services.config import ServiceConfig
 from helios_services.deployments.job_run import JobRun
 from helios_services.deployments.ray_stages import RayStages
 from helios_services.deployments.stages import Stages
+from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier, Watch
 from helios_services.jobs.records import Claim
@@ -35,7 +37,7 @@ class Dispatcher:
         self._heartbeat = Heartbeat(config.redis, config.jobs)
         self._artifacts = ArtifactStore(config.artifacts)
         self.metrics = WorkerMetrics()
-        self._runs: set[JobRun] = set()
+        self._runs: dict[JobRun, asyncio.Task[None]] = {}
         self._draining = asyncio.Event()
         self._main = asyncio.create_task(self._work(), name="dispatcher")
 
@@ -46,10 +48,16 @@ class Dispatcher:
             raise RuntimeError("the dispatcher has stopped")
 
     async def drain(self) -> None:
-        """Stops claiming, gives running jobs back after their chunk in progress, and closes everything."""
+        """Stops claiming, gives running jobs back after their chunk in progress, and closes everything.
+
+        A chunk that takes longer than half the shutdown time is dropped: it will be made again elsewhere.
+        """
         self._draining.set()
         for run in self._runs:
             run.stop_after_chunk()
+        await asyncio.wait({self._main}, timeout=self._config.dispatcher.graceful_shutdown_timeout_s / 2)
+        for task in self._runs.values():
+            task.cancel()
         await asyncio.gather(self._main, return_exceptions=True)
         self._heartbeat.close()
         await self._notifier.close()
@@ -112,16 +120,19 @@ class Dispatcher:
             loop.call_soon_threadsafe(task.cancel)
 
         self._heartbeat.add(claim.lease, on_lost)
-        self._runs.add(run)
+        self._runs[run] = task
         if self._draining.is_set():
             run.stop_after_chunk()
         try:
             await asyncio.wait({task})
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if task.cancelled():  # the lease is lost, or the drain took too long
+                with contextlib.suppress(LeaseLost, RedisError):
+                    await self._store.release(claim.lease)
+            elif (error := task.exception()) is not None:
                 # its lease lapses, and the job is tried again, a bounded number of times
                 log.error("job_run_crashed", job_id=claim.job.id, exc_info=error)
         finally:
-            self._runs.discard(run)
+            del self._runs[run]
             self._heartbeat.remove(claim.lease)
 
 

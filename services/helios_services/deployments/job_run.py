@@ -38,6 +38,10 @@ class JobFailed(Exception):
         self.failure = JobFailure(reason=reason, message=message)
 
 
+class GivenBack(Exception):
+    """The attempt ends early: the worker is being stopped and a stage is gone already."""
+
+
 class JobRun:
     """One attempt at one job. Everything it needs to go on elsewhere is in the store after each chunk."""
 
@@ -68,15 +72,21 @@ class JobRun:
         self._log.info("job_started", attempt=self._job.attempts, first_chunk=self._job.chunks_done)
         self._metrics.queue_wait.observe(self._claim.queue_wait_s)
         try:
-            if not await self._generate():
-                await self._durably(lambda: self._store.release(self._lease))
-                self._log.info("job_released")
-                return
-            await self._publish()
+            if await self._generate():
+                await self._publish()
+            else:
+                await self._release()
+        except GivenBack:
+            await self._release()
         except LeaseLost:
             self._log.info("job_taken_away")
         except JobFailed as error:
             await self._fail(error.failure)
+
+    async def _release(self) -> None:
+        with contextlib.suppress(LeaseLost):
+            await self._durably(lambda: self._store.release(self._lease))
+            self._log.info("job_released")
 
     async def _generate(self) -> bool:
         """Makes the missing chunks; False when it stopped before the last. Chunk k is decoded while k+1 is denoised."""
@@ -232,6 +242,8 @@ class JobRun:
                 elif not self._stages.unavailable(error):
                     self._log.exception("stage_failed", stage=name)
                     raise JobFailed("GENERATION_FAILED", f"the {name} stage failed") from None
+                if self._stopping:
+                    raise GivenBack from None
                 waits += 1
                 self._metrics.retries.labels(name).inc()
                 self._log.warning("stage_repeated", stage=name, error=type(error).__name__)

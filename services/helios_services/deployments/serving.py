@@ -1,9 +1,10 @@
 """Runs the application: on a Ray cluster that is there, or on one started for this process."""
 
+import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import ray
 from ray import serve
@@ -30,20 +31,19 @@ def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[No
         )
     check_checkpoint(config.model.checkpoint)
     os.environ.update(ENVIRONMENT)
-    _connect(config, address)
-    try:
+    with ExitStack() as cleanup:
+        cleanup.callback(ray.shutdown)
+        _connect(config, address)
         serve.start(http_options={"location": "NoServer"})
+        cleanup.callback(serve.delete, APP_NAME)  # drains the replicas; a shared cluster's other applications stay
         serve.run(build_app(config), name=APP_NAME, route_prefix=None)
         yield
-    finally:
-        serve.shutdown()
-        ray.shutdown()
 
 
 def _connect(config: ServiceConfig, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None:
-        ray.init(address=address, log_to_driver=False)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         return
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
     wanted = sum(section.num_cpus * section.autoscaling.max_replicas for section in sections)
@@ -51,6 +51,7 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
         include_dashboard=False,
         log_to_driver=False,
+        logging_level=logging.WARNING,
         object_store_memory=LOCAL_OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
     )

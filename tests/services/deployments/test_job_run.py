@@ -250,6 +250,20 @@ async def test_drain_gives_the_job_back_and_another_run_goes_on_with_the_same_bi
     assert await bench.fragments(job_id) == await bench.fragments(undisturbed)
 
 
+async def test_a_stage_that_is_gone_while_draining_gives_the_job_back_at_once(bench: Bench) -> None:
+    job_id = await bench.submit()
+    run = await bench.run()
+
+    async def gone() -> None:
+        run.stop_after_chunk()
+        raise NotThere
+
+    bench.stages.before["decode 1"] = gone
+    await run.run()
+    job = await bench.store.get(job_id)
+    assert (job.state, job.chunks_done) == (JobState.QUEUED, 1)
+
+
 async def test_a_cancelled_job_is_dropped_after_the_chunk_in_progress(bench: Bench) -> None:
     job_id = await bench.submit()
 
