@@ -63,10 +63,6 @@ class JobStore:
         """Closes the connections."""
         await self._client.aclose()
 
-    async def ping(self) -> None:
-        """Raises RedisError when the server cannot be reached."""
-        await self._client.ping()
-
     # ---- producers ----
 
     async def submit(self, job_id: str, spec: JobSpec, *, idempotency_key: str = "") -> Job:

@@ -1,0 +1,49 @@
+"""Logs are JSON lines with the job's id; a taken metrics port is skipped."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from helios_services.jobs.embedded import free_port
+from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics, serve_metrics
+
+SCRIPT = """
+import structlog
+from helios_services.telemetry.logs import configure_logging
+configure_logging("info")
+log = structlog.get_logger("x").bind(job_id="j1")
+log.debug("hidden")
+log.info("chunk_done", chunk=3)
+"""
+
+
+def test_logs_are_json_lines_from_the_configured_level_on() -> None:
+    lines = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+    ).stderr.splitlines()
+    (entry,) = [json.loads(line) for line in lines]
+    assert (entry["event"], entry["job_id"], entry["chunk"], entry["level"]) == ("chunk_done", "j1", 3, "info")
+    assert "timestamp" in entry
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_taken_ports_are_skipped_and_the_exposition_is_served() -> None:
+    first = serve_metrics(CollectorRegistry(), "127.0.0.1", free_port())
+    metrics = WorkerMetrics()
+    metrics.record_chunk(ChunkTiming(stage_s={"denoise": 0.5}, interval_s=2.0, duration_s=1.375, num_frames=33))
+    second = serve_metrics(metrics.registry, "127.0.0.1", first)
+    assert first < second < first + 10
+    with urllib.request.urlopen(f"http://127.0.0.1:{second}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    for line in (
+        "helios_generated_frames_total 33.0",
+        "helios_fps 16.5",
+        "helios_realtime_factor 0.6875",
+        "helios_chunk_deadline_missed_total 1.0",
+        'helios_chunk_stage_seconds_sum{stage="denoise"} 0.5',
+    ):
+        assert line in text
