@@ -251,14 +251,15 @@ class JobRun:
 
     async def _durably(self, call: Callable[[], Awaitable[Value]]) -> Value:
         """Repeats a call of the store for as long as Redis cannot be reached; every such call may be repeated."""
-        for attempt in range(1, 10**9):
+        attempt = 0
+        while True:
             try:
                 return await call()
             except RedisError as error:
+                attempt += 1
                 if attempt == 1:
                     self._log.warning("redis_unreachable", error=str(error))
                 await asyncio.sleep(_wait_s(attempt))
-        raise AssertionError("unreachable")
 
 
 _SECTION = {"text": "text_encoder", "denoise": "denoiser", "decode": "decoder"}
