@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 
-from helios_services.config import DeploymentConfig, ServiceConfig, load_config
+from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
 
 ENVIRONMENT = {
     # tensors are read in place from the object store; nothing here writes to a tensor it received
@@ -24,8 +24,12 @@ class BuildArgs(BaseModel):
 
 
 def build(args: BuildArgs) -> serve.Application:
-    """The application for a configuration file. Raises ConfigError."""
-    return build_app(load_config(args.config))
+    """The application for a configuration file. Raises ConfigError, also when Redis or the checkpoint is not named."""
+    config = load_config(args.config)
+    for name, value in (("redis.url", config.redis.url), ("model.checkpoint", config.model.checkpoint)):
+        if not value:
+            raise ConfigError(f"{name}: is empty; it must be set to deploy on a cluster")
+    return build_app(config)
 
 
 def build_app(config: ServiceConfig) -> serve.Application:

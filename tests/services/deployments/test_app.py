@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from helios_services.config import AutoscalingConfig, DenoiserConfig, DispatcherConfig
+from helios_services.config import AutoscalingConfig, ConfigError, DenoiserConfig, DispatcherConfig
 from helios_services.deployments.app import BuildArgs, build, deployment_options
 
 
@@ -34,6 +34,9 @@ def test_the_builder_takes_a_file_and_nothing_unknown(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\n")
     assert build(BuildArgs(config=str(file)))._bound_deployment.name == "dispatcher"
+    file.with_name("empty.yaml").write_text("model: {checkpoint: /models/x}\n")
+    with pytest.raises(ConfigError, match=r"redis\.url: is empty"):
+        build(BuildArgs(config=str(file.with_name("empty.yaml"))))
     with pytest.raises(ValidationError, match="checkpoint"):
         BuildArgs(checkpoint="/models/x")  # type: ignore[call-arg]
     schema = ServeDeploySchema.model_validate(
