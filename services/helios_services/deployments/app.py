@@ -1,4 +1,8 @@
-"""The Ray Serve application. `build` is its import path for `serve run`, `serve build` and KubeRay's RayService."""
+"""The Ray Serve application.
+
+Import paths: `helios_services.deployments.app:build` takes arguments (`serve run`, `serve deploy`, RayService);
+`helios_services.deployments.app:app` is configured by the environment alone, as `serve build` wants it.
+"""
 
 from typing import Any
 
@@ -30,6 +34,12 @@ def build(args: BuildArgs) -> serve.Application:
         if not value:
             raise ConfigError(f"{name}: is empty; it must be set to deploy on a cluster")
     return build_app(config)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return build(BuildArgs())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build_app(config: ServiceConfig) -> serve.Application:

@@ -1,10 +1,14 @@
 """The Serve application: every option set on purpose, and a configuration that `serve deploy` takes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import RayActorOptionsSchema, ServeDeploySchema
 
 from helios_services.config import AutoscalingConfig, ConfigError, DenoiserConfig, DispatcherConfig
 from helios_services.deployments.app import BuildArgs, build, deployment_options
@@ -20,6 +24,20 @@ def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
 
 def test_cpu_replicas_ask_for_no_accelerator() -> None:
     assert "accelerator_type" not in deployment_options(DispatcherConfig())["ray_actor_options"]
+
+
+def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> None:
+    file, built = tmp_path / "config.yaml", tmp_path / "serve.yaml"
+    file.write_text("model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\ndenoiser: {num_gpus: 1}\n")
+    command = [str(Path(sys.executable).parent / "serve"), "build", "helios_services.deployments.app:app"]
+    environment = os.environ | {"HELIOS_CONFIG": str(file)}
+    subprocess.run([*command, "-o", str(built)], env=environment, check=True, capture_output=True, timeout=120)
+    (app,) = ServeDeploySchema.model_validate(yaml.safe_load(built.read_text())).applications
+    deployments = {deployment.name: deployment for deployment in app.deployments}
+    assert set(deployments) == {"text-encoder", "denoiser", "decoder", "dispatcher"}
+    options = deployments["denoiser"].ray_actor_options
+    assert isinstance(options, RayActorOptionsSchema)
+    assert options.num_gpus == 1
 
 
 def test_different_bounds_mean_autoscaling() -> None:
