@@ -23,7 +23,8 @@ START_TIMEOUT_S = 20.0
 class EmbeddedRedis:
     """A redis-server on loopback, persistent (append-only file, synced every second) under the state folder.
 
-    Processes that share a state folder share the server: the first starts it, and its `stop` ends it.
+    Processes that share a state folder share the server: the first starts it, and its `stop` ends it. The server holds
+    a file lock as long as it lives: two servers on one append-only file would lose jobs.
     """
 
     def __init__(self, url: str, process: "subprocess.Popen[bytes] | None") -> None:
@@ -67,8 +68,10 @@ class EmbeddedRedis:
             "logfile": "redis.log",
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
-        process = subprocess.Popen([_binary(), *flags], stdout=subprocess.DEVNULL, start_new_session=True)
+        command = [_binary(), *flags]
+        with _server_lock(folder) as lock:
+            # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock])
         url = f"redis://127.0.0.1:{port}/0"
         if not _answers(url, process):
             process.kill()
@@ -96,6 +99,22 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def _server_lock(folder: Path) -> Iterator[int]:
+    """The descriptor of a lock that the server inherits and holds until it ends. Waits for one shutting down."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with (folder / "server.lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConfigError(f"redis: the server of {folder} runs but does not answer; end it first") from None
+                time.sleep(0.05)
+        yield file.fileno()
 
 
 def _running(record: Path) -> str | None:

@@ -77,4 +77,7 @@ class Heartbeat:
             on_lost = self._leases.pop(lease, None)
         if on_lost is not None:
             log.info("lease_lost", job_id=lease.job_id)
-            on_lost()
+            try:
+                on_lost()
+            except Exception:  # for example a closed event loop; the other leases must go on being renewed
+                log.exception("lease_lost_callback_failed", job_id=lease.job_id)

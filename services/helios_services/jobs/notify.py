@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from helios_services.config import RedisConfig
@@ -49,6 +51,7 @@ class Notifier:
         self._url, self._timeout_s = redis.url, redis.socket_timeout_s
         self._watches: defaultdict[tuple[str, str], set[Watch]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
+        self._reachable = True
 
     async def start(self) -> None:
         """Starts listening (in the background: Redis need not be up)."""
@@ -80,36 +83,46 @@ class Notifier:
                 del self._watches[topic]
 
     async def _listen(self) -> None:
-        prefix = len(self._keys.root)
-        connected = True
         while True:
             client = Redis.from_url(
                 self._url,
                 socket_connect_timeout=self._timeout_s,
-                socket_timeout=None,
+                socket_timeout=self._timeout_s,
                 health_check_interval=0,
                 retry=Retry(NoBackoff(), 0),
             )
             try:
                 async with client, client.pubsub() as pubsub:
-                    await pubsub.subscribe(self._keys.of("changed"), self._keys.of("queued"))
-                    if not connected:
-                        log.info("redis_notifications_back")
-                    connected = True
-                    self._wake_all()
-                    while True:
-                        message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
-                        if message is not None:
-                            topic = (message["channel"].decode()[prefix:], message["data"].decode())
-                            for watch in self._watches.get(topic, ()):
-                                watch.wake()
+                    await self._receive(pubsub)
             except (RedisError, OSError) as error:
-                if connected:
+                if self._reachable:
                     log.warning("redis_notifications_lost", error=str(error))
-                connected = False
+                self._reachable = False
                 await asyncio.sleep(RECONNECT_S)
 
-    def _wake_all(self) -> None:
-        for watches in self._watches.values():
+    async def _receive(self, pubsub: PubSub) -> None:
+        """Hands messages on until the connection fails, or is silent for two timeouts in spite of a ping."""
+        channels = (self._keys.of("changed"), self._keys.of("queued"))
+        await pubsub.subscribe(*channels)
+        pinged = False
+        while True:
+            message = await pubsub.get_message(timeout=self._timeout_s)
+            if message is None:
+                if pinged:
+                    raise RedisConnectionError("no answer to a ping")
+                await pubsub.ping()
+            elif message["type"] == "subscribe" and message["data"] == len(channels):
+                self._subscribed()
+            elif message["type"] == "message":
+                topic = (message["channel"].decode().removeprefix(self._keys.root), message["data"].decode())
+                for watch in self._watches.get(topic, ()):
+                    watch.wake()
+            pinged = message is None
+
+    def _subscribed(self) -> None:
+        if not self._reachable:
+            log.info("redis_notifications_back")
+        self._reachable = True
+        for watches in self._watches.values():  # what changed before the subscription was in force went unheard
             for watch in watches:
                 watch.wake()

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -33,6 +33,8 @@ from helios_services.jobs.scripts import source
 from helios_services.jobs.state import JobState
 
 PRIORITIES = ",".join(Priority)
+MAX_CONNECTIONS = 64
+"""Per store; calls beyond wait for a connection, at most `socket_timeout_s`, rather than fail at once."""
 SCAN_PAGE = 200
 """Index entries looked at per round trip while listing."""
 
@@ -50,14 +52,16 @@ class JobStore:
     @classmethod
     def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
         """A store on `redis.url`; connects on first use."""
-        client = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             redis.url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=redis.socket_timeout_s,
             socket_timeout=redis.socket_timeout_s,
             socket_connect_timeout=redis.socket_timeout_s,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (RedisConnectionError, RedisTimeoutError)),
             health_check_interval=15,
         )
-        return cls(client, redis, jobs)
+        return cls(Redis.from_pool(pool), redis, jobs)
 
     async def close(self) -> None:
         """Closes the connections."""

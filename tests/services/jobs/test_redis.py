@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from helios_services.config import RedisConfig
+from helios_services.config import ConfigError, RedisConfig
+from helios_services.jobs import embedded
 from helios_services.jobs.embedded import EmbeddedRedis
 from helios_services.jobs.errors import StorageFull
 from helios_services.jobs.notify import Notifier
@@ -26,6 +27,22 @@ async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) ->
         assert (await client.config_get("bind"))["bind"] == "127.0.0.1"
         assert (await client.config_get("appendonly"))["appendonly"] == "yes"
     first.stop()
+
+
+def test_a_server_that_does_not_answer_gets_no_second_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers on one append-only file would lose jobs."""
+    server = EmbeddedRedis.start(tmp_path)
+    monkeypatch.setattr(embedded, "START_TIMEOUT_S", 0.1)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(ConfigError, match="does not answer"):
+            EmbeddedRedis.start(tmp_path)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    other = EmbeddedRedis.start(tmp_path)
+    assert other.url == server.url
+    server.stop()
 
 
 async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
@@ -52,10 +69,13 @@ async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
 async def test_at_maxmemory_submissions_are_refused_and_running_jobs_end(tmp_path: Path) -> None:
     server = EmbeddedRedis.start(tmp_path)
     store = JobStore.connect(RedisConfig(url=server.url), JOBS)
+    await store.submit("old", spec())
+    await store.cancel("old")
     await store.submit("a", spec(chunks=1))
     await store.submit("b", spec(chunks=1))
     claimed = await claim(store)
     async with Redis.from_url(server.url) as client:
+        await client.delete("helios:{default}:job:old")  # has expired: its entry in the index is to be removed
         await client.config_set("maxmemory", "100kb")
         await client.config_set("maxmemory-policy", "noeviction")
         with pytest.raises(StorageFull) as caught:

@@ -18,7 +18,7 @@ from helios_services.jobs.errors import (
 from helios_services.jobs.records import JobFailure, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
-from services.jobs.conftest import append, claim, record, spec
+from services.jobs.conftest import JOBS, append, claim, record, spec
 
 
 async def test_a_job_from_submission_to_success(store: JobStore) -> None:
@@ -138,6 +138,15 @@ async def test_listing_pages_newest_first_with_filters(store: JobStore) -> None:
         await store.page(limit=5, cursor="x")
 
 
+async def test_a_record_that_vanished_does_not_hold_up_the_queue(store: JobStore, redis: RedisConfig) -> None:
+    for name in ("gone", "a"):
+        await store.submit(name, spec())
+    async with Redis.from_url(redis.url) as client:
+        await client.delete(f"helios:{{{redis.namespace}}}:job:gone")
+    assert (await claim(store)).job.id == "a"
+    assert sum((await store.depths("m")).values()) == 0
+
+
 async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis: RedisConfig) -> None:
     await store.submit("a", spec(), idempotency_key="k")
     claimed = await claim(store)
@@ -153,6 +162,9 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
         assert left == {root + "index", root + "seq", root + "ended"}
         assert not await client.exists(root + "checkpoint:a", root + "prompt:a")
+        kept = {name: await client.pttl(root + name) for name in ("job:a", "idempotency:k", "chunks:a", "fragment:a:1")}
+        for name, ttl_s in zip(kept, [JOBS.job_ttl_s] * 2 + [JOBS.chunk_ttl_s] * 2, strict=True):
+            assert 0.9 * ttl_s * 1000 < kept[name] <= ttl_s * 1000, name
         await client.delete(root + "job:a", root + "fragment:a:0")
     with pytest.raises(JobNotFound):
         await store.get("a")

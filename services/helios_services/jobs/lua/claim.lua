@@ -10,6 +10,10 @@ reclaim(now, tonumber(ARGV[5]), ARGV[6], ARGV[7])
 for priority in string.gmatch(ARGV[8], '[^,]+') do
   local queue = at('queue', model, priority)
   local id = redis.call('ZRANGE', queue, 0, 0)[1]
+  while id and not field(id, 'queued_ms') do  -- a record that is gone must not hold up the jobs behind it
+    redis.call('ZREM', queue, id)
+    id = redis.call('ZRANGE', queue, 0, 0)[1]
+  end
   if id then
     local waited = now - field(id, 'queued_ms')
     redis.call('ZREM', queue, id)

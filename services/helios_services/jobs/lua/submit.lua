@@ -12,12 +12,14 @@ local queued = 0
 for name in string.gmatch(ARGV[9], '[^,]+') do queued = queued + redis.call('ZCARD', at('queue', model, name)) end
 if queued >= tonumber(max_queued) then return {'full', queued} end
 
+-- The first write: it is what Redis refuses at maxmemory, and nothing may be written before it.
+local now, seq = now_ms(), redis.call('INCR', at('seq'))
+
 -- Keeps the index in step with expired records: two looks per submission outpace one entry per submission.
 for _, old in ipairs(redis.call('ZRANGE', at('index'), 0, 1)) do
   if redis.call('EXISTS', at('job', old)) == 0 then redis.call('ZREM', at('index'), old) end
 end
 
-local now, seq = now_ms(), redis.call('INCR', at('seq'))
 set(id, 'spec', spec, 'digest', digest, 'model', model, 'priority', priority, 'chunks_total', chunks_total,
     'idempotency_key', idempotency_key, 'state', 'queued', 'seq', seq, 'created_ms', now, 'chunks_done', 0,
     'attempts', 0, 'losses', 0, 'token', 0, 'revision', 0)
