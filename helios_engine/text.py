@@ -11,9 +11,13 @@ import ftfy
 import torch
 from transformers import AutoConfig, AutoTokenizer, UMT5EncoderModel
 
-from helios_engine.checkpoint.weights import load_weights
+from helios_engine.checkpoint import Checkpoint, load_weights, open_checkpoint
 from helios_engine.embeds import MAX_TOKENS
 from helios_engine.errors import CheckpointError
+
+TIED_PREFIXES = ("encoder.embed_tokens.",)
+"""Another name of `shared.weight`, which some writers store twice."""
+VOCABULARIES = ("tokenizer.json", "spiece.model")
 
 
 def clean_prompt(text: str) -> str:
@@ -33,13 +37,17 @@ class TextEncoder:
         cls, path: str | PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16
     ) -> "TextEncoder":
         """Loads `text_encoder/` and `tokenizer/` of a published checkpoint folder. Raises CheckpointError."""
-        root = Path(path)
-        folder = root / "text_encoder"
-        model = _empty_model(root)
-        weights = load_weights(folder, _shapes(model), device=device, dtype_of=lambda _: dtype)
-        model.load_state_dict(weights, assign=True, strict=False)  # load_weights is strict; tied names are left
-        model.tie_weights()
-        return cls(model, load_tokenizer(root))
+        checkpoint = open_checkpoint(path)
+        model = empty_model(checkpoint)
+        weights = load_weights(
+            checkpoint.root / "text_encoder",
+            shapes_of(model),
+            device=device,
+            dtype_of=lambda _: dtype,
+            ignored_prefixes=TIED_PREFIXES,
+        )
+        model.load_state_dict(weights, assign=True, strict=False)  # load_weights is strict; the tied name is left out
+        return cls(model, load_tokenizer(checkpoint.root, model.config.vocab_size))
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -57,33 +65,46 @@ class TextEncoder:
         return embeds.masked_fill(mask[..., None] == 0, 0).cpu()
 
 
-def expected_tensors(root: Path) -> dict[str, torch.Size]:
-    """Names and shapes of the encoder that text_encoder/config.json describes. Raises CheckpointError."""
-    return _shapes(_empty_model(root))
-
-
-def _empty_model(root: Path) -> UMT5EncoderModel:
-    file = root / "text_encoder" / "config.json"
+def empty_model(checkpoint: Checkpoint) -> UMT5EncoderModel:
+    """The encoder that text_encoder/config.json describes, without weights. Raises CheckpointError."""
+    file = checkpoint.root / "text_encoder" / "config.json"
     try:
-        config = AutoConfig.from_pretrained(root / "text_encoder", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read: {error}") from None
+        config = AutoConfig.from_pretrained(file.parent, local_files_only=True)
+        if config.model_type == "umt5":
+            with torch.device("meta"):
+                model = UMT5EncoderModel(config)
+    except Exception as error:  # the library raises whatever its parsers and layers raise
+        raise CheckpointError(f"{file}: describes no encoder: {_one_line(error)}") from None
     if config.model_type != "umt5":
-        raise CheckpointError(f"{file}: model_type: {config.model_type!r} is not supported; allowed: umt5")
-    with torch.device("meta"):
-        return UMT5EncoderModel(config)
+        raise CheckpointError(f"{file}: model_type: {config.model_type!r} is not allowed; allowed: umt5")
+    if config.d_model != checkpoint.transformer.text_dim:
+        allowed = f"{checkpoint.transformer.text_dim}, the transformer's text_dim"
+        raise CheckpointError(f"{file}: d_model: {config.d_model!r} is not allowed; allowed: {allowed}")
+    # published configurations say tie_word_embeddings: false and still store the shared table only
+    model.encoder.set_input_embeddings(model.shared)
+    return model
 
 
-def _shapes(model: UMT5EncoderModel) -> dict[str, torch.Size]:
+def shapes_of(model: UMT5EncoderModel) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors that the encoder is loaded from."""
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
-def load_tokenizer(root: Path) -> Any:
-    """The checkpoint's tokenizer. Raises CheckpointError."""
+def load_tokenizer(root: Path, vocab_size: int) -> Any:
+    """The checkpoint's tokenizer, for an encoder with `vocab_size` embeddings. Raises CheckpointError."""
     folder = root / "tokenizer"
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: is missing")
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        # the library would go on with a vocabulary of its own, in which every word is unknown
+        raise CheckpointError(f"{folder}: is missing or holds none of {', '.join(VOCABULARIES)}")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the library raises whatever its parsers raise
-        raise CheckpointError(f"{folder}: no tokenizer can be loaded from it: {error}") from None
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # as above
+        raise CheckpointError(f"{folder}: no tokenizer can be loaded from it: {_one_line(error)}") from None
+    if len(tokenizer) > vocab_size:
+        # a prompt could name such a token, and on a GPU a lookup beyond the table ends the process
+        raise CheckpointError(f"{folder}: has {len(tokenizer)} tokens, more than the encoder's vocab_size {vocab_size}")
+    return tokenizer
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

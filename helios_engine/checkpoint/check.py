@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 
 from helios_engine.checkpoint.open import open_checkpoint
+from helios_engine.checkpoint.vae_encoder import encoder_shapes
 from helios_engine.checkpoint.weights import TensorInfo, compare, read_headers
+from helios_engine.configs import TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -35,40 +37,50 @@ class CheckReport:
 
 
 def check_checkpoint(path: str | PathLike[str]) -> CheckReport:
-    """Checks every file. Raises CheckpointError listing all problems found, one a line."""
-    from helios_engine.text import expected_tensors, load_tokenizer
-    from helios_engine.transformer import HeliosTransformer
-    from helios_engine.vae import IGNORED_PREFIXES, WanDecoder
+    """Checks every file. Raises CheckpointError listing all problems found, one a line.
+
+    Weights are held against what the configurations describe, so configurations have to be sound first.
+    """
+    from helios_engine.text import TIED_PREFIXES, empty_model, load_tokenizer, shapes_of
 
     checkpoint = open_checkpoint(path)
     problems: list[str] = []
     components: list[ComponentReport] = []
-    with torch.device("meta"):
-        modules = {"transformer": HeliosTransformer(checkpoint.transformer), "vae": WanDecoder(checkpoint.vae)}
-    expected = {
-        name: {key: value.shape for key, value in module.named_parameters()} for name, module in modules.items()
-    }
-    ignored = {"vae": IGNORED_PREFIXES}
+    expected = {"transformer": _transformer(checkpoint.transformer), "vae": _vae(checkpoint.vae)}
     try:
-        expected["text_encoder"] = expected_tensors(checkpoint.root)
+        text_encoder = empty_model(checkpoint)
+        expected["text_encoder"] = shapes_of(text_encoder)
+        load_tokenizer(checkpoint.root, text_encoder.config.vocab_size)
     except CheckpointError as error:
         problems.append(str(error))
-    for name, tensors in expected.items():
+    for name, shapes in expected.items():
         folder = checkpoint.root / name
         try:
             headers = read_headers(folder)
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        problems += compare(folder, headers, tensors, ignored.get(name, ()))
+        problems += compare(folder, headers, shapes, TIED_PREFIXES if name == "text_encoder" else ())
         components.append(_report(name, headers))
-    try:
-        load_tokenizer(checkpoint.root)
-    except CheckpointError as error:
-        problems.append(str(error))
     if problems:
         raise CheckpointError("\n".join(problems))
     return CheckReport(root=checkpoint.root, variant=checkpoint.variant, components=tuple(components))
+
+
+def _transformer(config: TransformerConfig) -> dict[str, torch.Size]:
+    from helios_engine.transformer import HeliosTransformer
+
+    with torch.device("meta"):
+        model = HeliosTransformer(config)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def _vae(config: VAEConfig) -> dict[str, torch.Size]:
+    from helios_engine.vae import WanDecoder
+
+    with torch.device("meta"):
+        decoder = WanDecoder(config)
+    return encoder_shapes(config) | {name: parameter.shape for name, parameter in decoder.named_parameters()}
 
 
 def _report(name: str, headers: dict[str, TensorInfo]) -> ComponentReport:

@@ -1,6 +1,7 @@
 """Opens a checkpoint folder: which model it is, and its components' configurations."""
 
 import json
+import sys
 from dataclasses import MISSING, dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,8 @@ CLASSES = {
     "tokenizer": ("T5Tokenizer", "T5TokenizerFast"),
 }
 PIPELINES = ("HeliosPipeline", "HeliosPyramidPipeline")
+POSITIVE = frozenset({"eps", "rope_theta", "latents_std", "shift", "gamma"})
+"""Numbers that must exceed zero; integers always must, being sizes and counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,39 +36,71 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
-    """Reads the JSON files of a checkpoint folder. Raises CheckpointError naming the file and key that is wrong."""
+    """Reads the JSON files of a checkpoint folder.
+
+    Raises CheckpointError naming each file and key that is wrong, one a line.
+    """
     root = Path(path)
     if not root.is_dir():
         raise CheckpointError(f"{root}: is not a folder; expected a checkpoint in the diffusers layout")
-    index = read_json(root / "model_index.json")
-    pipeline = index.get("_class_name")
-    _allow(root / "model_index.json", "_class_name", pipeline, PIPELINES)
-    for component, classes in CLASSES.items():
-        entry = index.get(component)
-        name = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
-        _allow(root / "model_index.json", component, name, classes)
-    distilled = bool(index.get("is_distilled"))
-    if distilled != (index["scheduler"][1] == "HeliosDMDScheduler"):
-        raise CheckpointError(
-            f"{root / 'model_index.json'}: is_distilled: {distilled} does not go with scheduler "
-            f"{index['scheduler'][1]!r}"
-        )
-    variant = "distilled" if distilled else "mid" if pipeline == "HeliosPyramidPipeline" else "base"
+    variant, scheduler_class = _variant(root / "model_index.json")
+    problems: list[str] = []
+
+    def read(file: str, class_name: str, kind: type[Config]) -> Config | None:
+        try:
+            return read_config(root / file, class_name, kind)
+        except CheckpointError as error:
+            problems.append(str(error))
+            return None
+
+    transformer = read("transformer/config.json", "HeliosTransformer3DModel", TransformerConfig)
+    vae = read("vae/config.json", "AutoencoderKLWan", VAEConfig)
+    kind = SchedulerConfig if variant == "distilled" else AnyConfig
+    scheduler = read("scheduler/scheduler_config.json", scheduler_class, kind)
+    if problems or transformer is None or vae is None:
+        raise CheckpointError("\n".join(problems))
     return Checkpoint(
         root=root,
         variant=variant,
-        transformer=read_config(root / "transformer" / "config.json", "transformer", TransformerConfig),
-        vae=read_config(root / "vae" / "config.json", "vae", VAEConfig),
-        scheduler=read_config(root / "scheduler" / "scheduler_config.json", "scheduler", SchedulerConfig)
-        if distilled
-        else None,
+        transformer=transformer,
+        vae=vae,
+        scheduler=scheduler if isinstance(scheduler, SchedulerConfig) else None,
     )
 
 
-def read_config(file: Path, component: str, kind: type[Config]) -> Config:
+@dataclass(frozen=True, kw_only=True)
+class AnyConfig:
+    """A configuration of which only the class is looked at: schedulers of variants that are not sampled yet."""
+
+
+def _variant(file: Path) -> tuple[str, str]:
+    """The variant that model_index.json describes, and its scheduler's class."""
+    index = read_json(file)
+    pipeline, distilled = index.get("_class_name"), index.get("is_distilled", False)
+    problems = [_not_allowed(file, "_class_name", pipeline, ", ".join(PIPELINES))] if pipeline not in PIPELINES else []
+    for component, classes in CLASSES.items():
+        entry = index.get(component)
+        if not isinstance(entry, list) or len(entry) != 2:
+            allowed = f"[library, class] with class one of {', '.join(classes)}"
+            problems.append(_not_allowed(file, component, entry, allowed))
+        elif entry[1] not in classes:
+            problems.append(_not_allowed(file, component, entry[1], ", ".join(classes)))
+    if not isinstance(distilled, bool):
+        problems.append(_not_allowed(file, "is_distilled", distilled, "true, false"))
+    if problems:
+        raise CheckpointError("\n".join(problems))
+    scheduler_class = str(index["scheduler"][1])
+    if distilled != (scheduler_class == "HeliosDMDScheduler"):
+        raise CheckpointError(f"{file}: is_distilled: {distilled} does not go with scheduler {scheduler_class!r}")
+    variant = "distilled" if distilled else "mid" if pipeline == "HeliosPyramidPipeline" else "base"
+    return variant, scheduler_class
+
+
+def read_config(file: Path, class_name: str, kind: type[Config]) -> Config:
     """A component's configuration. Keys that Helios does not know are ignored, as the reference ignores them."""
     values = read_json(file)
-    _allow(file, "_class_name", values.get("_class_name"), CLASSES[component])
+    if values.get("_class_name") != class_name:
+        raise CheckpointError(_not_allowed(file, "_class_name", values.get("_class_name"), class_name))
     hints = get_type_hints(kind)
     known: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]
@@ -85,34 +120,48 @@ def read_json(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: holds {type(values).__name__}, expected an object")
     return values
 
 
-def _allow(file: Path, key: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise CheckpointError(f"{file}: {key}: {shorten(value)} is not supported; allowed: {', '.join(allowed)}")
+def _not_allowed(file: Path, key: str, value: object, allowed: str) -> str:
+    return f"{file}: {key}: {shorten(value)} is not allowed; allowed: {allowed}"
 
 
 def _typed(file: Path, key: str, value: Any, hint: Any) -> Any:
-    """Checks a JSON value against a field's type; lists become tuples, integers pass for floats."""
+    """Checks a JSON value against a field's type and sign; lists become tuples, integers pass for floats."""
     args = get_args(hint)
     if get_origin(hint) is tuple:
-        expected = args[0]
-        if isinstance(value, list) and all(_is(item, expected) for item in value):
-            return tuple(expected(item) for item in value)
-    elif type(None) in args:
-        if value is None or any(_is(value, kind) for kind in args if kind is not type(None)):
-            return value
-    elif _is(value, hint):
-        return hint(value)
-    raise CheckpointError(f"{file}: {key}: {shorten(value)} is not allowed; allowed: {getattr(hint, '__name__', hint)}")
+        item, length = args[0], None if args[-1] is Ellipsis else len(args)
+        right_length = isinstance(value, list) and length in (None, len(value))
+        if right_length and all(_is(entry, item, key) for entry in value):
+            return tuple(item(entry) for entry in value)
+        size = "" if length is None else f"{length}: each "
+        raise CheckpointError(_not_allowed(file, key, value, f"a list of {size}{_allowed(item, key)}"))
+    nullable = type(None) in args
+    kind = next(arg for arg in args if arg is not type(None)) if nullable else hint
+    if nullable and value is None:
+        return None
+    if not _is(value, kind, key):
+        raise CheckpointError(_not_allowed(file, key, value, _allowed(kind, key) + (", or null" if nullable else "")))
+    return kind(value)
 
 
-def _is(value: Any, kind: type) -> bool:
+def _is(value: Any, kind: type, key: str) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
-    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+    if kind is str:
+        return isinstance(value, str)
+    if not isinstance(value, int if kind is int else int | float):
+        return False
+    positive = kind is int or key in POSITIVE
+    return abs(value) <= sys.float_info.max and (value > 0 or not positive)
+
+
+def _allowed(kind: type, key: str) -> str:
+    if kind is float:
+        return "a finite number above 0" if key in POSITIVE else "a finite number"
+    return {int: "an integer above 0", bool: "true or false", str: "text"}[kind]

@@ -1,6 +1,6 @@
 """Strict loading of (sharded) safetensors, straight to the target device and dtype. Pickle is never loaded."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,20 +74,38 @@ def compare(
 
 
 def read_headers(folder: Path) -> dict[str, TensorInfo]:
-    """Every tensor of a component's shards, from their headers. Raises CheckpointError for unreadable shards."""
-    shards = _shards(folder)
+    """Every tensor of a component's shards, from their headers.
+
+    Raises CheckpointError naming each shard that cannot be read or does not hold what the index says, one a line.
+    """
     headers: dict[str, TensorInfo] = {}
-    for file, indexed in shards.items():
-        with _opened(file, "cpu") as shard:
-            found = set(shard.keys())
-            for name in found:
-                part = shard.get_slice(name)
-                headers[name] = TensorInfo(file=file, shape=torch.Size(part.get_shape()), dtype=part.get_dtype())
-        if indexed is not None and indexed != found:
-            name = min(indexed ^ found)
-            where = "is not in it" if name in indexed else "is not in the index"
-            raise CheckpointError(f"{file}: tensor {name}: {where} (index and shard disagree)")
+    problems: list[str] = []
+    for file, indexed in _shards(folder).items():
+        try:
+            found = _read_header(file, indexed)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        headers |= found
+        for name in sorted((indexed or found.keys()) ^ found.keys()):
+            where = "is not in the index" if name in found else "is not in it"
+            problems.append(f"{file}: tensor {name}: {where} (index and shard disagree)")
+    if problems:
+        raise CheckpointError("\n".join(problems))
     return headers
+
+
+def _read_header(file: Path, indexed: Collection[str] | None) -> dict[str, TensorInfo]:
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file}: is missing" + (f" (the index names it for tensor {min(indexed)})" if indexed else "")
+        )
+    with _opened(file, "cpu") as shard:
+        parts = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118 (no mapping)
+        return {
+            name: TensorInfo(file=file, shape=torch.Size(part.get_shape()), dtype=part.get_dtype())
+            for name, part in parts.items()
+        }
 
 
 def _shards(folder: Path) -> dict[Path, set[str] | None]:
@@ -113,10 +131,7 @@ def _indexed(index: Path) -> dict[Path, set[str] | None]:
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(f"{index}: tensor {tensor}: file {name!r} is not a safetensors file beside the index")
-        file = index.parent / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: is missing (the index names it for tensor {tensor})")
-        names = shards.setdefault(file, set())
+        names = shards.setdefault(index.parent / name, set())
         assert names is not None
         names.add(tensor)
     return shards

@@ -14,14 +14,15 @@ def tiny(
     directory: Folder,
     variant: Annotated[str, typer.Option(help="base, mid or distilled.")] = "distilled",
     seed: Annotated[int, typer.Option(help="Seed of the weights.", min=0)] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
 ) -> None:
     """Write a tiny random checkpoint in the published layout."""
     from helios_engine.checkpoint.tiny import write_tiny
 
     if variant not in ("base", "mid", "distilled"):
         raise UserError(f"variant: {variant!r} is not allowed; allowed: base, mid, distilled")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory}: exists and is not an empty folder")
+    if directory.exists() and (not directory.is_dir() or (any(directory.iterdir()) and not force)):
+        raise UserError(f"{directory}: exists and is not an empty folder (--force writes into a folder)")
     write_tiny(directory, variant=variant, seed=seed)  # type: ignore[arg-type]
     print(f"wrote a tiny {variant} checkpoint to {directory}")
 

@@ -1,0 +1,68 @@
+"""`helios tiny` and `helios check` in this process: what they print, and how they end."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from helios_engine.checkpoint.check import check_checkpoint
+from helios_services.cli import main
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+
+
+def helios(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["helios", *map(str, args)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_check_shows_what_each_component_holds(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert helios(monkeypatch, "check", checkpoint) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("distilled checkpoint, sound" in line for line in lines)
+    for part in check_checkpoint(checkpoint).components:
+        (row,) = [line for line in lines if f" {part.name} " in line]
+        for cell in (f"{part.tensors:,}", f"{part.parameters:,}", f"{part.bytes:,}", "F32"):
+            assert f" {cell} " in row
+
+
+def test_check_prints_every_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert helios(monkeypatch, "tiny", tmp_path / "tiny") == 0
+    (tmp_path / "tiny" / VAE).write_bytes(b"")
+    (tmp_path / "tiny/text_encoder/model.safetensors").unlink()
+    capsys.readouterr()
+    assert helios(monkeypatch, "check", tmp_path / "tiny") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    first, second = printed.err.splitlines()
+    assert VAE in first
+    assert "truncated" in first
+    assert "text_encoder: holds no" in second
+
+
+def test_tiny_writes_over_a_folder_only_when_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert helios(monkeypatch, "tiny", tmp_path) == 1
+    assert "--force" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert helios(monkeypatch, "tiny", tmp_path, "--force", "--variant", "mid") == 0
+    assert helios(monkeypatch, "tiny", tmp_path, "--force", "--seed", "5") == 0
+    assert check_checkpoint(tmp_path).variant == "distilled"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert helios(monkeypatch, "tiny", tmp_path / "notes.txt", "--force") == 1
+
+
+def test_tiny_names_the_variants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert helios(monkeypatch, "tiny", tmp_path, "--variant", "turbo") == 1
+    assert "'turbo' is not allowed; allowed: base, mid, distilled" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
