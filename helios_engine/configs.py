@@ -1,6 +1,7 @@
 """Component configurations, field for field as the published checkpoints' JSON files name them."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 PYRAMID_STAGES = 3
 
@@ -104,7 +105,7 @@ class VAEConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
-    """scheduler/scheduler_config.json (`HeliosDMDScheduler`); the last four set the dynamic shift."""
+    """scheduler/scheduler_config.json of `HeliosDMDScheduler`; the last four set the dynamic shift."""
 
     num_train_timesteps: int = 1000
     shift: float = 1.0
@@ -121,13 +122,55 @@ class SchedulerConfig:
     max_shift: float = 1.15
 
     def __post_init__(self) -> None:
-        if self.stages != PYRAMID_STAGES or len(self.stage_range) != PYRAMID_STAGES + 1:
-            raise ValueError(
-                f"stages: {self.stages!r} with {len(self.stage_range)} stage_range bounds; allowed: 3 with 4"
-            )
-        if self.prediction_type != "flow_prediction":
-            raise ValueError(f"prediction_type: {self.prediction_type!r}; allowed: 'flow_prediction'")
-        if self.time_shift_type not in ("linear", "exponential"):
-            raise ValueError(f"time_shift_type: {self.time_shift_type!r}; allowed: 'linear', 'exponential'")
+        self._allow("stages", self.stages, self._stage_counts())
+        bounds = self.stage_range
+        if (
+            len(bounds) != self.stages + 1
+            or any(a >= b for a, b in pairwise(bounds))
+            or bounds[0] < 0
+            or bounds[-1] > 1
+        ):
+            raise ValueError(f"stage_range: {bounds!r}; allowed: {self.stages + 1} increasing numbers from 0 to 1")
+        if self.stages > 1 and self.gamma > 1 / 3:
+            raise ValueError(f"gamma: {self.gamma!r}; allowed: at most 1/3, beyond which block noise has no covariance")
+        self._allow("prediction_type", self.prediction_type, ("flow_prediction",))
+        self._allow("use_flow_sigmas", self.use_flow_sigmas, (True,))
+        self._allow("time_shift_type", self.time_shift_type, ("linear", "exponential"))
         if self.use_dynamic_shifting and self.shift != 1.0:
             raise ValueError(f"shift: {self.shift!r}; allowed: 1.0 when use_dynamic_shifting is on")
+
+    def _stage_counts(self) -> tuple[int, ...]:
+        return (PYRAMID_STAGES,)
+
+    @staticmethod
+    def _allow(name: str, value: object, allowed: tuple[object, ...]) -> None:
+        if value not in allowed:
+            raise ValueError(f"{name}: {value!r}; allowed: {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig(SchedulerConfig):
+    """scheduler/scheduler_config.json of `HeliosScheduler` (Helios-Base, one stage, and Helios-Mid, three)."""
+
+    time_shift_type: str = "exponential"
+    scheduler_type: str = "unipc"
+    solver_order: int = 2
+    solver_type: str = "bh2"
+    lower_order_final: bool = True
+    disable_corrector: tuple[int, ...] = ()
+    predict_x0: bool = True
+    thresholding: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._allow("scheduler_type", self.scheduler_type, ("unipc", "euler"))
+        self._allow("solver_order", self.solver_order, (1, 2, 3))
+        self._allow("predict_x0", self.predict_x0, (True,))  # the reference has no other conversion of a flow
+        self._allow("thresholding", self.thresholding, (False,))
+        if self.solver_type not in ("bh1", "bh2"):
+            # the reference takes these names of other solvers, and means bh2
+            self._allow("solver_type", self.solver_type, ("bh1", "bh2", "midpoint", "heun", "logrho"))
+            object.__setattr__(self, "solver_type", "bh2")
+
+    def _stage_counts(self) -> tuple[int, ...]:
+        return (1, PYRAMID_STAGES)

@@ -1,35 +1,59 @@
-"""Makes latents, one chunk at a time: a function of an explicit state and the prompt's embedding.
+"""Makes latents, one chunk at a time: a function of an explicit state and the prompts' embeddings.
 
-Source: the chunk loop of `HeliosPyramidPipeline.__call__` (diffusers) for step-distilled checkpoints.
+Source: the chunk loops of `HeliosPipeline` and `HeliosPyramidPipeline.__call__` (diffusers).
 """
 
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from os import PathLike
+from typing import Literal
 
 import torch
 
 from helios_engine.block import TextKeysValues
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig
-from helios_engine.errors import CheckpointError
+from helios_engine.guidance import guide, guide_zero_star
+from helios_engine.memory import forward_fits
 from helios_engine.noise import block_noise, chunk_noise, upsample
-from helios_engine.request import LATENT_FRAMES_PER_CHUNK
-from helios_engine.scheduler import denoise_step, stage_schedule
+from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
+from helios_engine.scheduler import StageSchedule, single_schedule, stage_schedule
+from helios_engine.solvers import make_solver
 from helios_engine.state import DenoiseState
 from helios_engine.transformer import HeliosTransformer, History, parameter_dtype
+
+GuidanceBatching = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Conditions:
+    """What all steps of a chunk see. texts: one entry (with guidance: a batch of both), or the two in turn."""
+
+    request: GenerationRequest
+    history: History
+    texts: list[list[TextKeysValues]]
 
 
 class Denoiser:
     """The DiT with its sampler. Not safe for concurrent calls.
 
-    prompt_cache_entries: prompts whose cross-attention keys and values are kept (420 MB each at full size).
+    zero_star: guidance is CFG-Zero* (Helios-Mid). prompt_cache_entries: prompts whose cross-attention keys and values
+    are kept (420 MB each at full size). guidance_batching: run the conditional and unconditional pass as one batch
+    always, never, or when the device's memory allows it; the result is the same within rounding.
     """
 
     def __init__(
-        self, transformer: HeliosTransformer, scheduler: SchedulerConfig, *, prompt_cache_entries: int = 4
+        self,
+        transformer: HeliosTransformer,
+        scheduler: SchedulerConfig,
+        *,
+        zero_star: bool = False,
+        prompt_cache_entries: int = 4,
+        guidance_batching: GuidanceBatching = "auto",
     ) -> None:
         self.transformer = transformer.eval().requires_grad_(False)
-        self.scheduler = scheduler
+        self.scheduler, self.zero_star = scheduler, zero_star
+        self.guidance_batching = guidance_batching
         self._text: OrderedDict[bytes, list[TextKeysValues]] = OrderedDict()
         self._text_entries = prompt_cache_entries
 
@@ -41,16 +65,12 @@ class Denoiser:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.bfloat16,
         prompt_cache_entries: int = 4,
+        guidance_batching: GuidanceBatching = "auto",
     ) -> "Denoiser":
         """Loads `transformer/` and `scheduler/` of a published checkpoint folder. Raises CheckpointError."""
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
         checkpoint = open_checkpoint(path)
-        if checkpoint.scheduler is None:
-            raise CheckpointError(
-                f"{checkpoint.root / 'model_index.json'}: variant {checkpoint.variant!r} is not supported; "
-                "allowed: 'distilled' (HeliosDMDScheduler)"
-            )
         with torch.device("meta"):
             transformer = HeliosTransformer(checkpoint.transformer)
         expected = {name: parameter.shape for name, parameter in transformer.named_parameters()}
@@ -61,7 +81,13 @@ class Denoiser:
             dtype_of=lambda name: parameter_dtype(name, dtype),
         )
         transformer.load_state_dict(weights, assign=True)
-        return cls(transformer, checkpoint.scheduler, prompt_cache_entries=prompt_cache_entries)
+        return cls(
+            transformer,
+            checkpoint.scheduler,
+            zero_star=checkpoint.cfg_zero_star,
+            prompt_cache_entries=prompt_cache_entries,
+            guidance_batching=guidance_batching,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -74,39 +100,104 @@ class Denoiser:
         return self.transformer.proj_out.weight.dtype
 
     @torch.inference_mode()
-    def denoise_chunk(self, state: DenoiseState, prompt_embeds: torch.Tensor) -> tuple[torch.Tensor, DenoiseState]:
+    def denoise_chunk(
+        self,
+        state: DenoiseState,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, DenoiseState]:
         """Makes chunk `state.chunk_index`.
 
-        prompt_embeds: (1, 512, text_dim). Returns the chunk's normalised latents, (1, 16, 9, H/8, W/8) float32 on the
-        CPU, and the state for the next chunk. The same arguments give the same bits on the same hardware and dtype.
+        prompt_embeds, negative_prompt_embeds: (1, 512, text_dim); the latter is needed with guidance only. Returns
+        the chunk's normalised latents, (1, 16, 9, H/8, W/8) float32 on the CPU, and the state for the next chunk. The
+        same arguments give the same bits on the same hardware and dtype.
         """
         generator = state.generator()
-        text = self._encode_text(prompt_embeds)
-        history = self.transformer.encode_history(
-            *(part.to(self.device, self.dtype) for part in (state.history, state.anchor))
+        history, anchor = (part.to(self.device, self.dtype) for part in (state.history, state.anchor))
+        if state.anchor.shape[2] == 0 and state.request.keep_first_frame:
+            anchor = torch.zeros_like(history[:, :, :1])
+        conditions = _Conditions(
+            request=state.request,
+            history=self.transformer.encode_history(history, anchor if state.request.keep_first_frame else None),
+            texts=self._texts(state, prompt_embeds, negative_prompt_embeds),
         )
-        latents = self._sample(state, history, text, generator).cpu()
+        latents = self._sample(state, conditions, generator).cpu()
         return latents, state.advanced(latents, generator)
 
-    def _sample(
-        self, state: DenoiseState, history: History, text: list[TextKeysValues], generator: torch.Generator
-    ) -> torch.Tensor:
-        request = state.request
-        shape = (1, state.history.shape[1], LATENT_FRAMES_PER_CHUNK, history.height, history.width)
-        latents = chunk_noise(shape, PYRAMID_STAGES, generator).to(self.device)
-        amplify = request.amplify_first_chunk and state.chunk_index == 0
-        for stage, num_steps in enumerate(request.pyramid_steps):
-            tokens = latents[0, 0].numel() // 4  # of the stage before, as the reference shifts by them
-            schedule = stage_schedule(self.scheduler, stage, num_steps, tokens, amplify=amplify)
+    def _sample(self, state: DenoiseState, conditions: _Conditions, generator: torch.Generator) -> torch.Tensor:
+        request, stages = state.request, self.scheduler.stages
+        shape = (1, *state.history.shape[1:2], LATENT_FRAMES_PER_CHUNK, *state.history.shape[-2:])
+        latents = chunk_noise(shape, stages, generator).to(self.device)
+        amplify = bool(request.amplify_first_chunk) and state.chunk_index == 0
+        for stage in range(stages):
+            schedule = self._schedule(request, stage, latents, amplify=amplify)
             if stage > 0:
                 latents = upsample(latents)
                 noise = block_noise(tuple(latents.shape), self.scheduler.gamma, generator).to(self.device)
                 latents = schedule.alpha * latents + schedule.beta * noise
-            start = latents
-            for step in schedule.steps:
-                velocity = self.transformer(latents.to(self.dtype), step.timestep, history, text)
-                latents = denoise_step(latents, velocity, start, step)
+            solver = make_solver(self.scheduler, schedule, latents)
+            for index, timestep in enumerate(schedule.timesteps):
+                coarse_steps = index if stage == 0 else None
+                latents = solver.step(latents, self._velocity(latents, timestep, conditions, coarse_steps))
         return latents
+
+    def _schedule(
+        self, request: GenerationRequest, stage: int, latents: torch.Tensor, *, amplify: bool
+    ) -> StageSchedule:
+        tokens = latents[0, 0].numel() // 4  # in a pyramid those of the stage before, as the reference shifts by them
+        if self.scheduler.stages == PYRAMID_STAGES:
+            assert request.pyramid_steps is not None
+            steps = request.pyramid_steps[stage]
+            return stage_schedule(self.scheduler, stage, steps, tokens, amplify=amplify, shift=request.shift)
+        assert request.num_inference_steps is not None
+        return single_schedule(self.scheduler, request.num_inference_steps, tokens, shift=request.shift)
+
+    def _velocity(
+        self, latents: torch.Tensor, timestep: float, conditions: _Conditions, coarse_steps: int | None
+    ) -> torch.Tensor:
+        """The (guided) flow velocity. coarse_steps: steps taken before in the coarsest stage; None in later ones."""
+        request, history = conditions.request, conditions.history
+        model_input = latents.to(self.dtype)
+        if not request.guided:
+            return self._predict(model_input, timestep, history, conditions.texts[0])
+        if self.zero_star and request.zero_init and coarse_steps is not None:
+            assert request.zero_steps is not None
+            if coarse_steps <= request.zero_steps:  # zero-init: no need to ask the model
+                return torch.zeros_like(latents)
+        if len(conditions.texts) == 1:
+            both = self._predict(model_input.expand(2, -1, -1, -1, -1), timestep, history, conditions.texts[0])
+            conditional, unconditional = both.chunk(2)
+        else:
+            conditional, unconditional = (
+                self._predict(model_input, timestep, history, text) for text in conditions.texts
+            )
+        combine = guide_zero_star if self.zero_star else guide
+        assert request.guidance_scale is not None
+        return combine(conditional, unconditional, request.guidance_scale)
+
+    def _predict(
+        self, latents: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
+    ) -> torch.Tensor:
+        velocity: torch.Tensor = self.transformer(latents, timestep, history, text)
+        return velocity
+
+    def _texts(
+        self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None
+    ) -> list[list[TextKeysValues]]:
+        if not state.request.guided:
+            return [self._encode_text(prompt_embeds)]
+        if negative_prompt_embeds is None:
+            raise ValueError("negative_prompt_embeds: None is not allowed with guidance; allowed: (1, 512, text_dim)")
+        both = (prompt_embeds, negative_prompt_embeds)
+        if self._batches_guidance(state):
+            return [self._encode_text(torch.cat(both))]
+        return [self._encode_text(embeds) for embeds in both]
+
+    def _batches_guidance(self, state: DenoiseState) -> bool:
+        if self.guidance_batching == "auto":
+            height, width = state.history.shape[-2:]
+            return forward_fits(self.transformer, height, width, batch=2)
+        return self.guidance_batching == "always"
 
     def _encode_text(self, prompt_embeds: torch.Tensor) -> list[TextKeysValues]:
         on_cpu = prompt_embeds.detach().cpu().contiguous()

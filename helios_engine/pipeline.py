@@ -1,4 +1,4 @@
-"""Text encoder, denoiser and VAE decoder in one process: the same three parts that the service composes."""
+"""Text encoder, denoiser and VAE in one process: the same parts that the service composes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,27 +8,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from helios_engine.conditioning import conditioned_state
 from helios_engine.denoiser import Denoiser
+from helios_engine.embeds import chunk_tokens, pad
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_engine.text import TextEncoder
 from helios_engine.vae import VideoDecoder
+from helios_engine.vae_encoder import VideoEncoder
+from helios_engine.variants import VariantName, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """One generated chunk. latents: (1, 16, 9, H/8, W/8) float32, normalised; frames: (33, H, W, 3) uint8."""
+    """One generated chunk. latents: (1, 16, 9, H/8, W/8) float32, normalised; frames: (33, H, W, 3) uint8.
+
+    state: from which the next chunk is made; of the last chunk, what a continuation starts from.
+    """
 
     index: int
     latents: torch.Tensor
     frames: NDArray[np.uint8]
+    state: DenoiseState
 
 
 class HeliosPipeline:
     """Generates video chunk by chunk in this process."""
 
-    def __init__(self, text_encoder: TextEncoder, denoiser: Denoiser, decoder: VideoDecoder) -> None:
-        self.text_encoder, self.denoiser, self.decoder = text_encoder, denoiser, decoder
+    def __init__(
+        self,
+        variant: VariantName,
+        text_encoder: TextEncoder,
+        denoiser: Denoiser,
+        decoder: VideoDecoder,
+        encoder: VideoEncoder,
+    ) -> None:
+        self.variant = variant
+        self.text_encoder, self.denoiser, self.decoder, self.encoder = text_encoder, denoiser, decoder, encoder
 
     @classmethod
     def from_pretrained(
@@ -39,17 +55,35 @@ class HeliosPipeline:
         dtype: torch.dtype = torch.bfloat16,
     ) -> "HeliosPipeline":
         """Loads a checkpoint folder in the published diffusers layout; the VAE in float32. Raises CheckpointError."""
+        from helios_engine.checkpoint import open_checkpoint
+
         return cls(
+            open_checkpoint(path).variant,
             TextEncoder.from_pretrained(path, device=device, dtype=dtype),
             Denoiser.from_pretrained(path, device=device, dtype=dtype),
             VideoDecoder.from_pretrained(path, device=device),
+            VideoEncoder.from_pretrained(path, device=device),
         )
 
-    def generate(self, request: GenerationRequest) -> Iterator[Chunk]:
-        """Yields the request's chunks in order; each is made when it is asked for."""
-        prompt_embeds = self.text_encoder.encode([request.prompt])
-        state = DenoiseState.initial(request)
-        while state.chunk_index < request.num_chunks:
-            index = state.chunk_index
-            latents, state = self.denoiser.denoise_chunk(state, prompt_embeds)
-            yield Chunk(index=index, latents=latents, frames=self.decoder.decode(latents))
+    def generate(self, request: GenerationRequest, *, continue_from: DenoiseState | None = None) -> Iterator[Chunk]:
+        """Yields the request's chunks in order; each is made when it is asked for.
+
+        continue_from: the state after another video's last chunk; the chunks are then those that a longer video would
+        have had. Raises InvalidField for what this model does not take; ValueError for a video of another size.
+        """
+        request = resolve(request, self.variant)
+        state = self._first_state(request) if continue_from is None else continue_from.continued(request)
+        prompts = [request.prompt, *(entry.prompt for entry in request.prompt_schedule)]
+        tokens = {number: self.text_encoder.encode([prompt])[0] for number, prompt in enumerate(prompts)}
+        negative = self.text_encoder.encode([request.negative_prompt]) if request.guided else None
+        while (index := state.chunks_made) < request.num_chunks:
+            embeds = pad(chunk_tokens(tokens, request.prompt_schedule, index))
+            latents, state = self.denoiser.denoise_chunk(state, embeds, negative)
+            yield Chunk(index=index, latents=latents, frames=self.decoder.decode(latents), state=state)
+
+    def _first_state(self, request: GenerationRequest) -> DenoiseState:
+        if request.image is not None:
+            return conditioned_state(request, self.encoder.condition_on_image(request.image))
+        if request.video is not None:
+            return conditioned_state(request, self.encoder.condition_on_video(request.video[0], request.video))
+        return DenoiseState.initial(request)

@@ -1,64 +1,140 @@
 """What to generate: one frozen, self-validating record. Free of torch, so that a gateway can import it alone."""
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from helios_engine.errors import InvalidField
+from helios_engine.prompts import MAX_INTERPOLATION_CHUNKS, ScheduledPrompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FRAMES_PER_CHUNK = 33
 """Frames that one chunk decodes to: (9 - 1) * 4 + 1."""
 LATENT_FRAMES_PER_CHUNK = 9
-SIZE_MULTIPLE = 64
-"""Height and width granularity: VAE 8x, patch 2x, two halvings of the pyramid."""
+SIZE_MULTIPLE = 16
+"""Height and width granularity of every variant: VAE 8x, patch 2x. Pyramids need more (variants.py)."""
 MAX_PROMPT_CHARS = 8_000
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 50
+MAX_INFERENCE_STEPS = 200
+MAX_GUIDANCE_SCALE = 100.0
+MAX_SHIFT = 100.0
+MAX_CHUNKS = 1_000_000
+MAX_SCHEDULED_PROMPTS = 256
+MEDIA = ("image", "video")
+NOISE_SIGMA = (0.111, 0.135)
+"""Published range of the noise level that conditioning latents are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """A text-to-video request to a step-distilled Helios model.
+    """A request to a Helios model; fields that are None take the variant's default (`variants.resolve`).
 
-    `num_frames` is rounded up to whole chunks of 33 frames, all of which are delivered. `pyramid_steps` are the
-    denoising steps of each pyramid stage, coarse to fine; `amplify_first_chunk` doubles them in the
-    first chunk. Raises InvalidField (a ValueError) naming the field, the value and what is allowed.
+    num_frames: rounded up to whole chunks of 33 frames, all of which are delivered. height, width: pixels.
+    pyramid_steps: denoising steps of each pyramid stage, coarse to fine (Mid, Distilled); num_inference_steps: those
+    of Base. guidance_scale: classifier-free guidance, 1 is none. shift: strength of the schedule's time shift, instead
+    of the one that the model derives from the number of tokens. amplify_first_chunk: twice the steps in the first
+    chunk (Distilled). zero_init, zero_steps: CFG-Zero* (Mid) predicts zero in steps 0 to zero_steps of the coarsest
+    stage. keep_first_frame: the first latent frame stays in every chunk's history, as an anchor; skip_first_chunk:
+    it is taken from the second chunk. image: (H, W, 3) uint8 to animate; video: (T, H, W, 3) uint8 to continue, both
+    of the request's size. *_noise_sigma: range that the noise levels of conditioning latents are drawn from;
+    condition_noise: False leaves them clean. prompt_schedule: prompts that take over at later chunks.
+
+    Raises InvalidField (a ValueError) naming the field, the value and what is allowed.
     """
 
     prompt: str
+    negative_prompt: str = ""
     num_frames: int = 132
     height: int = 384
     width: int = 640
     seed: int = 0
-    pyramid_steps: tuple[int, ...] = (2, 2, 2)
-    amplify_first_chunk: bool = False
-    guidance_scale: float = 1.0
     fps: int = 24
+    num_inference_steps: int | None = None
+    pyramid_steps: tuple[int, ...] | None = None
+    guidance_scale: float | None = None
+    shift: float | None = None
+    amplify_first_chunk: bool | None = None
+    zero_init: bool | None = None
+    zero_steps: int | None = None
+    keep_first_frame: bool = True
+    skip_first_chunk: bool = False
+    condition_noise: bool = True
+    image_noise_sigma: tuple[float, float] = NOISE_SIGMA
+    video_noise_sigma: tuple[float, float] = NOISE_SIGMA
+    prompt_schedule: tuple[ScheduledPrompt, ...] = ()
+    image: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+    video: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        _text("prompt", self.prompt)
-        _integer("num_frames", self.num_frames, 1, 2**31 - 1)
+        check_prompt("prompt", self.prompt)
+        if self.negative_prompt != "":
+            check_prompt("negative_prompt", self.negative_prompt)
+        _integer("num_frames", self.num_frames, 1, MAX_CHUNKS * FRAMES_PER_CHUNK)
         for name in ("height", "width"):
-            _size(name, getattr(self, name))
+            check_size(name, getattr(self, name), SIZE_MULTIPLE)
         _integer("seed", self.seed, 0, MAX_SEED)
         _integer("fps", self.fps, 1, 120)
-        _steps(self.pyramid_steps)
-        if not isinstance(self.amplify_first_chunk, bool):
-            raise InvalidField("amplify_first_chunk", self.amplify_first_chunk, "true or false")
-        scale = self.guidance_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isclose(scale, 1.0):
-            allowed = "1.0 (step-distilled models have guidance distilled in)"
-            raise InvalidField("guidance_scale", scale, allowed)
+        if self.num_inference_steps is not None:
+            _integer("num_inference_steps", self.num_inference_steps, 1, MAX_INFERENCE_STEPS)
+        if self.pyramid_steps is not None:
+            _steps(self.pyramid_steps)
+        if self.guidance_scale is not None:
+            _number("guidance_scale", self.guidance_scale, 1.0, MAX_GUIDANCE_SCALE)
+        if self.shift is not None:
+            _number("shift", self.shift, 0.01, MAX_SHIFT)
+        if self.zero_steps is not None:
+            _integer("zero_steps", self.zero_steps, 0, MAX_STEPS)
+        for name in ("amplify_first_chunk", "zero_init", "keep_first_frame", "skip_first_chunk", "condition_noise"):
+            value, optional = getattr(self, name), name in ("amplify_first_chunk", "zero_init")
+            if not isinstance(value, bool) and not (optional and value is None):
+                raise InvalidField(name, value, "true or false")
+        for name in ("image_noise_sigma", "video_noise_sigma"):
+            _sigma_range(name, getattr(self, name))
+        _schedule(self.prompt_schedule)
+        for name in MEDIA:
+            _pixels(name, getattr(self, name), self.height, self.width)
+        if self.image is not None and self.video is not None:
+            raise InvalidField("video", "given together with image", "one of image and video")
 
     @property
     def num_chunks(self) -> int:
         """Chunks the video has."""
         return -(-self.num_frames // FRAMES_PER_CHUNK)
 
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance is on."""
+        return self.guidance_scale is not None and self.guidance_scale > 1.0
 
-FIELDS = frozenset(field.name for field in fields(GenerationRequest))
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON values, without the media; `from_dict` restores them."""
+        values = asdict(replace(self, image=None, video=None))
+        return {name: _plain(value) for name, value in values.items() if name not in MEDIA}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GenerationRequest:
+        """See `to_dict`. Raises InvalidField; TypeError for names that are no fields."""
+        given = dict(values)
+        for name in ("pyramid_steps", "image_noise_sigma", "video_noise_sigma"):
+            if isinstance(given.get(name), list):
+                given[name] = tuple(given[name])
+        if "prompt_schedule" in given:
+            given["prompt_schedule"] = tuple(ScheduledPrompt(**entry) for entry in given["prompt_schedule"])
+        return cls(**given)
 
 
-def _text(name: str, value: object) -> None:
+FIELDS = frozenset(entry.name for entry in fields(GenerationRequest))
+
+
+def check_prompt(name: str, value: object) -> None:
+    """Raises InvalidField unless the text can be a prompt."""
     allowed = f"1 to {MAX_PROMPT_CHARS:,} characters, not only white space, no NUL"
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise InvalidField(name, value, allowed)
@@ -66,19 +142,30 @@ def _text(name: str, value: object) -> None:
         raise InvalidField(name, value, f"{allowed} (this one has {len(value):,})")
 
 
+def check_size(name: str, value: object, multiple: int) -> None:
+    """Raises InvalidField, naming the nearest sizes, unless the value is a positive multiple."""
+    allowed = f"a positive multiple of {multiple}"
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise InvalidField(name, value, allowed)
+    if value % multiple:
+        lower = value // multiple * multiple
+        nearest = [size for size in (lower, lower + multiple) if size > 0]
+        raise InvalidField(name, value, f"{allowed}; nearest: {' or '.join(map(str, nearest))}")
+
+
+def check_interpolation(name: str, value: object) -> None:
+    """Raises InvalidField unless a prompt can take over within this many chunks."""
+    _integer(name, value, 0, MAX_INTERPOLATION_CHUNKS)
+
+
 def _integer(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidField(name, value, f"an integer from {low} to {high}")
 
 
-def _size(name: str, value: object) -> None:
-    allowed = f"a positive multiple of {SIZE_MULTIPLE}"
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise InvalidField(name, value, allowed)
-    if value % SIZE_MULTIPLE:
-        lower = value // SIZE_MULTIPLE * SIZE_MULTIPLE
-        nearest = [size for size in (lower, lower + SIZE_MULTIPLE) if size > 0]
-        raise InvalidField(name, value, f"{allowed}; nearest: {' or '.join(map(str, nearest))}")
+def _number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InvalidField(name, value, f"a number from {low:g} to {high:g}")
 
 
 def _steps(steps: object) -> None:
@@ -88,3 +175,41 @@ def _steps(steps: object) -> None:
     for step in steps:
         if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= MAX_STEPS:
             raise InvalidField("pyramid_steps", steps, allowed)
+
+
+def _sigma_range(name: str, value: object) -> None:
+    numbers = isinstance(value, tuple) and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+    if not numbers or len(value) != 2 or not 0.0 <= value[0] <= value[1] <= 1.0:  # type: ignore[arg-type, index]
+        raise InvalidField(name, value, "two numbers, minimum and maximum, from 0 to 1")
+
+
+def _schedule(schedule: object) -> None:
+    if not isinstance(schedule, tuple) or not all(isinstance(entry, ScheduledPrompt) for entry in schedule):
+        raise InvalidField("prompt_schedule", schedule, "a tuple of ScheduledPrompt")
+    if len(schedule) > MAX_SCHEDULED_PROMPTS:
+        raise InvalidField("prompt_schedule", f"{len(schedule)} prompts", f"at most {MAX_SCHEDULED_PROMPTS}")
+    for number, entry in enumerate(schedule):
+        name = f"prompt_schedule[{number}]"
+        check_prompt(f"{name}.prompt", entry.prompt)
+        _integer(f"{name}.chunk_index", entry.chunk_index, 0, MAX_CHUNKS)
+        check_interpolation(f"{name}.interpolation_chunks", entry.interpolation_chunks)
+        if number and entry.chunk_index < schedule[number - 1].chunk_index:
+            raise InvalidField(f"{name}.chunk_index", entry.chunk_index, "at least that of the entry before")
+
+
+def _pixels(name: str, pixels: Any, height: int, width: int) -> None:
+    if pixels is None:
+        return
+    shape = (height, width, 3) if name == "image" else ("T", height, width, 3)
+    allowed = f"uint8 of shape ({', '.join(map(str, shape))})"
+    found = getattr(pixels, "shape", None)
+    if found is None or str(getattr(pixels, "dtype", "")) != "uint8" or len(found) != len(shape):
+        raise InvalidField(name, type(pixels).__name__ if found is None else f"{pixels.dtype} {found}", allowed)
+    if tuple(found[-3:]) != (height, width, 3):
+        raise InvalidField(name, f"uint8 {found}", allowed)
+    if name == "video" and found[0] < FRAMES_PER_CHUNK:
+        raise InvalidField(name, f"{found[0]} frames", f"at least {FRAMES_PER_CHUNK} frames, one chunk")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,38 +1,32 @@
-"""Noise schedule of step-distilled Helios: x0 prediction over a three-stage pyramid.
+"""Noise schedules: which timesteps the model sees and at which noise levels, for each stage of a chunk.
 
-Source: `HeliosDMDScheduler` (diffusers). Everything here is a handful of float64 scalars per stage, computed on the
-host before the first step, so that sampling never waits for the device.
+Sources: `HeliosDMDScheduler` and `HeliosScheduler` (diffusers). Everything here is a handful of float64 scalars per
+stage, computed on the host before the first step, so that sampling never waits for the device.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from helios_engine.configs import SchedulerConfig
+from helios_engine.configs import SchedulerConfig, SolverConfig
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One denoising step: x0 = x - sigma * v, then x = (1 - next_sigma) * x0 + next_sigma * start noise."""
-
-    timestep: int
-    sigma: float
-    next_sigma: float
-    """0 in the last step: x = x0."""
+FIRST_SIGMA = 0.999
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSchedule:
-    """The steps of one pyramid stage; `alpha` and `beta` mix the upsampled latents with block noise at its start."""
+    """The steps of one stage. sigmas has one entry more than timesteps: the last is 0, the clean latents.
 
-    steps: tuple[Step, ...]
-    alpha: float
-    beta: float
+    alpha, beta: mix the upsampled latents with block noise at the stage's start (pyramids only).
+    """
+
+    timesteps: tuple[float, ...]
+    sigmas: tuple[float, ...]
+    alpha: float = 1.0
+    beta: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,35 +38,51 @@ class _Stage:
 
 
 def stage_schedule(
-    config: SchedulerConfig, stage: int, num_steps: int, tokens: int, *, amplify: bool = False
+    config: SchedulerConfig,
+    stage: int,
+    num_steps: int,
+    tokens: int,
+    *,
+    amplify: bool = False,
+    shift: float | None = None,
 ) -> StageSchedule:
-    """The schedule of a stage (0 is the coarsest) for `num_steps` steps (twice as many with `amplify`).
+    """The schedule of a pyramid stage (0 is the coarsest) for `num_steps` steps (twice as many with `amplify`).
 
     tokens: noisy tokens that set the dynamic shift; the reference takes those of the stage before (stage 0: its own).
+    shift: strength of the time shift instead of the configured one.
     """
     count = num_steps * 2 if amplify else num_steps
     bounds = _stages(config)[stage]
-    last_sigma = np.linspace(0.999, 0.0, config.num_train_timesteps + 1)[-2]
-    sigmas = np.linspace(0.999, last_sigma, count + 1)[:-1]
-    timesteps = np.linspace(*bounds.timesteps, count + 1)[:-1]
-    if config.use_dynamic_shifting:
-        sigmas = _time_shift(config, tokens, sigmas)
+    last_sigma = np.linspace(FIRST_SIGMA, 0.0, config.num_train_timesteps + 1)[-2]
+    distilled = not isinstance(config, SolverConfig)
+    # a distilled model's last point is the clean latents; the solvers step on the last training timestep, then to 0
+    points = slice(None, -1) if distilled else slice(None)
+    sigmas = np.linspace(FIRST_SIGMA, last_sigma, count + distilled)[points]
+    timesteps = np.linspace(*bounds.timesteps, count + distilled)[points]
+    strength = _strength(config, tokens, shift)
+    if strength is not None:
+        sigmas = _time_shift(strength, sigmas)
         high, low = bounds.timesteps
         timesteps = low + sigmas * (high - low)
+    integers = [int(t) for t in timesteps]  # what the reference gives to the model
+    if distilled:  # the reference looks sigmas up by the nearest untruncated timestep
+        sigmas = np.array([sigmas[np.argmin(np.abs(timesteps - t))] for t in integers])
     signal = 1.0 - bounds.start_sigma
     alpha = 1.0 / (math.sqrt(1.0 + 1.0 / config.gamma) * (1.0 - signal) + signal)
     beta = alpha * (1.0 - signal) / math.sqrt(config.gamma)
-    return StageSchedule(steps=_steps(timesteps, sigmas), alpha=alpha, beta=beta)
+    return StageSchedule(timesteps=tuple(integers), sigmas=(*map(float, sigmas), 0.0), alpha=alpha, beta=beta)
 
 
-def _steps(timesteps: FloatArray, sigmas: FloatArray) -> tuple[Step, ...]:
-    """The model sees truncated timesteps, and the reference looks sigmas up by the nearest untruncated one."""
-    integers = [int(t) for t in timesteps]
-    looked_up = [float(sigmas[np.argmin(np.abs(timesteps - t))]) for t in integers]
-    return tuple(
-        Step(timestep=t, sigma=sigma, next_sigma=following)
-        for t, sigma, following in zip(integers, looked_up, [*looked_up[1:], 0.0], strict=True)
-    )
+def single_schedule(
+    config: SchedulerConfig, num_steps: int, tokens: int, *, shift: float | None = None
+) -> StageSchedule:
+    """The schedule of a single-stage model. tokens: noisy tokens, which set the dynamic shift."""
+    sigmas = np.linspace(FIRST_SIGMA, 0.0, num_steps + 1)[:-1]
+    strength = _strength(config, tokens, shift)
+    if strength is not None:
+        sigmas = _time_shift(strength, sigmas)
+    timesteps = sigmas * config.num_train_timesteps
+    return StageSchedule(timesteps=tuple(map(float, timesteps)), sigmas=(*map(float, sigmas), 0.0))
 
 
 def _stages(config: SchedulerConfig) -> list[_Stage]:
@@ -102,15 +112,14 @@ def _stages(config: SchedulerConfig) -> list[_Stage]:
     return stages
 
 
-def _time_shift(config: SchedulerConfig, tokens: int, sigmas: FloatArray) -> FloatArray:
+def _strength(config: SchedulerConfig, tokens: int, shift: float | None) -> float | None:
+    if shift is not None or not config.use_dynamic_shifting:
+        return shift
     slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
     mu = tokens * slope + (config.base_shift - slope * config.base_image_seq_len)
-    strength = math.exp(mu) if config.time_shift_type == "exponential" else mu
+    return math.exp(mu) if config.time_shift_type == "exponential" else mu
+
+
+def _time_shift(strength: float, sigmas: FloatArray) -> FloatArray:
     shifted: FloatArray = strength / (strength + (1.0 / sigmas - 1.0))
     return shifted
-
-
-def denoise_step(latents: torch.Tensor, velocity: torch.Tensor, start: torch.Tensor, step: Step) -> torch.Tensor:
-    """x0 from the predicted velocity, re-noised with the stage's own start to the next noise level (float32)."""
-    x0 = torch.sub(latents, velocity.float(), alpha=step.sigma)
-    return torch.lerp(x0, start, step.next_sigma) if step.next_sigma else x0

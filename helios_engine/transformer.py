@@ -9,6 +9,7 @@ What depends only on the prompt, the chunk or the shape is computed once per pro
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.rope import pad_to_multiple, rotary_table
 
 HISTORY_FRAMES = (16, 2, 1)
-"""Latent frames of long, mid and short memory; the anchor (first frame of the video) joins the short one."""
+"""Latent frames of long, mid and short memory; the short one gets another: the video's first frame (the anchor), or
+where that is not kept, one more recent frame."""
 
 FLOAT32_PARTS = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "history_key_scale"})
 """Name parts of parameters that stay float32 whatever the model's dtype (as the reference keeps them)."""
@@ -38,6 +40,8 @@ class History:
     tokens_BND: torch.Tensor
     height: int
     width: int
+    anchored: bool = True
+    """Whether the video's first frame is among the short memory; otherwise that holds one more recent frame."""
 
 
 class TwoLinears(nn.Module):
@@ -61,7 +65,7 @@ class ConditionEmbedder(nn.Module):
         self.text_embedder = TwoLinears(config.text_dim, dim)
 
     def embed_time(self, timestep_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B,) integer timesteps to the embedding (B, D) and the block modulation (B, 6, D)."""
+        """(B,) timesteps to the embedding (B, D) and the block modulation (B, 6, D)."""
         half = self.freq_dim // 2
         exponent = torch.arange(half, dtype=torch.float32, device=timestep_B.device) / half
         angle = timestep_B[:, None].float() * torch.exp(-math.log(10_000.0) * exponent)
@@ -107,29 +111,31 @@ class HeliosTransformer(nn.Module):
         text_BLD = self.condition_embedder.embed_text(prompt_embeds_BLD)
         return [block.attn2.keys_values(text_BLD) for block in self._blocks()]
 
-    def encode_history(self, history_BCThw: torch.Tensor, anchor_BC1hw: torch.Tensor) -> History:
-        """Patches 19 history latents [16 long, 2 mid, 1 short] and the anchor into tokens, long to short."""
-        long, mid, short = history_BCThw.split(HISTORY_FRAMES, dim=2)
-        tokens = (
-            _patches(long, self.patch_long),
-            _patches(mid, self.patch_mid),
-            _patches(torch.cat([anchor_BC1hw, short], dim=2), self.patch_short),
-        )
+    def encode_history(self, history_BCThw: torch.Tensor, anchor_BC1hw: torch.Tensor | None) -> History:
+        """Patches history latents [16 long, 2 mid, 1 short] and the anchor into tokens, long to short.
+
+        Without an anchor the history has one latent more, a second short one.
+        """
+        long, mid, short = history_BCThw.tensor_split(_ends(HISTORY_FRAMES[:2]), dim=2)
+        if anchor_BC1hw is not None:
+            short = torch.cat([anchor_BC1hw, short], dim=2)
+        tokens = (_patches(long, self.patch_long), _patches(mid, self.patch_mid), _patches(short, self.patch_short))
         height, width = history_BCThw.shape[-2:]
-        return History(tokens_BND=torch.cat(tokens, dim=1), height=height, width=width)
+        anchored = anchor_BC1hw is not None
+        return History(tokens_BND=torch.cat(tokens, dim=1), height=height, width=width, anchored=anchored)
 
     def forward(
-        self, latents_BCThw: torch.Tensor, timestep: int, history: History, text: list[TextKeysValues]
+        self, latents_BCThw: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype."""
         height, width = latents_BCThw.shape[-2:]
-        table_LP = self.rotary(height, width, history.height, history.width)
+        table_LP = self.rotary(height, width, history.height, history.width, history.anchored)
         noisy_BLD = _patches(latents_BCThw, self.patch_embedding)
-        x_BLD = torch.cat([history.tokens_BND, noisy_BLD], dim=1)
+        x_BLD = torch.cat([history.tokens_BND.expand(len(noisy_BLD), -1, -1), noisy_BLD], dim=1)
         history_tokens = history.tokens_BND.shape[1]
 
         # row 0: history, timestep 0; row 1: the noisy latents
-        time_2D, time_26D = self.condition_embedder.embed_time(torch.tensor([0, timestep], device=x_BLD.device))
+        time_2D, time_26D = self.condition_embedder.embed_time(torch.tensor([0.0, timestep], device=x_BLD.device))
         blocks = self._blocks()
         for index, (block, text_kv) in enumerate(zip(blocks, text, strict=True)):
             last = index == len(blocks) - 1
@@ -144,12 +150,16 @@ class HeliosTransformer(nn.Module):
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]
 
-    def _rotary(self, height: int, width: int, history_height: int, history_width: int) -> torch.Tensor:
-        """(L, P) rotations of [long, mid, anchor + short, noisy] tokens for the given latent sizes."""
+    def _rotary(self, height: int, width: int, history_height: int, history_width: int, anchored: bool) -> torch.Tensor:
+        """(L, P) rotations of [long, mid, anchor + short, noisy] tokens for the given latent sizes.
+
+        The anchor is at the first position; without it, all positions before the noisy frames are recent frames.
+        """
         long, mid, short = HISTORY_FRAMES
+        sizes = (1, long, mid, short) if anchored else (0, long, mid, short + 1)
         device = self.proj_out.weight.device
-        frames = torch.arange(1 + long + mid + short + LATENT_FRAMES_PER_CHUNK, device=device)
-        anchor, at_long, at_mid, at_short, noisy = frames.split([1, long, mid, short, LATENT_FRAMES_PER_CHUNK])
+        frames = torch.arange(sum(sizes) + LATENT_FRAMES_PER_CHUNK, device=device)
+        anchor, at_long, at_mid, at_short, noisy = frames.tensor_split(_ends(sizes))
         _, patch_h, patch_w = self.config.patch_size
         grid = (history_height // patch_h, history_width // patch_w)
         args = (self.config.rope_dim, self.config.rope_theta)
@@ -161,6 +171,10 @@ class HeliosTransformer(nn.Module):
                 rotary_table(noisy, height // patch_h, width // patch_w, *args),
             ]
         )
+
+
+def _ends(sizes: tuple[int, ...]) -> list[int]:
+    return list(accumulate(sizes))
 
 
 def _patch_embedding(channels: int, dim: int, patch: tuple[int, int, int], scale: int) -> nn.Conv3d:

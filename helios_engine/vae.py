@@ -15,76 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from helios_engine.configs import VAEConfig
+from helios_engine.vae_layers import CausalConv3d, ChannelRMSNorm, Middle, ResidualBlock, as_frames, as_video
 
 IGNORED_PREFIXES = ("encoder.", "quant_conv.")
 """The encoder half of a published VAE folder."""
-
-
-class CausalConv3d(nn.Conv3d):
-    """3-D convolution that sees only the present and the past (zeros before the first frame)."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> None:
-        t, h, w = kernel
-        super().__init__(in_channels, out_channels, kernel, padding=(0, h // 2, w // 2))
-        self.past = t - 1
-
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, h, w) to (B, C', T, h, w)."""
-        padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
-        out: torch.Tensor = super().forward(padded)
-        return out
-
-
-class ChannelRMSNorm(nn.Module):
-    """Normalises over channels: x / |x| * sqrt(C) * gamma."""
-
-    def __init__(self, channels: int, broadcast_dims: int = 3) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(channels, *[1] * broadcast_dims))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any (B, C, ...); computed in float32, returned in x's dtype."""
-        scale = len(self.gamma) ** 0.5
-        normalized: torch.Tensor = F.normalize(x.float(), dim=1).type_as(x)
-        scaled: torch.Tensor = normalized * scale * self.gamma
-        return scaled
-
-
-class ResidualBlock(nn.Module):
-    """Two normalised causal convolutions around a (projected) identity."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.norm1 = ChannelRMSNorm(in_channels)
-        self.conv1 = CausalConv3d(in_channels, out_channels, (3, 3, 3))
-        self.norm2 = ChannelRMSNorm(out_channels)
-        self.conv2 = CausalConv3d(out_channels, out_channels, (3, 3, 3))
-        same = in_channels == out_channels
-        self.conv_shortcut = nn.Identity() if same else CausalConv3d(in_channels, out_channels, (1, 1, 1))
-
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, h, w) to (B, C', T, h, w)."""
-        inner = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x_BCThw))))))
-        out: torch.Tensor = inner.add_(self.conv_shortcut(x_BCThw))
-        return out
-
-
-class FrameAttention(nn.Module):
-    """Single-head self-attention within each frame."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = ChannelRMSNorm(channels, broadcast_dims=2)
-        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.proj = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, h, w) to the same."""
-        frames = _frames(x_BCThw)
-        qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)[:, None]
-        attended = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
-        out = self.proj(attended[:, 0].transpose(1, 2).unflatten(2, frames.shape[2:]))
-        return x_BCThw + _video(out, len(x_BCThw))
 
 
 class Upsampler(nn.Module):
@@ -101,8 +35,8 @@ class Upsampler(nn.Module):
             first, rest = x_BCThw[:, :, :1], x_BCThw[:, :, 1:]
             pairs = self.time_conv(rest).unflatten(1, (2, -1))  # B 2 C T-1 h w; the first frame is not seen
             x_BCThw = torch.cat([first, pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
-        frames = F.interpolate(_frames(x_BCThw), scale_factor=2.0, mode="nearest-exact")
-        return _video(self.resample[1](frames), len(x_BCThw))
+        frames = F.interpolate(as_frames(x_BCThw), scale_factor=2.0, mode="nearest-exact")
+        return as_video(self.resample[1](frames), len(x_BCThw))
 
 
 class _Stage(nn.Module):
@@ -118,18 +52,6 @@ class _Stage(nn.Module):
         return x_BCThw
 
 
-class _Middle(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(ResidualBlock(channels, channels) for _ in range(2))
-        self.attentions = nn.ModuleList([FrameAttention(channels)])
-
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        first, second = self.resnets
-        out: torch.Tensor = second(self.attentions[0](first(x_BCThw)))
-        return out
-
-
 class _Layers(nn.Module):
     """The decoder's layers under their published names."""
 
@@ -139,7 +61,7 @@ class _Layers(nn.Module):
         widths = [base * mult for mult in reversed(config.dim_mult)]
         temporal = [*reversed(config.temperal_downsample), None]
         self.conv_in = CausalConv3d(config.z_dim, widths[0], (3, 3, 3))
-        self.mid_block = _Middle(widths[0])
+        self.mid_block = Middle(widths[0])
         self.up_blocks = nn.ModuleList()
         incoming = widths[0]
         for width, doubles_time in zip(widths, temporal, strict=True):
@@ -207,12 +129,3 @@ class VideoDecoder:
         frames = pixels.add_(1.0).mul_(127.5).round_().to(torch.uint8)
         result: NDArray[np.uint8] = frames.permute(1, 2, 3, 0).contiguous().cpu().numpy()
         return result
-
-
-def _frames(x_BCThw: torch.Tensor) -> torch.Tensor:
-    return x_BCThw.transpose(1, 2).flatten(0, 1)
-
-
-def _video(frames: torch.Tensor, batch: int) -> torch.Tensor:
-    video: torch.Tensor = frames.unflatten(0, (batch, -1))
-    return video.transpose(1, 2)

@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from helios_engine.checkpoint.open import open_checkpoint
-from helios_engine.checkpoint.vae_encoder import encoder_shapes
 from helios_engine.checkpoint.weights import TensorInfo, compare, read_headers
 from helios_engine.configs import TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError
@@ -46,7 +46,7 @@ def check_checkpoint(path: str | PathLike[str]) -> CheckReport:
     checkpoint = open_checkpoint(path)
     problems: list[str] = []
     components: list[ComponentReport] = []
-    expected = {"transformer": _transformer(checkpoint.transformer), "vae": _vae(checkpoint.vae)}
+    expected = {"transformer": _transformer(checkpoint.transformer), "vae": vae_shapes(checkpoint.vae)}
     try:
         text_encoder = empty_model(checkpoint)
         expected["text_encoder"] = shapes_of(text_encoder)
@@ -71,16 +71,21 @@ def _transformer(config: TransformerConfig) -> dict[str, torch.Size]:
     from helios_engine.transformer import HeliosTransformer
 
     with torch.device("meta"):
-        model = HeliosTransformer(config)
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
+        return shapes(HeliosTransformer(config))
 
 
-def _vae(config: VAEConfig) -> dict[str, torch.Size]:
+def vae_shapes(config: VAEConfig) -> dict[str, torch.Size]:
+    """Names and shapes of a published VAE folder's tensors, both halves."""
     from helios_engine.vae import WanDecoder
+    from helios_engine.vae_encoder import WanEncoder
 
     with torch.device("meta"):
-        decoder = WanDecoder(config)
-    return encoder_shapes(config) | {name: parameter.shape for name, parameter in decoder.named_parameters()}
+        return shapes(WanDecoder(config)) | shapes(WanEncoder(config))
+
+
+def shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """Names and shapes of a module's parameters."""
+    return {name: parameter.shape for name, parameter in module.named_parameters()}
 
 
 def _report(name: str, headers: dict[str, TensorInfo]) -> ComponentReport:

@@ -7,8 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from helios_engine.configs import SchedulerConfig, TransformerConfig, VAEConfig
+from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError, shorten
+from helios_engine.variants import VariantName
 
 Config = TypeVar("Config")
 
@@ -21,18 +22,20 @@ CLASSES = {
 }
 PIPELINES = ("HeliosPipeline", "HeliosPyramidPipeline")
 POSITIVE = frozenset({"eps", "rope_theta", "latents_std", "shift", "gamma"})
-"""Numbers that must exceed zero; integers always must, being sizes and counts."""
+"""Numbers that must exceed zero; integers always must, being sizes and counts, except those that are indices."""
+INDICES = frozenset({"disable_corrector"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """An opened checkpoint folder. `scheduler` is None unless the variant is "distilled"."""
+    """An opened checkpoint folder. scheduler: a SolverConfig unless the variant is "distilled"."""
 
     root: Path
-    variant: str
+    variant: VariantName
     transformer: TransformerConfig
     vae: VAEConfig
-    scheduler: SchedulerConfig | None
+    scheduler: SchedulerConfig
+    cfg_zero_star: bool
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
@@ -43,7 +46,8 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
     root = Path(path)
     if not root.is_dir():
         raise CheckpointError(f"{root}: is not a folder; expected a checkpoint in the diffusers layout")
-    variant, scheduler_class = _variant(root / "model_index.json")
+    index = root / "model_index.json"
+    variant, scheduler_class, cfg_zero_star = _variant(index)
     problems: list[str] = []
 
     def read(file: str, class_name: str, kind: type[Config]) -> Config | None:
@@ -55,28 +59,28 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
 
     transformer = read("transformer/config.json", "HeliosTransformer3DModel", TransformerConfig)
     vae = read("vae/config.json", "AutoencoderKLWan", VAEConfig)
-    kind = SchedulerConfig if variant == "distilled" else AnyConfig
-    scheduler = read("scheduler/scheduler_config.json", scheduler_class, kind)
-    if problems or transformer is None or vae is None:
+    kind = SchedulerConfig if variant == "distilled" else SolverConfig
+    scheduler: SchedulerConfig | None = read("scheduler/scheduler_config.json", scheduler_class, kind)
+    if scheduler is not None and (scheduler.stages == 1) != (variant == "base"):
+        file, allowed = root / "scheduler/scheduler_config.json", 1 if variant == "base" else PYRAMID_STAGES
+        problems.append(_not_allowed(file, "stages", scheduler.stages, f"{allowed} for variant {variant!r}"))
+    if problems or transformer is None or vae is None or scheduler is None:
         raise CheckpointError("\n".join(problems))
     return Checkpoint(
         root=root,
         variant=variant,
         transformer=transformer,
         vae=vae,
-        scheduler=scheduler if isinstance(scheduler, SchedulerConfig) else None,
+        scheduler=scheduler,
+        cfg_zero_star=cfg_zero_star,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnyConfig:
-    """A configuration of which only the class is looked at: schedulers of variants that are not sampled yet."""
-
-
-def _variant(file: Path) -> tuple[str, str]:
-    """The variant that model_index.json describes, and its scheduler's class."""
+def _variant(file: Path) -> tuple[VariantName, str, bool]:
+    """The variant that model_index.json describes, its scheduler's class, and whether guidance is CFG-Zero*."""
     index = read_json(file)
     pipeline, distilled = index.get("_class_name"), index.get("is_distilled", False)
+    zero_star = index.get("is_cfg_zero_star", False)
     problems = [_not_allowed(file, "_class_name", pipeline, ", ".join(PIPELINES))] if pipeline not in PIPELINES else []
     for component, classes in CLASSES.items():
         entry = index.get(component)
@@ -85,15 +89,16 @@ def _variant(file: Path) -> tuple[str, str]:
             problems.append(_not_allowed(file, component, entry, allowed))
         elif entry[1] not in classes:
             problems.append(_not_allowed(file, component, entry[1], ", ".join(classes)))
-    if not isinstance(distilled, bool):
-        problems.append(_not_allowed(file, "is_distilled", distilled, "true, false"))
+    for key, flag in (("is_distilled", distilled), ("is_cfg_zero_star", zero_star)):
+        if not isinstance(flag, bool):
+            problems.append(_not_allowed(file, key, flag, "true, false"))
     if problems:
         raise CheckpointError("\n".join(problems))
     scheduler_class = str(index["scheduler"][1])
     if distilled != (scheduler_class == "HeliosDMDScheduler"):
         raise CheckpointError(f"{file}: is_distilled: {distilled} does not go with scheduler {scheduler_class!r}")
-    variant = "distilled" if distilled else "mid" if pipeline == "HeliosPyramidPipeline" else "base"
-    return variant, scheduler_class
+    pyramid = pipeline == "HeliosPyramidPipeline"
+    return "distilled" if distilled else "mid" if pyramid else "base", scheduler_class, zero_star and pyramid
 
 
 def read_config(file: Path, class_name: str, kind: type[Config]) -> Config:
@@ -157,6 +162,8 @@ def _is(value: Any, kind: type, key: str) -> bool:
         return isinstance(value, str)
     if not isinstance(value, int if kind is int else int | float):
         return False
+    if key in INDICES:
+        return bool(value >= 0)
     positive = kind is int or key in POSITIVE
     return abs(value) <= sys.float_info.max and (value > 0 or not positive)
 
@@ -164,4 +171,6 @@ def _is(value: Any, kind: type, key: str) -> bool:
 def _allowed(kind: type, key: str) -> str:
     if kind is float:
         return "a finite number above 0" if key in POSITIVE else "a finite number"
+    if key in INDICES:
+        return "an integer from 0 on"
     return {int: "an integer above 0", bool: "true or false", str: "text"}[kind]

@@ -9,12 +9,10 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file as save_tensors
-from torch import nn
 
-from helios_engine.checkpoint.vae_encoder import encoder_shapes
+from helios_engine.checkpoint.check import shapes, vae_shapes
 from helios_engine.configs import TransformerConfig, VAEConfig
 from helios_engine.transformer import HeliosTransformer
-from helios_engine.vae import WanDecoder
 
 Variant = Literal["base", "mid", "distilled"]
 WORDS = "a an and at in of on over the to with cat dog lake forest city night rain sun snow red blue slow camera"
@@ -57,10 +55,10 @@ def write_tiny(
     _write_text_encoder(root, shape, seed)
 
 
-def random_weights(shapes: Mapping[str, torch.Size], generator: torch.Generator, gain: float = 1.0) -> dict[str, Any]:
+def random_weights(tensors: Mapping[str, torch.Size], generator: torch.Generator, gain: float = 1.0) -> dict[str, Any]:
     """Random tensors of sane scale: matrices keep the variance, nothing stays at its identity initialisation."""
     weights = {}
-    for name, shape in shapes.items():
+    for name, shape in tensors.items():
         noise = torch.randn(shape, generator=generator)
         if name.endswith("gamma") or len(shape) < 2:
             scale = name.endswith(("gamma", "norm_q.weight", "norm_k.weight", "norm2.weight"))
@@ -115,15 +113,13 @@ def _write_transformer(folder: Path, shape: TinyShape, generator: torch.Generato
     with torch.device("meta"):
         model = HeliosTransformer(config)
     _write_json(folder / "config.json", {"_class_name": "HeliosTransformer3DModel", **asdict(config)})
-    _write_sharded(folder, random_weights(_shapes(model), generator), shards=2)
+    _write_sharded(folder, random_weights(shapes(model), generator), shards=2)
 
 
 def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> None:
     config = VAEConfig(base_dim=shape.vae_dim, num_res_blocks=1, latents_mean=LATENTS_MEAN, latents_std=LATENTS_STD)
-    with torch.device("meta"):
-        shapes = _shapes(WanDecoder(config)) | encoder_shapes(config)
     _write_json(folder / "config.json", {"_class_name": "AutoencoderKLWan", **asdict(config)})
-    _save(random_weights(shapes, generator, gain=1.5), folder / "diffusion_pytorch_model.safetensors")
+    _save(random_weights(vae_shapes(config), generator, gain=1.5), folder / "diffusion_pytorch_model.safetensors")
 
 
 def _write_text_encoder(root: Path, shape: TinyShape, seed: int) -> None:
@@ -147,10 +143,6 @@ def _write_text_encoder(root: Path, shape: TinyShape, seed: int) -> None:
 
 def _save(weights: dict[str, torch.Tensor], file: Path) -> None:
     save_tensors(weights, file, metadata={"format": "pt"})
-
-
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 def _write_sharded(folder: Path, weights: dict[str, torch.Tensor], shards: int) -> None:

@@ -138,12 +138,6 @@ def test_tiny_checkpoints_are_sound_and_reproducible(variant: Any, tmp_path: Pat
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
-def test_sampling_of_other_variants_is_refused_by_name(tmp_path: Path) -> None:
-    write_tiny(tmp_path / "base", variant="base")
-    with pytest.raises(CheckpointError, match="variant 'base' is not supported"):
-        Denoiser.from_pretrained(tmp_path / "base")
-
-
 def test_float32_parts_stay_float32_in_bfloat16(checkpoint: Path) -> None:
     transformer = Denoiser.from_pretrained(checkpoint, dtype=torch.bfloat16).transformer
     dtypes = {name: parameter.dtype for name, parameter in transformer.named_parameters()}

@@ -9,6 +9,7 @@ import pytest
 
 from helios_engine.checkpoint import open_checkpoint
 from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.configs import SolverConfig
 from helios_engine.errors import CheckpointError
 
 INDEX, TRANSFORMER, VAE = "model_index.json", "transformer/config.json", "vae/config.json"
@@ -73,12 +74,21 @@ def test_every_bad_file_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["base", "mid"])
-def test_schedulers_that_are_not_sampled_yet_still_have_to_be_there(variant: Any, tmp_path: Path) -> None:
+def test_variants_have_their_schedulers(variant: Any, tmp_path: Path) -> None:
     write_tiny(tmp_path, variant=variant)
     opened = open_checkpoint(tmp_path)
-    assert (opened.variant, opened.scheduler) == (variant, None)
+    assert (opened.variant, opened.cfg_zero_star) == (variant, variant == "mid")
+    assert isinstance(opened.scheduler, SolverConfig)
+    assert opened.scheduler.stages == (1 if variant == "base" else 3)
     edit(tmp_path / SCHEDULER, _class_name="UniPCMultistepScheduler")
     with pytest.raises(CheckpointError, match="UniPCMultistepScheduler"):
+        open_checkpoint(tmp_path)
+    edit(tmp_path / SCHEDULER, _class_name="HeliosScheduler", stages=2, stage_range=[0, 0.5, 1])
+    with pytest.raises(CheckpointError, match="stages: 2; allowed: 1, 3"):
+        open_checkpoint(tmp_path)
+    other = (3, [0, 1 / 3, 2 / 3, 1]) if variant == "base" else (1, [0, 1])
+    edit(tmp_path / SCHEDULER, stages=other[0], stage_range=other[1])
+    with pytest.raises(CheckpointError, match=f"stages: {other[0]} is not allowed"):
         open_checkpoint(tmp_path)
 
 

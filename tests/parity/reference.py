@@ -7,11 +7,19 @@ from typing import Any
 from unittest import mock
 
 import torch
-from diffusers import AutoencoderKLWan, HeliosDMDScheduler, HeliosPyramidPipeline, HeliosTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    HeliosDMDScheduler,
+    HeliosPipeline,
+    HeliosPyramidPipeline,
+    HeliosScheduler,
+    HeliosTransformer3DModel,
+)
 
-from helios_engine.configs import SchedulerConfig, TransformerConfig, VAEConfig
+from helios_engine.configs import SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
 from helios_engine.transformer import HeliosTransformer
 from helios_engine.vae import VideoDecoder, WanDecoder
+from helios_engine.vae_encoder import VideoEncoder, WanEncoder
 
 TOLERANCE = 1e-4
 """Relative error that fp32 rounding in another order stays under, by two orders of magnitude on these models."""
@@ -78,17 +86,17 @@ def transformers(shape: Shape, seed: int = 0) -> tuple[HeliosTransformer3DModel,
     return reference, ours
 
 
-def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VideoDecoder]:
-    """The reference VAE with random weights, and our decoder with the same."""
+def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VideoDecoder, VideoEncoder]:
+    """The reference VAE with random weights, and our decoder and encoder with the same."""
     reference = AutoencoderKLWan(base_dim=8, num_res_blocks=1).eval()
     randomize(reference, seed, gain=1.5)
     keys = ("base_dim", "num_res_blocks", "dim_mult", "latents_mean", "latents_std")
     options: dict[str, Any] = {k: tuple(v) if isinstance(v := reference.config[k], list) else v for k in keys}
     config = VAEConfig(**options)
-    ours = WanDecoder(config)
-    state = {k: v for k, v in reference.state_dict().items() if k.startswith(("decoder.", "post_quant_conv."))}
-    ours.load_state_dict(state, strict=True)
-    return reference, VideoDecoder(ours)
+    decoder, encoder = WanDecoder(config), WanEncoder(config)
+    for half, prefixes in ((decoder, ("decoder.", "post_quant_conv.")), (encoder, ("encoder.", "quant_conv."))):
+        half.load_state_dict({k: v for k, v in reference.state_dict().items() if k.startswith(prefixes)}, strict=True)
+    return reference, VideoDecoder(decoder), VideoEncoder(encoder)
 
 
 def schedulers(**options: Any) -> tuple[HeliosDMDScheduler, SchedulerConfig]:
@@ -96,16 +104,28 @@ def schedulers(**options: Any) -> tuple[HeliosDMDScheduler, SchedulerConfig]:
     return HeliosDMDScheduler(**options), SchedulerConfig(**options)
 
 
-def pipeline(transformer: HeliosTransformer3DModel, vae: AutoencoderKLWan | None, scheduler: HeliosDMDScheduler) -> Any:
-    """The reference pipeline without text encoder; prompts come as embeddings."""
-    pipe = HeliosPyramidPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=vae if vae is not None else vaes()[0],
-        scheduler=scheduler,
-        transformer=transformer,
-        is_distilled=True,
-    )
+def solvers(**options: Any) -> tuple[HeliosScheduler, SolverConfig]:
+    """The reference scheduler of Base (stages=1) and Mid, and our configuration of the same."""
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    return HeliosScheduler(**lists), SolverConfig(**options)
+
+
+def pipeline(
+    transformer: HeliosTransformer3DModel, vae: AutoencoderKLWan | None, scheduler: Any, *, zero_star: bool = False
+) -> Any:
+    """The reference pipeline of the scheduler's variant, without text encoder; prompts come as embeddings."""
+    parts = {
+        "tokenizer": None,
+        "text_encoder": None,
+        "vae": vae if vae is not None else vaes()[0],
+        "scheduler": scheduler,
+        "transformer": transformer,
+    }
+    distilled = isinstance(scheduler, HeliosDMDScheduler)
+    if scheduler.config.stages == 1:
+        pipe = HeliosPipeline(**parts)
+    else:
+        pipe = HeliosPyramidPipeline(**parts, is_distilled=distilled, is_cfg_zero_star=zero_star)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

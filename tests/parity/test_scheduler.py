@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from helios_engine.scheduler import denoise_step, stage_schedule
+from helios_engine.scheduler import stage_schedule
+from helios_engine.solvers import DMDSolver
 from parity.reference import relative_error, schedulers
 
 OPTIONS: list[dict[str, Any]] = [
@@ -27,12 +28,13 @@ def test_steps_match_reference(options: dict[str, Any], stage: int, num_steps: i
     mu = tokens * (1.15 - 0.5) / (4096 - 256) + 0.5 - 256 * (1.15 - 0.5) / (4096 - 256)
     reference.set_timesteps(num_steps, stage, mu=mu, is_amplify_first_chunk=amplify)
     schedule = stage_schedule(config, stage, num_steps, tokens, amplify=amplify)
-    assert [step.timestep for step in schedule.steps] == [int(t) for t in reference.timesteps]
+    assert list(schedule.timesteps) == [int(t) for t in reference.timesteps]
 
     generator = torch.Generator().manual_seed(0)
     start, velocity = (torch.randn(1, 16, 9, 4, 4, generator=generator) for _ in range(2))
     expected = actual = start
-    for index, (t, step) in enumerate(zip(reference.timesteps, schedule.steps, strict=True)):
+    solver = DMDSolver(schedule, start)
+    for index, t in enumerate(reference.timesteps):
         expected = reference.step(
             velocity,
             t,
@@ -44,8 +46,8 @@ def test_steps_match_reference(options: dict[str, Any], stage: int, num_steps: i
             all_timesteps=reference.timesteps,
             return_dict=False,
         )[0]
-        actual = denoise_step(actual, velocity, start, step)
+        actual = solver.step(actual, velocity)
         assert relative_error(actual, expected) < 1e-6
-    wrong = denoise_step(start, velocity, start, replace(schedule.steps[0], sigma=schedule.steps[0].sigma + 1e-4))
-    right = denoise_step(start, velocity, start, schedule.steps[0])
+    shifted = replace(schedule, sigmas=(schedule.sigmas[0] + 1e-4, *schedule.sigmas[1:]))
+    wrong, right = (DMDSolver(each, start).step(start, velocity) for each in (shifted, schedule))
     assert relative_error(wrong, right) > 1e-6

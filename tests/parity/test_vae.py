@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from helios_engine.vae import CausalConv3d
+from helios_engine.vae_layers import CausalConv3d
 from parity.reference import relative_error, vaes
 
 
 def both(height: int, width: int, frames: int = 9) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
     """Pixels in [-1, 1] and uint8 frames: ours, reference, ours, reference."""
-    reference, ours = vaes()
+    reference, ours, _ = vaes()
     latents = torch.randn(1, 16, frames, height // 8, width // 8, generator=torch.Generator().manual_seed(3))
     mean, std = (torch.tensor(reference.config[k]).view(1, 16, 1, 1, 1) for k in ("latents_mean", "latents_std"))
     with torch.inference_mode():

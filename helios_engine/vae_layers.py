@@ -1,0 +1,101 @@
+"""Layers that the Wan VAE's encoder and decoder share.
+
+Legend: B batch, C channels, T frames, h/w height and width. Source: `AutoencoderKLWan` (diffusers, Wan 2.1).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class CausalConv3d(nn.Conv3d):
+    """3-D convolution that sees only the present and the past (zeros before the first frame)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> None:
+        t, h, w = kernel
+        super().__init__(in_channels, out_channels, kernel, padding=(0, h // 2, w // 2))
+        self.past = t - 1
+
+    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, h, w) to (B, C', T, h, w)."""
+        padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
+        out: torch.Tensor = super().forward(padded)
+        return out
+
+
+class ChannelRMSNorm(nn.Module):
+    """Normalises over channels: x / |x| * sqrt(C) * gamma."""
+
+    def __init__(self, channels: int, broadcast_dims: int = 3) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, *[1] * broadcast_dims))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any (B, C, ...); computed in float32, returned in x's dtype."""
+        scale = len(self.gamma) ** 0.5
+        normalized: torch.Tensor = F.normalize(x.float(), dim=1).type_as(x)
+        scaled: torch.Tensor = normalized * scale * self.gamma
+        return scaled
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised causal convolutions around a (projected) identity."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm1 = ChannelRMSNorm(in_channels)
+        self.conv1 = CausalConv3d(in_channels, out_channels, (3, 3, 3))
+        self.norm2 = ChannelRMSNorm(out_channels)
+        self.conv2 = CausalConv3d(out_channels, out_channels, (3, 3, 3))
+        same = in_channels == out_channels
+        self.conv_shortcut = nn.Identity() if same else CausalConv3d(in_channels, out_channels, (1, 1, 1))
+
+    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, h, w) to (B, C', T, h, w)."""
+        inner = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x_BCThw))))))
+        out: torch.Tensor = inner.add_(self.conv_shortcut(x_BCThw))
+        return out
+
+
+class FrameAttention(nn.Module):
+    """Single-head self-attention within each frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelRMSNorm(channels, broadcast_dims=2)
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, h, w) to the same."""
+        frames = as_frames(x_BCThw)
+        qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)[:, None]
+        attended = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
+        out = self.proj(attended[:, 0].transpose(1, 2).unflatten(2, frames.shape[2:]))
+        return x_BCThw + as_video(out, len(x_BCThw))
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(channels, channels) for _ in range(2))
+        self.attentions = nn.ModuleList([FrameAttention(channels)])
+
+    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, h, w) to the same."""
+        first, second = self.resnets
+        out: torch.Tensor = second(self.attentions[0](first(x_BCThw)))
+        return out
+
+
+def as_frames(x_BCThw: torch.Tensor) -> torch.Tensor:
+    """(B, C, T, h, w) to (B * T, C, h, w)."""
+    return x_BCThw.transpose(1, 2).flatten(0, 1)
+
+
+def as_video(frames: torch.Tensor, batch: int) -> torch.Tensor:
+    """(B * T, C, h, w) to (B, C, T, h, w)."""
+    video: torch.Tensor = frames.unflatten(0, (batch, -1))
+    return video.transpose(1, 2)
