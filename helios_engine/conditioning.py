@@ -35,7 +35,7 @@ class ImageCondition:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoCondition:
-    """first: the clip's first frame as one latent frame. chunks: its last chunks, oldest first, of 9 latent frames each.
+    """first: the clip's first frame as one latent frame. chunks: its last chunks, oldest first, of 9 frames each.
 
     num_chunks: chunks that the whole clip has; those before the given ones are out of the history's reach, so that
     they need not be encoded, but their share of the random numbers is drawn.

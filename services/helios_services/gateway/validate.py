@@ -3,7 +3,6 @@
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import grpc
@@ -39,7 +38,7 @@ def job_spec(request: pb.SubmitJobRequest, model: ModelConfig) -> JobSpec:
         raise bad_request(problems)
     return JobSpec(
         model=model.name,
-        params=asdict(generation) | {"pyramid_steps": list(generation.pyramid_steps)},
+        params=generation.to_dict(),
         chunks_total=generation.num_chunks,
         priority=priority,
         labels=labels,
