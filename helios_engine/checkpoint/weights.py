@@ -1,4 +1,8 @@
-"""Strict loading of (sharded) safetensors, straight to the target device and dtype. Pickle is never loaded."""
+"""Strict loading of (sharded) safetensors, straight to the target device and dtype. Pickle is never loaded.
+
+A shard is mapped, not read: its pages count as host memory while any tensor of it is alive. So every tensor is copied
+out, and at most one shard is mapped at a time (benchmarks/load.py measures that).
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,19 +42,41 @@ def load_weights(
 ) -> dict[str, torch.Tensor]:
     """All `expected` tensors of a component's folder. Raises CheckpointError naming each file and tensor that is wrong.
 
-    Shards are read one after the other, each tensor straight to `device` and its dtype.
+    Host memory: at most one shard beside the weights, and for another device than the CPU at most one shard.
+    """
+    return dict(stream_weights(folder, expected, device=device, dtype_of=dtype_of, ignored_prefixes=ignored_prefixes))
+
+
+def stream_weights(
+    folder: Path,
+    expected: Mapping[str, torch.Size],
+    *,
+    device: str | torch.device,
+    dtype_of: Callable[[str], torch.dtype],
+    ignored_prefixes: tuple[str, ...] = (),
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of `load_weights` with their names, shard by shard, for a caller that does not keep them all.
+
+    Everything but the tensors' data is checked before the first one. Raises CheckpointError as `load_weights` does.
     """
     headers = read_headers(folder)
     problems = compare(folder, headers, expected, ignored_prefixes)
     if problems:
         raise CheckpointError("\n".join(problems))
-    weights: dict[str, torch.Tensor] = {}
     for file in sorted({headers[name].file for name in expected}):
         with _opened(file, str(device)) as shard:
             for name in sorted(shard.keys()):
                 if name in expected:
-                    weights[name] = shard.get_tensor(name).to(dtype_of(name))
-    return weights
+                    yield name, _own(shard.get_tensor(name), dtype_of(name))
+
+
+def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in `dtype`, in memory of its own.
+
+    On the CPU a shard's tensor is a view of the mapped file. A single one that is kept, say a float32 norm of a model
+    in bfloat16, would keep the pages of the whole shard; and a file that is changed later would change the weights.
+    """
+    return tensor.to(dtype, copy=tensor.device.type == "cpu")
 
 
 def compare(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from helios_engine.checkpoint import load_weights
+from helios_engine.checkpoint.weights import stream_weights
 from helios_engine.errors import CheckpointError
 
 A, B = torch.arange(6, dtype=torch.float32).reshape(2, 3) / 7, torch.arange(4, dtype=torch.bfloat16)
@@ -91,3 +92,28 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"not even a pickle")
     with pytest.raises(CheckpointError, match=r"only pickled weights \(model\.bin\), which are never loaded"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_at_most_one_shard_is_mapped_and_none_afterwards(dtype: torch.dtype, tmp_path: Path) -> None:
+    names = [f"{number}.safetensors" for number in range(4)]
+    write(
+        tmp_path,
+        {name: {f"a{name}": A, f"b{name}": A + 1} for name in names},
+        {f"{t}{n}": n for n in names for t in "ab"},
+    )
+    expected = {f"{tensor}{name}": A.shape for name in names for tensor in "ab"}
+    kept = {}
+    for name, tensor in stream_weights(tmp_path, expected, device="cpu", dtype_of=lambda _: dtype):
+        kept[name] = tensor
+        assert mapped(tmp_path) == {name[1:]}
+    assert mapped(tmp_path) == set()
+    for name in names:  # what is loaded does not depend on the file any more
+        (tmp_path / name).write_bytes(bytes((tmp_path / name).stat().st_size))
+    assert all(torch.equal(tensor, (A + (name[0] == "b")).to(dtype)) for name, tensor in kept.items())
+
+
+def mapped(folder: Path) -> set[str]:
+    """Files of the folder that this process maps."""
+    paths = (line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines())
+    return {Path(path).name for path in paths if path.startswith(str(folder))}

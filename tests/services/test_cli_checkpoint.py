@@ -1,11 +1,13 @@
 """`helios tiny` and `helios check` in this process: what they print, and how they end."""
 
+import hashlib
 import sys
 from pathlib import Path
 
 import pytest
 
 from helios_engine.checkpoint.check import check_checkpoint
+from helios_engine.checkpoint.tiny import write_tiny
 from helios_services.cli import main
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -66,3 +68,33 @@ def test_tiny_names_the_variants(
     assert helios(monkeypatch, "tiny", tmp_path, "--variant", "turbo") == 1
     assert "'turbo' is not allowed; allowed: base, mid, distilled" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_check_hashes_what_the_manifest_lists_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny(tmp_path)
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    sums = {str(file): hashlib.sha256((tmp_path / file).read_bytes()).hexdigest() for file in files}
+    unlisted = sums.pop("vae/config.json")
+    assert unlisted
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    assert helios(monkeypatch, "check", tmp_path, "--sha256") == 0
+    printed = capsys.readouterr().out
+    assert f"SHA256SUMS: {len(sums)} files with " in printed
+    assert printed.count("is not listed") == 1
+    assert "SHA256SUMS: vae/config.json is not listed" in printed
+
+    data = bytearray((tmp_path / VAE).read_bytes())
+    data[-1] ^= 1
+    (tmp_path / VAE).write_bytes(data)
+    assert helios(monkeypatch, "check", tmp_path) == 0  # headers do not show it
+    capsys.readouterr()
+    assert helios(monkeypatch, "check", tmp_path, "--sha256") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / VAE}: has SHA-256 " in line
+    (tmp_path / VAE).unlink()
+    assert helios(monkeypatch, "check", tmp_path, "--sha256") == 1
+    header, hashed = capsys.readouterr().err.splitlines()
+    assert "vae: holds no " in header
+    assert f"{tmp_path / VAE}: is listed in SHA256SUMS and cannot be read" in hashed
