@@ -19,7 +19,7 @@ Layer = nn.Linear | nn.Conv3d
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LowRank:
-    """Update of one layer: weight += scaling * up @ down, bias += scaling * bias.
+    """Update of one layer: weight += scaling * up @ down, bias += bias; the user's scale multiplies both.
 
     down: (rank, in), `in` being the product of the weight's dimensions after the first; up: (out, rank); bias: (out,).
     """
@@ -82,10 +82,9 @@ def updated(layer: Layer, updates: Updates) -> tuple[torch.Tensor, torch.Tensor 
     weight = layer.weight.float()  # a new tensor unless it is float32 already, and then not written to
     bias = layer.bias
     for update, scale in updates:
-        factor = scale * update.scaling
         up, down = (part.to(weight.device, torch.float32) for part in (update.up, update.down))
-        weight = torch.addmm(weight.flatten(1), up, down, alpha=factor).view(weight.shape)
+        weight = torch.addmm(weight.flatten(1), up, down, alpha=scale * update.scaling).view(weight.shape)
         if update.bias is not None:
             assert bias is not None  # `load_adapter` refuses it otherwise
-            bias = bias.float() + factor * update.bias.to(bias.device, torch.float32)
+            bias = bias.float() + scale * update.bias.to(bias.device, torch.float32)
     return weight.to(layer.weight.dtype), None if bias is None else bias.to(layer.weight.dtype)

@@ -100,10 +100,10 @@ def _hook(updates: Updates) -> Callable[[nn.Module, Any, torch.Tensor], torch.Te
     def add_updates(_: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         rows = output.flatten(0, -2)  # nobody else holds a linear layer's output, so it is added to in place
         for update, scale in updates:
-            factor = scale * update.scaling
-            rows.addmm_(F.linear(args[0], update.down).flatten(0, -2), update.up.T, alpha=factor)
+            down = F.linear(args[0], update.down).flatten(0, -2)
+            rows.addmm_(down, update.up.T, alpha=scale * update.scaling)
             if update.bias is not None:
-                rows.add_(update.bias, alpha=factor)
+                rows.add_(update.bias, alpha=scale)
         return rows.view(output.shape)
 
     return add_updates

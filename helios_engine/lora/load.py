@@ -25,6 +25,8 @@ from helios_engine.lora.settings import Settings, parse_settings
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
+DIFFERENCE_ENDING = ".diff_b"
+"""Keys of biases that alpha does not scale; diffusers folds alpha into the matrices beside them."""
 METADATA_KEY = "lora_adapter_metadata"
 INTEGERS = frozenset({"I64", "I32", "I16", "I8", "U8"})
 
@@ -182,6 +184,8 @@ def _update(
             scaling = float(alpha) / rank
     if len(problems) > before:
         return None
+    if bias is not None and not parts["bias"][0].endswith(DIFFERENCE_ENDING):
+        bias = bias.float() * scaling
     return LowRank(down=down.flatten(1), up=up.flatten(1), bias=bias, scaling=scaling)
 
 

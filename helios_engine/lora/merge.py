@@ -26,5 +26,5 @@ def merge(transformer: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> 
     for name, layer in layers.items():
         weight, bias = updated(layer, updates[name])
         layer.weight.copy_(weight)
-        if bias is not None:
+        if bias is not None and layer.bias is not None:
             layer.bias.copy_(bias)
