@@ -86,6 +86,62 @@ def transformers(shape: Shape, seed: int = 0) -> tuple[HeliosTransformer3DModel,
     return reference, ours
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForwardInputs:
+    """What one forward of the DiT takes, apart from the weights."""
+
+    noisy: torch.Tensor
+    timestep: int
+    history: torch.Tensor
+    anchor: torch.Tensor
+    text: torch.Tensor
+
+
+def forward_inputs(shape: Shape, scale: int, timestep: int) -> ForwardInputs:
+    """Random inputs with non-zero history; the noisy latents are `scale` times smaller than the history's."""
+    generator = torch.Generator().manual_seed(timestep)
+    h, w = shape.height // 8, shape.width // 8
+    return ForwardInputs(
+        noisy=torch.randn(1, 16, 9, h // scale, w // scale, generator=generator),
+        timestep=timestep,
+        history=torch.randn(1, 16, 19, h, w, generator=generator),
+        anchor=torch.randn(1, 16, 1, h, w, generator=generator),
+        text=torch.randn(1, 512, 24, generator=generator),
+    )
+
+
+@torch.inference_mode()
+def reference_forward(reference: HeliosTransformer3DModel, inputs: ForwardInputs) -> torch.Tensor:
+    """The reference's flow velocity."""
+    indices = torch.arange(29).split([1, 16, 2, 1, 9])
+    long, mid, short = inputs.history.split([16, 2, 1], dim=2)
+    velocity: torch.Tensor = reference(
+        hidden_states=inputs.noisy,
+        timestep=torch.tensor([inputs.timestep]),
+        encoder_hidden_states=inputs.text,
+        indices_hidden_states=indices[4][None],
+        indices_latents_history_short=torch.cat([indices[0], indices[3]])[None],
+        indices_latents_history_mid=indices[2][None],
+        indices_latents_history_long=indices[1][None],
+        latents_history_short=torch.cat([inputs.anchor, short], dim=2),
+        latents_history_mid=mid,
+        latents_history_long=long,
+        return_dict=False,
+    )[0]
+    return velocity
+
+
+@torch.inference_mode()
+def our_forward(ours: HeliosTransformer, inputs: ForwardInputs) -> torch.Tensor:
+    """Our flow velocity of the same, in the model's dtype."""
+    dtype = ours.proj_out.weight.dtype
+    noisy, history, anchor, text = (
+        part.to(dtype) for part in (inputs.noisy, inputs.history, inputs.anchor, inputs.text)
+    )
+    velocity: torch.Tensor = ours(noisy, inputs.timestep, ours.encode_history(history, anchor), ours.encode_text(text))
+    return velocity
+
+
 def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VideoDecoder, VideoEncoder]:
     """The reference VAE with random weights, and our decoder and encoder with the same."""
     reference = AutoencoderKLWan(base_dim=8, num_res_blocks=1).eval()

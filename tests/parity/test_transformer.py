@@ -4,9 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
-from parity.reference import SHAPES, TOLERANCE, Shape, relative_error, transformers
+from parity.reference import (
+    SHAPES,
+    TOLERANCE,
+    Shape,
+    forward_inputs,
+    our_forward,
+    reference_forward,
+    relative_error,
+    transformers,
+)
 
 
 def forward_both(shape: Shape, break_ours: Callable[[Any], None] | None = None) -> float:
@@ -14,33 +22,8 @@ def forward_both(shape: Shape, break_ours: Callable[[Any], None] | None = None) 
     reference, ours = transformers(shape)
     if break_ours is not None:
         break_ours(ours)
-    generator = torch.Generator().manual_seed(1)
-    h, w = shape.height // 8, shape.width // 8
-    history = torch.randn(1, 16, 19, h, w, generator=generator)
-    anchor = torch.randn(1, 16, 1, h, w, generator=generator)
-    text = torch.randn(1, 512, 24, generator=generator)
-    errors = []
-    for scale, timestep in ((4, 999), (1, 317)):
-        noisy = torch.randn(1, 16, 9, h // scale, w // scale, generator=generator)
-        indices = torch.arange(29).split([1, 16, 2, 1, 9])
-        long, mid, short = history.split([16, 2, 1], dim=2)
-        with torch.inference_mode():
-            expected = reference(
-                hidden_states=noisy,
-                timestep=torch.tensor([timestep]),
-                encoder_hidden_states=text,
-                indices_hidden_states=indices[4][None],
-                indices_latents_history_short=torch.cat([indices[0], indices[3]])[None],
-                indices_latents_history_mid=indices[2][None],
-                indices_latents_history_long=indices[1][None],
-                latents_history_short=torch.cat([anchor, short], dim=2),
-                latents_history_mid=mid,
-                latents_history_long=long,
-                return_dict=False,
-            )[0]
-            actual = ours(noisy, timestep, ours.encode_history(history, anchor), ours.encode_text(text))
-        errors.append(relative_error(actual, expected))
-    return max(errors)
+    inputs = [forward_inputs(shape, *stage) for stage in ((4, 999), (1, 317))]
+    return max(relative_error(our_forward(ours, x), reference_forward(reference, x)) for x in inputs)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
