@@ -5,6 +5,7 @@ Source: the chunk loops of `HeliosPipeline` and `HeliosPyramidPipeline.__call__`
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Literal
@@ -13,9 +14,12 @@ import torch
 
 from helios_engine.block import TextKeysValues
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig
+from helios_engine.errors import InvalidField
 from helios_engine.guidance import guide, guide_zero_star
+from helios_engine.lora import AdapterSet, load_adapter, merge
 from helios_engine.memory import forward_fits
 from helios_engine.noise import block_noise, chunk_noise, upsample
+from helios_engine.offload import offload_blocks
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.scheduler import StageSchedule, single_schedule, stage_schedule
 from helios_engine.solvers import make_solver
@@ -39,7 +43,8 @@ class Denoiser:
 
     zero_star: guidance is CFG-Zero* (Helios-Mid). prompt_cache_entries: prompts whose cross-attention keys and values
     are kept (420 MB each at full size). guidance_batching: run the conditional and unconditional pass as one batch
-    always, never, or when the device's memory allows it; the result is the same within rounding.
+    always, never, or when the device's memory allows it; the result is the same within rounding. adapters: LoRA
+    adapters that requests may name.
     """
 
     def __init__(
@@ -50,11 +55,13 @@ class Denoiser:
         zero_star: bool = False,
         prompt_cache_entries: int = 4,
         guidance_batching: GuidanceBatching = "auto",
+        adapters: AdapterSet | None = None,
     ) -> None:
         self.transformer = transformer.eval().requires_grad_(False)
         self.scheduler, self.zero_star = scheduler, zero_star
         self.guidance_batching = guidance_batching
-        self._text: OrderedDict[bytes, list[TextKeysValues]] = OrderedDict()
+        self.adapters = adapters if adapters is not None else AdapterSet(transformer)
+        self._text: OrderedDict[tuple[object, ...], list[TextKeysValues]] = OrderedDict()
         self._text_entries = prompt_cache_entries
 
     @classmethod
@@ -66,8 +73,16 @@ class Denoiser:
         dtype: torch.dtype = torch.bfloat16,
         prompt_cache_entries: int = 4,
         guidance_batching: GuidanceBatching = "auto",
+        offload_budget_bytes: int | None = None,
+        loras: Mapping[str, str | PathLike[str]] | None = None,
+        merged_loras: Sequence[tuple[str | PathLike[str], float]] = (),
     ) -> "Denoiser":
-        """Loads `transformer/` and `scheduler/` of a published checkpoint folder. Raises CheckpointError."""
+        """Loads `transformer/` and `scheduler/` of a published checkpoint folder.
+
+        offload_budget_bytes: device memory for the blocks' weights; the others wait in host memory (None: all are on
+        the device). loras: adapter files by the names that requests use. merged_loras: adapter files and scales that
+        become part of the weights. Raises CheckpointError; ValueError for a budget below one block.
+        """
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
         checkpoint = open_checkpoint(path)
@@ -77,16 +92,27 @@ class Denoiser:
         weights = load_weights(
             checkpoint.root / "transformer",
             expected,
-            device=device,
+            device=device if offload_budget_bytes is None else "cpu",
             dtype_of=lambda name: parameter_dtype(name, dtype),
         )
         transformer.load_state_dict(weights, assign=True)
+        del weights  # offloading repacks blocks: nothing else may hold them
+        if merged_loras:
+            merge(transformer, [(load_adapter(path, transformer), scale) for path, scale in merged_loras])
+        adapters = AdapterSet(
+            transformer,
+            {name: load_adapter(path, transformer) for name, path in (loras or {}).items()},
+            device=device,
+        )
+        if offload_budget_bytes is not None:
+            offload_blocks(transformer, device, offload_budget_bytes)
         return cls(
             transformer,
             checkpoint.scheduler,
             zero_star=checkpoint.cfg_zero_star,
             prompt_cache_entries=prompt_cache_entries,
             guidance_batching=guidance_batching,
+            adapters=adapters,
         )
 
     @property
@@ -110,8 +136,15 @@ class Denoiser:
 
         prompt_embeds, negative_prompt_embeds: (1, 512, text_dim); the latter is needed with guidance only. Returns
         the chunk's normalised latents, (1, 16, 9, H/8, W/8) float32 on the CPU, and the state for the next chunk. The
-        same arguments give the same bits on the same hardware and dtype.
+        same arguments give the same bits on the same hardware and dtype. Raises InvalidField for an adapter that is not
+        loaded.
         """
+        with self.adapters.activate(self._scales(state.request)):
+            return self._denoise_chunk(state, prompt_embeds, negative_prompt_embeds)
+
+    def _denoise_chunk(
+        self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None
+    ) -> tuple[torch.Tensor, DenoiseState]:
         generator = state.generator()
         history, anchor = (part.to(self.device, self.dtype) for part in (state.history, state.anchor))
         if state.anchor.shape[2] == 0 and state.request.keep_first_frame:
@@ -123,6 +156,13 @@ class Denoiser:
         )
         latents = self._sample(state, conditions, generator).cpu()
         return latents, state.advanced(latents, generator)
+
+    def _scales(self, request: GenerationRequest) -> dict[str, float]:
+        for number, lora in enumerate(request.loras):
+            if lora.name not in self.adapters.names:
+                allowed = f"an adapter of this model: {', '.join(self.adapters.names) or 'it has none'}"
+                raise InvalidField(f"loras[{number}].name", lora.name, allowed)
+        return {lora.name: lora.scale for lora in request.loras}
 
     def _sample(self, state: DenoiseState, conditions: _Conditions, generator: torch.Generator) -> torch.Tensor:
         request, stages = state.request, self.scheduler.stages
@@ -201,7 +241,8 @@ class Denoiser:
 
     def _encode_text(self, prompt_embeds: torch.Tensor) -> list[TextKeysValues]:
         on_cpu = prompt_embeds.detach().cpu().contiguous()
-        key = hashlib.sha256(on_cpu.flatten().view(torch.uint8).numpy().data).digest()
+        digest = hashlib.sha256(on_cpu.flatten().view(torch.uint8).numpy().data).digest()
+        key = (digest, self.adapters.active)
         if key not in self._text:
             while len(self._text) >= self._text_entries:
                 self._text.popitem(last=False)

@@ -27,9 +27,18 @@ MAX_GUIDANCE_SCALE = 100.0
 MAX_SHIFT = 100.0
 MAX_CHUNKS = 1_000_000
 MAX_SCHEDULED_PROMPTS = 256
+MAX_LORAS, MAX_LORA_SCALE = 8, 10.0
 MEDIA = ("image", "video")
 NOISE_SIGMA = (0.111, 0.135)
 """Published range of the noise level that conditioning latents are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraWeight:
+    """A LoRA adapter that the model offers, by name, and how strongly it takes part."""
+
+    name: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,7 @@ class GenerationRequest:
     it is taken from the second chunk. image: (H, W, 3) uint8 to animate; video: (T, H, W, 3) uint8 to continue, both
     of the request's size. *_noise_sigma: range that the noise levels of conditioning latents are drawn from;
     condition_noise: False leaves them clean. prompt_schedule: prompts that take over at later chunks.
+    loras: LoRA adapters that take part.
 
     Raises InvalidField (a ValueError) naming the field, the value and what is allowed.
     """
@@ -69,6 +79,7 @@ class GenerationRequest:
     image_noise_sigma: tuple[float, float] = NOISE_SIGMA
     video_noise_sigma: tuple[float, float] = NOISE_SIGMA
     prompt_schedule: tuple[ScheduledPrompt, ...] = ()
+    loras: tuple[LoraWeight, ...] = ()
     image: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
     video: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
@@ -98,6 +109,7 @@ class GenerationRequest:
         for name in ("image_noise_sigma", "video_noise_sigma"):
             _sigma_range(name, getattr(self, name))
         _schedule(self.prompt_schedule)
+        _loras(self.loras)
         for name in MEDIA:
             _pixels(name, getattr(self, name), self.height, self.width)
         if self.image is not None and self.video is not None:
@@ -127,6 +139,8 @@ class GenerationRequest:
                 given[name] = tuple(given[name])
         if "prompt_schedule" in given:
             given["prompt_schedule"] = tuple(ScheduledPrompt(**entry) for entry in given["prompt_schedule"])
+        if "loras" in given:
+            given["loras"] = tuple(LoraWeight(**entry) for entry in given["loras"])
         return cls(**given)
 
 
@@ -195,6 +209,17 @@ def _schedule(schedule: object) -> None:
         check_interpolation(f"{name}.interpolation_chunks", entry.interpolation_chunks)
         if number and entry.chunk_index < schedule[number - 1].chunk_index:
             raise InvalidField(f"{name}.chunk_index", entry.chunk_index, "at least that of the entry before")
+
+
+def _loras(loras: object) -> None:
+    if not isinstance(loras, tuple) or not all(isinstance(entry, LoraWeight) for entry in loras):
+        raise InvalidField("loras", loras, "a tuple of LoraWeight")
+    if len(loras) > MAX_LORAS:
+        raise InvalidField("loras", f"{len(loras)} adapters", f"at most {MAX_LORAS}")
+    for number, entry in enumerate(loras):
+        if not isinstance(entry.name, str) or not entry.name or entry.name in {e.name for e in loras[:number]}:
+            raise InvalidField(f"loras[{number}].name", entry.name, "a name, each at most once")
+        _number(f"loras[{number}].scale", entry.scale, -MAX_LORA_SCALE, MAX_LORA_SCALE)
 
 
 def _pixels(name: str, pixels: Any, height: int, width: int) -> None:

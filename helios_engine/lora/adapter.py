@@ -29,10 +29,15 @@ class LowRank:
     bias: torch.Tensor | None
     scaling: float
 
-    def like(self, weight: torch.Tensor) -> "LowRank":
-        """The same update on the weight's device and in its dtype."""
-        bias = None if self.bias is None else self.bias.to(weight)
-        return LowRank(down=self.down.to(weight), up=self.up.to(weight), bias=bias, scaling=self.scaling)
+    def like(self, weight: torch.Tensor, device: str | torch.device | None = None) -> "LowRank":
+        """The same update in the weight's dtype and on its device, or on another."""
+        down, up, bias = (
+            None if part is None else part.to(device or weight.device, weight.dtype)
+            for part in (self.down, self.up, self.bias)
+        )
+        assert down is not None
+        assert up is not None
+        return LowRank(down=down, up=up, bias=bias, scaling=self.scaling)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

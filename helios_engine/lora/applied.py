@@ -19,14 +19,22 @@ from helios_engine.lora.adapter import Adapter, LowRank, Updates, check_scale, f
 
 
 class AdapterSet:
-    """Adapters of one transformer by name, on its device and in its layers' dtypes. Not safe for concurrent calls.
+    """Adapters of one transformer by name, in its layers' dtypes. Not safe for concurrent calls.
+
+    device: where the layers compute; None: where their weights are, which offloaded ones' are not.
 
     Active adapters change `encode_text` as well as `forward`: keys and values of a prompt belong to the adapters that
     were active when they were made, so a cache of them must have `active` in its key.
     """
 
-    def __init__(self, transformer: nn.Module, adapters: Mapping[str, Adapter] | None = None) -> None:
-        self._transformer = transformer
+    def __init__(
+        self,
+        transformer: nn.Module,
+        adapters: Mapping[str, Adapter] | None = None,
+        *,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self._transformer, self._device = transformer, device
         self._adapters: dict[str, tuple[str, dict[str, LowRank]]] = {}
         self._active: tuple[tuple[str, float], ...] = ()
         self._updates: Mapping[str, Updates] = {}
@@ -51,7 +59,7 @@ class AdapterSet:
     def add(self, name: str, adapter: Adapter) -> None:
         """Copies the adapter to the transformer's device under the name. Raises CheckpointError if it does not fit."""
         layers = fitting_layers(adapter, self._transformer)
-        moved = {layer: update.like(layers[layer].weight) for layer, update in adapter.layers.items()}
+        moved = {layer: update.like(layers[layer].weight, self._device) for layer, update in adapter.layers.items()}
         self._adapters[name] = adapter.digest, moved
 
     def remove(self, name: str) -> None:

@@ -19,9 +19,9 @@ from helios_engine.checkpoint.tiny import random_weights
 from helios_engine.configs import SchedulerConfig, TransformerConfig
 from helios_engine.denoiser import Denoiser
 from helios_engine.offload import BlockOffload, offload_blocks
-from helios_engine.packing import packing
+from helios_engine.offload.packing import packing
+from helios_engine.offload.slots import HostBuffer, Slot
 from helios_engine.request import GenerationRequest
-from helios_engine.slots import HostBuffer, Slot
 from helios_engine.state import DenoiseState
 from helios_engine.transformer import HeliosTransformer
 

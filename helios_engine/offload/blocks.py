@@ -13,8 +13,8 @@ import torch
 
 from helios_engine.attention import Attention
 from helios_engine.block import TextKeysValues
-from helios_engine.packing import Packing, packing
-from helios_engine.slots import HostBuffer, Slot
+from helios_engine.offload.packing import Packing, packing
+from helios_engine.offload.slots import HostBuffer, Slot
 from helios_engine.transformer import HeliosTransformer
 
 MAX_SLOTS = 2
