@@ -124,15 +124,17 @@ class HeliosTransformer(nn.Module):
         self, latents_BCThw: torch.Tensor, timestep: int, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype."""
-        height, width = latents_BCThw.shape[-2:]
-        table_LP = self.rotary(height, width, history.height, history.width)
-        x_BLD = torch.cat([history.tokens_BND, self.encode_noisy(latents_BCThw)], dim=1)
+        x_BLD, table_LP = self.all_tokens(latents_BCThw, history)
         out_BLF = self.denoise_tokens(x_BLD, timestep, history.tokens_BND.shape[1], table_LP, text)
         return unpatchify(out_BLF, latents_BCThw.shape, self.config.patch_size)
 
-    def encode_noisy(self, latents_BCThw: torch.Tensor) -> torch.Tensor:
-        """Patches noisy latents into tokens, (B, L, D)."""
-        return _patches(latents_BCThw, self.patch_embedding)
+    def all_tokens(self, latents_BCThw: torch.Tensor, history: History) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (B, L, D), history first, then the patched noisy latents, and their rotations (L, P)."""
+        height, width = latents_BCThw.shape[-2:]
+        table_LP = self.rotary(height, width, history.height, history.width)
+        noisy_BLD = _patches(latents_BCThw, self.patch_embedding)
+        x_BLD = torch.cat([history.tokens_BND.expand(len(noisy_BLD), -1, -1), noisy_BLD], dim=1)
+        return x_BLD, table_LP
 
     def denoise_tokens(
         self,

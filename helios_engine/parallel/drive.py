@@ -13,6 +13,8 @@ from helios_engine.state import DenoiseState
 IDLE_TIMEOUT_S = 7 * 86_400.0
 """How long followers wait for work. A leader that dies ends their wait at once: its connections close."""
 
+STATE = "state"
+
 
 class Link:
     """Carries the leader's calls to the followers, as named CPU tensors (safetensors, no pickle).
@@ -50,15 +52,19 @@ class Link:
 
 
 def lead(
-    link: Link, denoiser: Denoiser, state: DenoiseState, prompt_embeds: torch.Tensor
+    link: Link, denoiser: Denoiser, state: DenoiseState, *embeds: torch.Tensor
 ) -> tuple[torch.Tensor, DenoiseState]:
-    """Rank 0: `denoiser.denoise_chunk` on all ranks. After an error, end the group: followers may be mid-exchange."""
+    """Rank 0: `denoiser.denoise_chunk(state, *embeds)` on all ranks; returns what it does.
+
+    After an error, end the group: the followers have raised too, or wait in an exchange.
+    """
     state_bytes = torch.frombuffer(bytearray(state.to_bytes()), dtype=torch.uint8)
-    link.send({"state": state_bytes, "prompt_embeds": prompt_embeds})
-    return denoiser.denoise_chunk(state, prompt_embeds)
+    link.send({STATE: state_bytes} | {str(index): embed for index, embed in enumerate(embeds)})
+    return denoiser.denoise_chunk(state, *embeds)
 
 
 def follow(link: Link, denoiser: Denoiser) -> None:
     """The other ranks: repeats the leader's calls until it closes the link."""
     while (work := link.receive()) is not None:
-        denoiser.denoise_chunk(DenoiseState.from_bytes(work["state"].numpy().tobytes()), work["prompt_embeds"])
+        state = DenoiseState.from_bytes(work.pop(STATE).numpy().tobytes())
+        denoiser.denoise_chunk(state, *(work[str(index)] for index in range(len(work))))

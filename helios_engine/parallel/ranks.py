@@ -32,8 +32,7 @@ def init_ranks(
     init_method: where they meet, "tcp://host:port" of rank 0 (give each group a port of its own), or "file:///path" of
     a file that does not exist yet. backend: "nccl" for CUDA tensors, "gloo" for CPU tensors; gloo listens on the
     address of the host's name unless GLOO_SOCKET_IFNAME names an interface. timeout_s: for meeting, and for exchanges
-    of the default group. Raises ValueError for a wrong argument, torch.distributed.DistError when the others do not
-    come in time.
+    of the default group. Raises ValueError for a wrong argument, RuntimeError when the others do not come in time.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: {backend!r} is not allowed; allowed: {', '.join(map(repr, BACKENDS))}")
@@ -47,9 +46,11 @@ def init_ranks(
         raise ValueError(f"init_method: {init_method!r} is not allowed; allowed: 'tcp://host:port', 'file:///path'")
     if timeout_s <= 0:
         raise ValueError(f"timeout_s: {timeout_s!r} is not allowed; allowed: a positive number")
-    dist.init_process_group(
-        backend, init_method=init_method, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s)
-    )
+    timeout = timedelta(seconds=timeout_s)
+    try:
+        dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=world_size, timeout=timeout)
+    except (RuntimeError, TimeoutError) as error:
+        raise RuntimeError(f"rank {rank} of {world_size} found no process group at {init_method}: {error}") from error
 
 
 def leave_ranks() -> None:

@@ -5,10 +5,13 @@ token, P rotary pairs. Per forward, a rank sends its shard of queries, keys, val
 (Ulysses) or keys and values ring_degree - 1 times (ring), and its share of the velocity once.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from helios_engine.block import TextKeysValues
+from helios_engine.configs import TransformerConfig
 from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.exchange import gather_batch, gather_tokens
 from helios_engine.parallel.mesh import Mesh
@@ -27,6 +30,11 @@ class ParallelTransformer(nn.Module):
         super().__init__()
         mesh.parallel.check_heads(model.config.num_attention_heads)
         self.model, self.mesh = model, mesh
+
+    @property
+    def config(self) -> TransformerConfig:
+        """The model's."""
+        return self.model.config
 
     @property
     def proj_out(self) -> nn.Linear:
@@ -57,23 +65,22 @@ class ParallelTransformer(nn.Module):
             raise ValueError(f"batch: {batch} is not allowed; allowed: 1 or an even number, with cfg_degree {halves}")
         share = max(1, batch // halves)
         rows = slice(self.mesh.cfg.index * share, (self.mesh.cfg.index + 1) * share) if batch > 1 else slice(None)
-        own_history = History(tokens_BND=history.tokens_BND[rows], height=history.height, width=history.width)
+        if len(history.tokens_BND) > 1:  # one history may serve the whole batch
+            history = replace(history, tokens_BND=history.tokens_BND[rows])
         own_text = [(k_BLHK[rows], v_BLHK[rows]) for k_BLHK, v_BLHK in text]
-        velocity = self._forward(latents_BCThw[rows], timestep, own_history, own_text)
+        velocity = self._forward(latents_BCThw[rows], timestep, history, own_text)
         return gather_batch(velocity, self.mesh.cfg)[:batch]
 
     def _forward(
         self, latents_BCThw: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         mesh, model = self.mesh, self.model
-        noisy_BLD = model.encode_noisy(latents_BCThw)
-        history_tokens, noisy_tokens = history.tokens_BND.shape[1], noisy_BLD.shape[1]
-        shards = SequenceShards.split(history_tokens, noisy_tokens, mesh.context.size)
+        x_BLD, table_LP = model.all_tokens(latents_BCThw, history)
+        history_tokens = history.tokens_BND.shape[1]
+        shards = SequenceShards.split(history_tokens, x_BLD.shape[1] - history_tokens, mesh.context.size)
         own_history, own_noisy = shards.slices(mesh.context.index)
-
-        rows_LP = model.rotary(*latents_BCThw.shape[-2:], history.height, history.width)
-        table_LP = torch.cat([rows_LP[:history_tokens][own_history], rows_LP[history_tokens:][own_noisy]])
-        x_BLD = torch.cat([history.tokens_BND[:, own_history], noisy_BLD[:, own_noisy]], dim=1)
+        x_BLD = torch.cat([x_BLD[:, :history_tokens][:, own_history], x_BLD[:, history_tokens:][:, own_noisy]], dim=1)
+        table_LP = torch.cat([table_LP[:history_tokens][own_history], table_LP[history_tokens:][own_noisy]])
         out_BLF = model.denoise_tokens(
             x_BLD,
             timestep,

@@ -1,4 +1,4 @@
-"""A group of rank processes over gloo on this machine, kept for many calls: starting them costs seconds, a call does not.
+"""A group of rank processes over gloo on this machine, kept for many calls, as starting it takes seconds.
 
 Ranks import as little as the engine does; functions for them live in importable modules (`engine.parallel.*`).
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 EXCHANGE_TIMEOUT_S = 20.0
-CALL_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,26 @@ class Failure:
 class Ranks:
     """`world_size` processes in one default process group. Closing ends them all, whatever they are doing."""
 
-    def __init__(self, world_size: int, folder: Path, *, timeout_s: float = EXCHANGE_TIMEOUT_S) -> None:
-        self.world_size = world_size
+    def __init__(self, world_size: int, folder: Path, *, call_timeout_s: float = 60.0) -> None:
+        self.world_size, self._call_timeout_s = world_size, call_timeout_s
         context = multiprocessing.get_context("spawn")
         meeting = f"file://{folder}/meeting"
         self._connections: list[Connection] = []
         self._processes = []
         for rank in range(world_size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, world_size, meeting, timeout_s, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, world_size, meeting, theirs), daemon=True)
             process.start()
             theirs.close()
             self._connections.append(ours)
             self._processes.append(process)
 
     def outcomes(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """function(rank, *args) on every rank at once: its result or a Failure for each. Raises after a minute."""
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        """function(rank, *args) on every rank at once: its result or a Failure for each.
+
+        Ranks that do not answer within call_timeout_s are ended, TimeoutError.
+        """
+        deadline = time.monotonic() + self._call_timeout_s
         for connection in self._connections:
             connection.send((function, args))
         outcomes = []
@@ -79,14 +81,14 @@ class Ranks:
         return sum(process.is_alive() for process in self._processes)
 
 
-def _serve(rank: int, world_size: int, meeting: str, timeout_s: float, connection: Connection) -> None:
+def _serve(rank: int, world_size: int, meeting: str, connection: Connection) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     import torch
 
     from helios_engine.parallel.ranks import init_ranks
 
     torch.set_num_threads(1)
-    init_ranks(rank=rank, world_size=world_size, init_method=meeting, backend="gloo", timeout_s=timeout_s)
+    init_ranks(rank=rank, world_size=world_size, init_method=meeting, backend="gloo", timeout_s=EXCHANGE_TIMEOUT_S)
     while True:
         try:
             function, args = connection.recv()

@@ -1,7 +1,7 @@
 """What the rank processes run; and ways to break it, to prove that the comparisons can fail."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from engine.parallel.tiny import Case, tiny_model, velocities
-from helios_engine.parallel import attend, ring
+from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.degrees import ContextParallel
+from helios_engine.parallel.exchange import gather_batch
 from helios_engine.parallel.mesh import Mesh
-from helios_engine.parallel.partial import PartialAttention
-from helios_engine.parallel.shards import SequenceShards
+from helios_engine.parallel.partial import PartialAttention, partial_attention
+from helios_engine.parallel.shards import SequenceShards, split_slices
 from helios_engine.parallel.transformer import ParallelTransformer
+from helios_engine.parallel.ulysses import gather_heads, scatter_heads
 
 
 def forward(rank: int, case: Case) -> list[np.ndarray[Any, Any]]:
@@ -31,7 +33,7 @@ def attention(
     """Attention alone, of `attention_inputs` cut into shards of any sizes: this rank's queries."""
     mesh = Mesh.build(ContextParallel(ulysses_degree=ulysses, ring_degree=ring_degree), timeout_s=20)
     q, k, v = attention_inputs(heads, sum(queries), sum(keys))
-    run = attend.ParallelAttend(mesh=mesh, query_tokens=queries, key_tokens=keys)
+    run = ParallelAttend(mesh=mesh, query_tokens=queries, key_tokens=keys)
     own = [x.split(sizes, dim=1)[rank] for x, sizes in ((q, list(queries)), (k, list(keys)), (v, list(keys)))]
     out: np.ndarray[Any, Any] = run(*own).numpy()
     return out
@@ -44,68 +46,39 @@ def attention_inputs(heads: int, queries: int, keys: int) -> tuple[torch.Tensor,
     return q * 4, k * 4, v
 
 
-@contextlib.contextmanager
-def _others_dropped(rank: int) -> Iterator[None]:
-    with mock.patch.object(PartialAttention, "merged", lambda self, other: self):
-        yield
+def _patched(target: str, wrong: Any) -> contextlib.AbstractContextManager[Any]:
+    return mock.patch(f"helios_engine.parallel.{target}", wrong)
 
 
-@contextlib.contextmanager
-def _shards_weighed_alike(rank: int) -> Iterator[None]:
-    def mean(self: PartialAttention, other: PartialAttention) -> PartialAttention:
-        return PartialAttention(out_BHLK=(self.out_BHLK + other.out_BHLK) / 2, lse_BHL=self.lse_BHL)
-
-    with mock.patch.object(PartialAttention, "merged", mean):
-        yield
+def _mean(self: PartialAttention, other: PartialAttention) -> PartialAttention:
+    return PartialAttention(out_BHLK=(self.out_BHLK + other.out_BHLK) / 2, lse_BHL=self.lse_BHL)
 
 
-@contextlib.contextmanager
-def _last_keys_dropped(rank: int) -> Iterator[None]:
-    scatter = attend.scatter_heads
-
-    def dropping(tensors: Any, tokens: Any, axis: Any) -> Any:
-        q, k, v = scatter(tensors, tokens, axis)
-        return q, k[:, : -tokens[1][-1]], v[:, : -tokens[1][-1]]
-
-    with mock.patch.object(attend, "scatter_heads", dropping):
-        yield
+def _without_last_keys(tensors: Any, tokens: Any, axis: Any) -> Any:
+    q, k, v = scatter_heads(tensors, tokens, axis)
+    return q, k[:, : -tokens[1][-1]], v[:, : -tokens[1][-1]]
 
 
-@contextlib.contextmanager
-def _heads_in_another_order(rank: int) -> Iterator[None]:
-    gather = attend.gather_heads
-    with mock.patch.object(attend, "gather_heads", lambda *args: gather(*args).roll(1, 2)):
-        yield
+def _one_off(shards: SequenceShards, rank: int) -> tuple[slice, slice]:
+    history, noisy = split_slices(shards.history)[rank], split_slices(shards.noisy)[rank]
+    return history, slice(noisy.start - 1, noisy.stop - 1) if rank else noisy
 
 
-@contextlib.contextmanager
-def _noisy_off_by_one(rank: int) -> Iterator[None]:
-    slices = SequenceShards.slices
-
-    def shifted(self: SequenceShards, index: int) -> tuple[slice, slice]:
-        history, noisy = slices(self, index)
-        return history, slice(max(0, noisy.start - 1), max(0, noisy.start - 1) + noisy.stop - noisy.start)
-
-    with mock.patch.object(SequenceShards, "slices", shifted):
-        yield
+def _wrong_on_rank_1(rank: int) -> Any:
+    return lambda q, k, v: partial_attention(q, k.flip(1) if rank == 1 else k, v)
 
 
-@contextlib.contextmanager
-def _one_rank_wrong(rank: int) -> Iterator[None]:
-    attended = ring.partial_attention
-
-    def wrong(q: Any, k: Any, v: Any) -> Any:
-        return attended(q, k.flip(1), v) if rank == 1 else attended(q, k, v)
-
-    with mock.patch.object(ring, "partial_attention", wrong):
-        yield
-
-
-BREAKAGES: dict[str, Callable[[int], contextlib.AbstractContextManager[None]]] = {
-    "others dropped": _others_dropped,
-    "shards weighed alike": _shards_weighed_alike,
-    "last keys dropped": _last_keys_dropped,
-    "heads in another order": _heads_in_another_order,
-    "noisy shards off by one": _noisy_off_by_one,
-    "one rank wrong": _one_rank_wrong,
+BREAKAGES: dict[str, Callable[[int], contextlib.AbstractContextManager[Any]]] = {
+    "others dropped": lambda rank: _patched("partial.PartialAttention.merged", lambda self, other: self),
+    "shards weighed alike": lambda rank: _patched("partial.PartialAttention.merged", _mean),
+    "last keys dropped": lambda rank: _patched("attend.scatter_heads", _without_last_keys),
+    "heads in another order": lambda rank: _patched(
+        "attend.gather_heads", lambda *args: gather_heads(*args).roll(1, 2)
+    ),
+    "noisy shards off by one": lambda rank: _patched("shards.SequenceShards.slices", _one_off),
+    "one rank wrong": lambda rank: _patched("ring.partial_attention", _wrong_on_rank_1(rank)),
+    "batch halves swapped": lambda rank: _patched(
+        "transformer.gather_batch", lambda *args: gather_batch(*args).flip(0)
+    ),
 }
+"""Ways to break what a rank does, by name; each takes the rank."""

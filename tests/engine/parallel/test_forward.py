@@ -1,4 +1,4 @@
-"""The DiT over ranks against one device: every mode, uneven heads and tokens, and proof that the comparison can fail."""
+"""The DiT over ranks against one device: every mode, uneven heads and tokens; proof that the comparison can fail."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,6 +21,8 @@ CASES = [
     Case(ring=2, heads=1, batch=2),
     Case(cfg=2, batch=2),
     Case(cfg=2, batch=1),
+    Case(cfg=2, batch=2, shared_history=True),
+    Case(ulysses=2, batch=2, shared_history=True),
     Case(ulysses=4, sizes=PYRAMID),
     Case(ulysses=4, heads=5, batch=2),
     Case(ulysses=4, heads=4),
@@ -59,19 +61,25 @@ def test_bfloat16(ranks: Callable[[int], Ranks], case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "modes"),
+    "case",
     [
-        ("others dropped", {"ring": 4}),
-        ("shards weighed alike", {"ring": 4}),
-        ("last keys dropped", {"ulysses": 4}),
-        ("heads in another order", {"ulysses": 2, "ring": 2}),
-        ("noisy shards off by one", {"ulysses": 2, "ring": 2}),
-        ("one rank wrong", {"ring": 4}),
+        Case(ring=4, broken="others dropped"),
+        Case(ring=4, broken="shards weighed alike"),
+        Case(ulysses=4, broken="last keys dropped"),
+        Case(ulysses=2, ring=2, broken="heads in another order"),
+        Case(ulysses=2, ring=2, broken="noisy shards off by one"),
+        Case(ring=4, broken="one rank wrong"),
+        Case(cfg=2, ulysses=2, batch=2, broken="batch halves swapped"),
     ],
+    ids=lambda case: str(case.broken),
 )
-def test_comparison_catches(ranks: Callable[[int], Ranks], broken: str, modes: dict[str, int]) -> None:
-    assert broken in BREAKAGES
-    assert worst_error(ranks, Case(**modes, sizes=ODD[:1], broken=broken)) > 10 * TOLERANCE
+def test_comparison_catches(ranks: Callable[[int], Ranks], case: Case) -> None:
+    assert worst_error(ranks, case) > 10 * TOLERANCE
+
+
+def test_every_breakage_was_tried() -> None:
+    (tried,) = [mark.args[1] for mark in test_comparison_catches.pytestmark]  # type: ignore[attr-defined]
+    assert {case.broken for case in tried} == set(BREAKAGES)
 
 
 def test_odd_batches_cannot_be_halved(ranks: Callable[[int], Ranks]) -> None:

@@ -25,6 +25,7 @@ class Case:
     heads: int = 4
     layers: int = 2
     batch: int = 1
+    shared_history: bool = False
     scale_mode: str = "per_head"
     sizes: tuple[tuple[int, int], ...] = ODD
     dtype: torch.dtype = torch.float32
@@ -58,12 +59,13 @@ def velocities(case: Case, model: torch.nn.Module) -> list[torch.Tensor]:
     """One forward for each size of the case, history of the largest; every row of the batch is different."""
     generator = torch.Generator().manual_seed(6)
 
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(case.batch, *shape, generator=generator).to(case.dtype)
+    def noise(*shape: int, batch: int = case.batch) -> torch.Tensor:
+        return torch.randn(batch, *shape, generator=generator).to(case.dtype)
 
-    largest = case.sizes[-1]
+    largest, histories = case.sizes[-1], 1 if case.shared_history else case.batch
     with torch.inference_mode():
-        history = model.encode_history(noise(16, 19, *largest), noise(16, 1, *largest))  # type: ignore[operator]
+        latents = noise(16, 19, *largest, batch=histories), noise(16, 1, *largest, batch=histories)
+        history = model.encode_history(*latents)  # type: ignore[operator]
         text = model.encode_text(noise(TEXT_TOKENS, TEXT_DIM))  # type: ignore[operator]
         return [model(noise(16, 9, *size), timestep, history, text).float() for timestep, size in enumerate(case.sizes)]
 
