@@ -9,11 +9,13 @@ from engine.parallel.launch import Ranks
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Ranks]]:
-    """Two or four ranks. A group in which a test failed is started afresh."""
+    """Two or four ranks. A group that lost a process is started afresh."""
     groups: dict[int, Ranks] = {}
 
     def group(world_size: int) -> Ranks:
-        if world_size not in groups or groups[world_size].alive() < world_size:
+        if world_size in groups and groups[world_size].alive() < world_size:
+            groups.pop(world_size).close()
+        if world_size not in groups:
             groups[world_size] = Ranks(world_size, tmp_path_factory.mktemp("ranks"))
         return groups[world_size]
 

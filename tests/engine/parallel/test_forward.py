@@ -10,6 +10,9 @@ import torch
 from engine.parallel.launch import Ranks
 from engine.parallel.on_ranks import BREAKAGES, forward
 from engine.parallel.tiny import ODD, PYRAMID, Case, relative_error, tiny_model, velocities
+from helios_engine.parallel.degrees import ContextParallel
+from helios_engine.parallel.mesh import Axis, Mesh
+from helios_engine.parallel.transformer import ParallelTransformer
 
 TOLERANCE = 1e-5
 
@@ -53,6 +56,14 @@ def worst_error(ranks: Callable[[int], Ranks], case: Case) -> float:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_velocity_is_that_of_one_rank(ranks: Callable[[int], Ranks], case: Case) -> None:
     assert worst_error(ranks, case) < TOLERANCE
+
+
+def test_a_mesh_of_one_rank_changes_no_bit() -> None:
+    one = Axis(size=1, index=0, group=None)
+    mesh = Mesh(parallel=ContextParallel(), ulysses=one, ring=one, context=one, cfg=one)
+    case = Case(heads=3, batch=2)
+    actual = velocities(case, ParallelTransformer(tiny_model(case), mesh))
+    assert all(torch.equal(a, b) for a, b in zip(actual, single(case), strict=True))
 
 
 @pytest.mark.parametrize("case", [Case(ulysses=2, ring=2, heads=3, dtype=torch.bfloat16)], ids=str)
