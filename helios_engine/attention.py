@@ -4,6 +4,8 @@ Legend: B batch, L tokens, N history tokens, D width, H heads, K head width. Sou
 `HeliosAttnProcessor` (diffusers); history key amplification: Helios paper, "Guidance Attention".
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,6 +14,15 @@ from helios_engine.configs import TransformerConfig
 from helios_engine.rope import rotate
 
 MAX_KEY_SCALE = 10.0
+
+AttendFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Queries, keys and values, (B, L, H, K) each with their own L, to the queries' attention of the same shape."""
+
+
+def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    """Attention on one device: softmax(q k^T / sqrt(K)) v for each head."""
+    q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
+    return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -33,16 +44,25 @@ class Attention(nn.Module):
             )
 
     def self_attention(
-        self, x_BLD: torch.Tensor, history_tokens: int, table_LP: torch.Tensor, *, noisy_only: bool
+        self,
+        x_BLD: torch.Tensor,
+        history_tokens: int,
+        table_LP: torch.Tensor,
+        *,
+        noisy_only: bool,
+        attend: AttendFn = sdpa,
     ) -> torch.Tensor:
-        """Attends over history and noisy tokens; with `noisy_only` only the noisy tokens ask, and are returned."""
+        """Attends over history and noisy tokens; with `noisy_only` only the noisy tokens ask, and are returned.
+
+        attend: computes the attention itself; over several devices it brings in the keys of the other shards.
+        """
         first = history_tokens if noisy_only else 0
         q_BLHK = rotate(self._heads(self.norm_q(self.to_q(x_BLD[:, first:]))), table_LP[first:])
         k_BLHK = rotate(self._heads(self.norm_k(self.to_k(x_BLD))), table_LP)
         if self.history_key_scale is not None:
             scale_H = 1.0 + torch.sigmoid(self.history_key_scale.float()) * (MAX_KEY_SCALE - 1.0)
             k_BLHK[:, :history_tokens] *= scale_H[:, None]
-        return self._attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD)))
+        return self._project(attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD))))
 
     def keys_values(self, text_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-attention keys and values of the projected text, (B, L, H, K) each. They depend on the prompt only."""
@@ -50,15 +70,12 @@ class Attention(nn.Module):
 
     def cross_attention(self, x_BLD: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
         """Attends from x to the text's keys and values."""
-        return self._attend(self._heads(self.norm_q(self.to_q(x_BLD))), k_BLHK, v_BLHK)
+        return self._project(sdpa(self._heads(self.norm_q(self.to_q(x_BLD))), k_BLHK, v_BLHK))
 
     def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
         heads_BLHK: torch.Tensor = x_BLD.unflatten(-1, (self.heads, -1))
         return heads_BLHK
 
-    def _attend(self, q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-        q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
-        out_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK)
-        out_BLD = out_BHLK.transpose(1, 2).flatten(2)
-        projected: torch.Tensor = self.to_out[0](out_BLD)
+    def _project(self, out_BLHK: torch.Tensor) -> torch.Tensor:
+        projected: torch.Tensor = self.to_out[0](out_BLHK.flatten(2))
         return projected

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import Attention
+from helios_engine.attention import AttendFn, Attention, sdpa
 from helios_engine.configs import TransformerConfig
 
 TextKeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -71,13 +71,14 @@ class Block(nn.Module):
         text: TextKeysValues,
         *,
         noisy_only: bool = False,
+        attend: AttendFn = sdpa,
     ) -> torch.Tensor:
-        """Returns all tokens, or with `noisy_only` (the last block) the noisy ones."""
+        """Returns all tokens, or with `noisy_only` (the last block) the noisy ones. attend: of the self-attention."""
         modulation = (self.scale_shift_table.float() + time_26D.float()).unbind(1)
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = modulation  # (2, D) each
 
         normed = modulated_norm(x_BLD, history_tokens, shift_attn, scale_attn, self.eps)
-        attended = self.attn1.self_attention(normed, history_tokens, table_LP, noisy_only=noisy_only)
+        attended = self.attn1.self_attention(normed, history_tokens, table_LP, noisy_only=noisy_only, attend=attend)
         if noisy_only:
             x_BLD, history_tokens = x_BLD[:, history_tokens:], 0
         x_BLD = add_gated(x_BLD, attended, history_tokens, gate_attn)

@@ -20,6 +20,7 @@ from helios_engine.lora import AdapterSet, load_adapter, merge
 from helios_engine.memory import forward_fits
 from helios_engine.noise import block_noise, chunk_noise, upsample
 from helios_engine.offload import offload_blocks
+from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.scheduler import StageSchedule, single_schedule, stage_schedule
 from helios_engine.solvers import make_solver
@@ -49,7 +50,7 @@ class Denoiser:
 
     def __init__(
         self,
-        transformer: HeliosTransformer,
+        transformer: HeliosTransformer | ParallelTransformer,
         scheduler: SchedulerConfig,
         *,
         zero_star: bool = False,

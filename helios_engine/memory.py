@@ -2,14 +2,16 @@
 
 import torch
 
+from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.transformer import HISTORY_FRAMES, HeliosTransformer
 
+Model = HeliosTransformer | ParallelTransformer
 RESERVE = 0.1
 """Share of the device's memory that is left to the allocator's fragmentation and to others."""
 
 
-def forward_bytes(transformer: HeliosTransformer, height: int, width: int, batch: int) -> int:
+def forward_bytes(transformer: Model, height: int, width: int, batch: int) -> int:
     """Upper estimate of a block's activations at the finest stage. height, width: of the latents.
 
     Counted per token: residual stream, normed input, query, key, value and attention output in the model's dtype,
@@ -24,7 +26,7 @@ def forward_bytes(transformer: HeliosTransformer, height: int, width: int, batch
     return batch * tokens * per_token
 
 
-def forward_fits(transformer: HeliosTransformer, height: int, width: int, batch: int) -> bool:
+def forward_fits(transformer: Model, height: int, width: int, batch: int) -> bool:
     """Whether a batch of forward passes fits beside the weights: a function of the device, not of what else runs."""
     device = transformer.proj_out.weight.device
     if device.type != "cuda":

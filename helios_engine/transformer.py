@@ -1,6 +1,7 @@
 """The Helios DiT: noisy latents, history and text in, flow velocity out.
 
-Legend: B batch, C latent channels, T frames, h/w latent height and width, L tokens, D width, P rotary pairs.
+Legend: B batch, C latent channels, T frames, h/w latent height and width, L tokens, D width, F features
+of an output token, P rotary pairs.
 Source: `HeliosTransformer3DModel` (diffusers); Helios paper: history injection, multi-term memory patches.
 What depends only on the prompt, the chunk or the shape is computed once per prompt (`encode_text`), chunk
 (`encode_history`) or shape (`rotary`), not once per step.
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helios_engine.attention import AttendFn, sdpa
 from helios_engine.block import Block, TextKeysValues, modulated_norm
 from helios_engine.configs import TransformerConfig
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
@@ -128,24 +130,51 @@ class HeliosTransformer(nn.Module):
         self, latents_BCThw: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype."""
+        x_BLD, table_LP = self.all_tokens(latents_BCThw, history)
+        out_BLF = self.denoise_tokens(x_BLD, timestep, history.tokens_BND.shape[1], table_LP, text)
+        return unpatchify(out_BLF, latents_BCThw.shape, self.config.patch_size)
+
+    def all_tokens(self, latents_BCThw: torch.Tensor, history: History) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (B, L, D), history first, then the patched noisy latents, and their rotations (L, P)."""
         height, width = latents_BCThw.shape[-2:]
         table_LP = self.rotary(height, width, history.height, history.width, history.anchored)
         noisy_BLD = _patches(latents_BCThw, self.patch_embedding)
         x_BLD = torch.cat([history.tokens_BND.expand(len(noisy_BLD), -1, -1), noisy_BLD], dim=1)
-        history_tokens = history.tokens_BND.shape[1]
+        return x_BLD, table_LP
 
+    def denoise_tokens(
+        self,
+        x_BLD: torch.Tensor,
+        timestep: float,
+        history_tokens: int,
+        table_LP: torch.Tensor,
+        text: list[TextKeysValues],
+        attend: AttendFn = sdpa,
+        attend_last: AttendFn = sdpa,
+    ) -> torch.Tensor:
+        """Velocity of the noisy tokens, (B, noisy tokens, F = out_channels * patch volume), from all tokens.
+
+        attend: the self-attention of all blocks but the last, where only the noisy tokens ask: attend_last.
+        """
         # row 0: history, timestep 0; row 1: the noisy latents
         time_2D, time_26D = self.condition_embedder.embed_time(torch.tensor([0.0, timestep], device=x_BLD.device))
         blocks = self._blocks()
         for index, (block, text_kv) in enumerate(zip(blocks, text, strict=True)):
             last = index == len(blocks) - 1
-            x_BLD = block(x_BLD, time_26D, history_tokens, table_LP, text_kv, noisy_only=last)
+            x_BLD = block(
+                x_BLD,
+                time_26D,
+                history_tokens,
+                table_LP,
+                text_kv,
+                noisy_only=last,
+                attend=attend_last if last else attend,
+            )
 
         shift_1D, scale_1D = (self.norm_out.scale_shift_table.float() + time_2D[1:, None].float()).unbind(1)
-        out_BLD = self.proj_out(
-            modulated_norm(x_BLD, 0, shift_1D.expand(2, -1), scale_1D.expand(2, -1), self.config.eps)
-        )
-        return _unpatchify(out_BLD, latents_BCThw.shape, self.config.patch_size)
+        x_BLD = modulated_norm(x_BLD, 0, shift_1D.expand(2, -1), scale_1D.expand(2, -1), self.config.eps)
+        out_BLF: torch.Tensor = self.proj_out(x_BLD)
+        return out_BLF
 
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]
@@ -191,8 +220,9 @@ def _patches(x_BCThw: torch.Tensor, embedding: nn.Conv3d) -> torch.Tensor:
     return F.linear(patches, embedding.weight.flatten(1), embedding.bias)
 
 
-def _unpatchify(x_BLD: torch.Tensor, shape: torch.Size, patch: tuple[int, int, int]) -> torch.Tensor:
+def unpatchify(x_BLF: torch.Tensor, shape: torch.Size, patch: tuple[int, int, int]) -> torch.Tensor:
+    """Tokens (B, L, F = C * patch volume) to latents of this shape, (B, C, T, h, w)."""
     batch, _, frames, height, width = shape
     grid = (frames // patch[0], height // patch[1], width // patch[2])
-    x = x_BLD.view(batch, *grid, *patch, -1)  # B T' h' w' t h w C
+    x = x_BLF.view(batch, *grid, *patch, -1)  # B T' h' w' t h w C
     return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(batch, -1, frames, height, width)

@@ -13,6 +13,7 @@ from helios_engine.denoiser import Denoiser
 from helios_engine.errors import InvalidField
 from helios_engine.request import GenerationRequest, LoraWeight
 from helios_engine.state import DenoiseState
+from helios_engine.transformer import HeliosTransformer
 from helios_engine.variants import resolve
 
 PROMPT = torch.randn(1, 512, 32, generator=torch.Generator().manual_seed(1))
@@ -67,7 +68,9 @@ def test_unknown_adapters_are_refused(checkpoint: Path, lora: Path) -> None:
 
 
 def test_offloading_changes_no_bit_also_with_adapters(checkpoint: Path, lora: Path) -> None:
-    blocks = load(checkpoint).transformer.blocks
+    transformer = load(checkpoint).transformer
+    assert isinstance(transformer, HeliosTransformer)
+    blocks = transformer.blocks
     largest = max(sum(p.numel() * 4 for p in block.parameters()) for block in blocks)
     options: dict[str, Any] = {"loras": {"style": lora}}
     offloaded = load(checkpoint, offload_budget_bytes=int(largest * 1.1), **options)

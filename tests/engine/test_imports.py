@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
         ("helios_engine", ["ray", "redis", "grpc", "torch"]),
         ("helios_engine.request", ["ray", "redis", "grpc", "torch"]),
         ("helios_engine.denoiser", ["ray", "redis", "grpc", "transformers"]),
+        ("helios_engine.parallel.degrees", ["ray", "redis", "grpc", "torch"]),
+        ("helios_engine.parallel.drive", ["ray", "redis", "grpc", "transformers"]),
         ("helios_engine.vae", ["ray", "redis", "grpc", "transformers"]),
     ],
 )

@@ -222,9 +222,10 @@ def test_whole_chunks_are_the_same() -> None:
     prompt = torch.randn(1, 512, 32, generator=torch.Generator().manual_seed(2))
     chunks = []
     for budget in (None, int(2.5 * block_bytes())):
-        denoiser = Denoiser(model(), SchedulerConfig())
+        transformer = model()
         if budget is not None:
-            offload_blocks(denoiser.transformer, "cpu", budget)
+            offload_blocks(transformer, "cpu", budget)
+        denoiser = Denoiser(transformer, SchedulerConfig())
         chunks.append(denoiser.denoise_chunk(DenoiseState.initial(request), prompt)[0])
     assert torch.equal(*chunks)
 
