@@ -129,13 +129,15 @@ def _open(data: bytes, content_type: str, job: ClipJob) -> Any:
         "codec_whitelist": DECODERS,
         "protocol_whitelist": "",
         "max_streams": str(MAX_STREAMS),
-        "max_pixels": str(job.max_pixels),
+        "max_pixels": str(_padded(job.max_pixels)),
     }
     return av.open(io.BytesIO(data), "r", format=DEMUXERS[content_type], options=options)
 
 
 def _video(container: Any, content_type: str, job: ClipJob) -> Any:
     """The one video stream, its decoder set up."""
+    if not container.streams:
+        raise _damaged()
     stream = next((stream for stream in container.streams.video if not stream.disposition & COVER_ART), None)
     if stream is None:
         raise refused(MediaReason.TYPE_NOT_SUPPORTED, "clip", "a file without video", "files with a video stream")
@@ -148,7 +150,7 @@ def _video(container: Any, content_type: str, job: ClipJob) -> Any:
         raise _too_many_pixels(context.width, context.height, job)
     # no threads: they multiply the memory, and the sandbox has none to give
     context.thread_count = 1
-    context.options = {"max_pixels": str(job.max_pixels)}
+    context.options = {"max_pixels": str(_padded(job.max_pixels))}
     if stream.duration:
         _check_duration(stream.duration * Fraction(stream.time_base), job)
     if container.duration:
@@ -173,6 +175,11 @@ def _convert(frame: Any, job: ClipJob, pixel_aspect: float) -> Pixels:
 def _pixel_aspect(stream: Any) -> float:
     ratio = float(stream.sample_aspect_ratio or 1)
     return ratio if 1 / ODDEST_PIXEL <= ratio <= ODDEST_PIXEL else 1.0
+
+
+def _padded(max_pixels: int) -> int:
+    """For libav, which counts the padding of its buffers too; frames are held against the limit itself later."""
+    return 2 * max_pixels + 2**16
 
 
 def _check_frames(number: int, job: ClipJob) -> None:

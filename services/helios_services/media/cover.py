@@ -2,7 +2,10 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
+
+NEEDED_LATER = (ImageFile,)
+"""Pillow imports it when pixels leave a picture; the sandbox can open no file then."""
 
 
 def cover(picture: Image.Image, height: int, width: int, *, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
@@ -19,4 +22,4 @@ def cover(picture: Image.Image, height: int, width: int, *, pixel_aspect: float 
         left, top = (picture.width - kept_width) / 2, (picture.height - kept_height) / 2
         box = (left, top, left + kept_width, top + kept_height)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(picture)
+    return np.ascontiguousarray(picture)

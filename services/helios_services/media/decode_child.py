@@ -6,15 +6,18 @@ file.
 
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from helios_services.media.clip import decode_clip_frames
 from helios_services.media.confine import confine
 from helios_services.media.errors import MediaError, MediaReason
-from helios_services.media.still import decode_still
 from helios_services.media.wire import GREETING, HEADER, LENGTH, Request, refusal_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Decoded = tuple[NDArray[np.uint8], list[NDArray[np.uint8]], int]
 
 
 def main() -> None:
@@ -22,11 +25,14 @@ def main() -> None:
     source = sys.stdin.buffer
     (length,) = LENGTH.unpack(source.read(LENGTH.size))
     request = Request.from_json(source.read(length))
+    decode = decoder(request)  # imports; later no file can be opened
     confine(memory_bytes=request.memory_bytes, cpu_s=request.cpu_s)
     _write([GREETING])
     field = "clip" if request.clip else "image"
     try:
-        answer = _decode(source.read(request.size_bytes), request)
+        first, tail, count = decode(source.read(request.size_bytes))
+        answer: list[bytes | memoryview] = [HEADER.pack(0, count, len(tail), 0)]
+        answer += [frame.data for frame in (first, *tail)]
     except MediaError as error:
         answer = [refusal_bytes(error)]
     except MemoryError:
@@ -40,16 +46,17 @@ def main() -> None:
     _write(answer)
 
 
-def _decode(data: bytes, request: Request) -> Iterable[bytes | memoryview]:
-    if len(data) != request.size_bytes:
-        raise EOFError(f"{len(data)} of {request.size_bytes} bytes arrived")
-    if request.clip is not None:
-        first, tail, count = decode_clip_frames(data, request.content_type, request.clip)
-    else:
-        kind, pixels = request.content_type, request.max_pixels
-        first = decode_still(data, kind, height=request.height, width=request.width, max_pixels=pixels)
-        tail, count = [], 1
-    return [HEADER.pack(0, count, len(tail), 0), *(np.ascontiguousarray(frame).data for frame in (first, *tail))]
+def decoder(request: Request) -> "Callable[[bytes], Decoded]":
+    """What decodes the file to its first frame, its tail and its number of frames. Imports one library, not both."""
+    kind, clip = request.content_type, request.clip
+    if clip is not None:
+        from helios_services.media.clip import decode_clip_frames
+
+        return lambda data: decode_clip_frames(data, kind, clip)
+    from helios_services.media.still import decode_still
+
+    size, max_pixels = {"height": request.height, "width": request.width}, request.max_pixels
+    return lambda data: (decode_still(data, kind, **size, max_pixels=max_pixels), [], 1)
 
 
 def _write(parts: Iterable[bytes | memoryview]) -> None:

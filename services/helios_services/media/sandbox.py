@@ -81,11 +81,12 @@ def _exchange(
                     open_outputs -= 1
                 elif key.fileobj is process.stderr:
                     outcome.errors.extend(piece[: MAX_STDERR_BYTES - len(outcome.errors)])
-                elif len(outcome.output) + len(piece) > limits.max_output_bytes:
-                    outcome.too_much_output = True
-                    return
                 else:
-                    outcome.output.extend(piece)
+                    room = limits.max_output_bytes - len(outcome.output)
+                    outcome.output.extend(piece[:room])
+                    if len(piece) > room:
+                        outcome.too_much_output = True
+                        return
 
 
 def _send(pipe: int, unsent: list[memoryview]) -> bool:
