@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helios_services.media.cover import cover
+from helios_services.media.cut_off import is_cut_off
 from helios_services.media.errors import MediaError, MediaReason, refused
 from helios_services.media.resample import Resampler
 from helios_services.media.wire import ClipJob
@@ -51,6 +52,8 @@ def decode_clip_frames(data: bytes, content_type: str, job: ClipJob) -> tuple[Pi
 
     Raises MediaError, and whatever PyAV raises for broken data.
     """
+    if is_cut_off(data, content_type):
+        raise _damaged()
     expected = int(_survey(data, content_type, job) * job.fps)
     first, tail, count = _pass(data, content_type, job, wanted=expected - job.keep_last)
     if not all(picture is not None for picture in tail):  # the clip ends before its packets said
