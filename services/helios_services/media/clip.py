@@ -1,33 +1,29 @@
 """Decodes a clip with PyAV. Runs in the sandbox."""
 
-import io
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import av
-import av.subtitles.codeccontext  # PyAV would import these when it opens a file; the sandbox can open none then
-import av.subtitles.stream
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 from PIL import Image
 
+from helios_services.media.clip_file import (
+    check_duration,
+    check_frames,
+    damaged,
+    open_clip,
+    pixel_aspect,
+    too_many_pixels,
+    video_stream,
+)
 from helios_services.media.cover import cover
 from helios_services.media.cut_off import is_cut_off
-from helios_services.media.errors import MediaError, MediaReason, refused
+from helios_services.media.errors import MediaReason, refused
 from helios_services.media.resample import Resampler
 from helios_services.media.wire import ClipJob
-
-DEMUXERS = {"video/mp4": "mp4", "video/webm": "webm"}
-CODECS = {"video/mp4": ("h264", "hevc", "vp9", "av1"), "video/webm": ("vp8", "vp9", "av1")}
-DECODERS = "h264,hevc,vp8,vp9,av1,libdav1d,libaom-av1"
-"""What libav may open, its own probing included."""
-MAX_STREAMS = 16
-COVER_ART = av.stream.Disposition.attached_pic
-ODDEST_PIXEL = 4.0
-"""Pixel aspect ratios beyond this, or its inverse, are taken for damage: square pixels."""
 
 Pixels = NDArray[np.uint8]
 
@@ -53,7 +49,7 @@ def decode_clip_frames(data: bytes, content_type: str, job: ClipJob) -> tuple[Pi
     Raises MediaError, and whatever PyAV raises for broken data.
     """
     if is_cut_off(data, content_type):
-        raise _damaged()
+        raise damaged()
     expected = int(_survey(data, content_type, job) * job.fps)
     first, tail, count = _pass(data, content_type, job, wanted=expected - job.keep_last)
     if not all(picture is not None for picture in tail):  # the clip ends before its packets said
@@ -69,15 +65,15 @@ def _survey(data: bytes, content_type: str, job: ClipJob) -> Fraction:
 
     Returns the seconds from the first frame's begin to the last one's.
     """
-    with _open(data, content_type, job) as container:
-        stream = _video(container, content_type, job)
+    with open_clip(data, content_type, job) as container:
+        stream = video_stream(container, content_type, job)
         time_base, first, last = Fraction(stream.time_base), None, None
         for number, packet in enumerate(container.demux(stream)):  # the last packet is empty
-            _check_frames(number, job)
+            check_frames(number, job)
             if packet.pts is not None:
                 first = packet.pts if first is None else min(first, packet.pts)
                 last = packet.pts if last is None else max(last, packet.pts)
-                _check_duration((last - first) * time_base, job)
+                check_duration((last - first) * time_base, job)
         return Fraction(0) if first is None or last is None else (last - first) * time_base
 
 
@@ -98,21 +94,21 @@ def _pass(
 
 def _resampled(data: bytes, content_type: str, job: ClipJob) -> Iterator[Picture]:
     """The clip's frames at job.fps."""
-    with _open(data, content_type, job) as container:
-        stream = _video(container, content_type, job)
-        time_base, aspect = Fraction(stream.time_base), _pixel_aspect(stream)
+    with open_clip(data, content_type, job) as container:
+        stream = video_stream(container, content_type, job)
+        time_base, aspect = Fraction(stream.time_base), pixel_aspect(stream)
         resampler = Resampler[Picture](fps=job.fps, slack_s=time_base)
         start = last = None
         duration = Fraction(0)
         for number, frame in enumerate(_frames(container, stream), 1):
-            _check_frames(number, job)
+            check_frames(number, job)
             if frame.width * frame.height > job.max_pixels:
-                raise _too_many_pixels(frame.width, frame.height, job)
+                raise too_many_pixels(frame.width, frame.height, job)
             if frame.pts is None or (last is not None and frame.pts <= last):
                 continue  # never shown: players skip frames without a time, or with one that has passed
             start, last = frame.pts if start is None else start, frame.pts
             duration = max(frame.duration or 0, 0) * time_base
-            _check_duration((last - start) * time_base + duration, job)
+            check_duration((last - start) * time_base + duration, job)
             yield from resampler.push(last * time_base, Picture(frame, job, aspect))
         yield from resampler.finish(duration)
 
@@ -120,45 +116,11 @@ def _resampled(data: bytes, content_type: str, job: ClipJob) -> Iterator[Picture
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
     for packet in container.demux(stream):
         if packet.is_corrupt:
-            raise _damaged()
+            raise damaged()
         for frame in packet.decode():
             if frame.is_corrupt:
-                raise _damaged()
+                raise damaged()
             yield frame
-
-
-def _open(data: bytes, content_type: str, job: ClipJob) -> Any:
-    options = {
-        "codec_whitelist": DECODERS,
-        "protocol_whitelist": "",
-        "max_streams": str(MAX_STREAMS),
-        "max_pixels": str(_padded(job.max_pixels)),
-    }
-    return av.open(io.BytesIO(data), "r", format=DEMUXERS[content_type], options=options)
-
-
-def _video(container: Any, content_type: str, job: ClipJob) -> Any:
-    """The one video stream, its decoder set up."""
-    if not container.streams:
-        raise _damaged()
-    stream = next((stream for stream in container.streams.video if not stream.disposition & COVER_ART), None)
-    if stream is None:
-        raise refused(MediaReason.TYPE_NOT_SUPPORTED, "clip", "a file without video", "files with a video stream")
-    context = stream.codec_context
-    codec = None if context is None else context.codec.canonical_name
-    if codec not in (allowed := CODECS[content_type]):
-        found = f"codec {codec or 'unknown'} in {content_type}"
-        raise refused(MediaReason.TYPE_NOT_SUPPORTED, "clip", found, ", ".join(allowed))
-    if context.width * context.height > job.max_pixels:
-        raise _too_many_pixels(context.width, context.height, job)
-    # no threads: they multiply the memory, and the sandbox has none to give
-    context.thread_count = 1
-    context.options = {"max_pixels": str(_padded(job.max_pixels))}
-    if stream.duration:
-        _check_duration(stream.duration * Fraction(stream.time_base), job)
-    if container.duration:
-        _check_duration(Fraction(container.duration, av.time_base), job)
-    return stream
 
 
 def _convert(frame: Any, job: ClipJob, pixel_aspect: float) -> Pixels:
@@ -173,33 +135,3 @@ def _convert(frame: Any, job: ClipJob, pixel_aspect: float) -> Pixels:
         across, down = (c, b) if turned else (a, d)
         pixels = np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
     return cover(Image.fromarray(pixels), job.height, job.width, pixel_aspect=pixel_aspect)
-
-
-def _pixel_aspect(stream: Any) -> float:
-    ratio = float(stream.sample_aspect_ratio or 1)
-    return ratio if 1 / ODDEST_PIXEL <= ratio <= ODDEST_PIXEL else 1.0
-
-
-def _padded(max_pixels: int) -> int:
-    """For libav, which counts the padding of its buffers too; frames are held against the limit itself later."""
-    return 2 * max_pixels + 2**16
-
-
-def _check_frames(number: int, job: ClipJob) -> None:
-    if number > job.max_frames:
-        found = f"more than {job.max_frames} frames"
-        raise refused(MediaReason.TOO_LONG, "clip", found, f"at most {job.max_frames} frames")
-
-
-def _check_duration(seconds: Fraction, job: ClipJob) -> None:
-    if seconds > job.max_duration_s:
-        found = f"a duration of {float(seconds):.6g} s"
-        raise refused(MediaReason.TOO_LONG, "clip", found, f"at most {job.max_duration_s:g} s")
-
-
-def _too_many_pixels(width: int, height: int, job: ClipJob) -> MediaError:
-    return refused(MediaReason.TOO_LARGE, "clip", f"{width}x{height} pixels", f"at most {job.max_pixels} pixels")
-
-
-def _damaged() -> MediaError:
-    return MediaError(MediaReason.UNREADABLE, "clip: the data is damaged or cut off")

@@ -7,9 +7,11 @@ import pytest
 
 from helios_engine.errors import InvalidField
 from helios_services.config import MediaConfig
+from helios_services.media import clip as clip_module
 from helios_services.media.errors import MediaError, MediaReason
 from helios_services.media.inputs import Clip, decode_clip
 from helios_services.media.resample import Resampler
+from helios_services.media.wire import ClipJob
 from services.media.files import ENCODERS, HEIGHT, LIMITS, WIDTH, Pixels, clip, gradient, level, psnr, steps
 
 
@@ -95,6 +97,16 @@ def test_a_frame_held_to_the_end_fills_the_tail() -> None:
     assert result.num_frames >= 240
     assert {level(frame) for frame in result.tail[:-5]} == {32}
     assert level(result.tail[-1]) == 33
+
+
+def test_tails_are_whole_where_packets_say_that_the_clip_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_module, "_survey", lambda *_: Fraction(100))
+    job = ClipJob(
+        height=64, width=96, fps=24, keep_last=5, min_frames=33, max_pixels=10**5, max_frames=99, max_duration_s=9
+    )
+    first, tail, count = clip_module.decode_clip_frames(clip(steps(40)), "video/mp4", job)
+    assert [level(frame) for frame in (first, *tail)] == [0, 35, 36, 37, 38, 39]
+    assert count == 40
 
 
 def test_time_starts_with_the_first_frame() -> None:
