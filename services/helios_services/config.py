@@ -150,6 +150,22 @@ class DecoderConfig(DeploymentConfig):
     encoder_threads: PositiveInt = 2
 
 
+class MediaConfig(Section):
+    """Limits of the pictures and clips that users send, and of the process that decodes one."""
+
+    max_bytes: PositiveInt = 64 * 1024 * 1024
+    max_pixels: PositiveInt = 4096 * 4096
+    """Of a frame as it is in the file."""
+    max_frames: PositiveInt = 7200
+    """Of a clip as it is in the file."""
+    max_duration_s: PositiveFloat = 300.0
+    decode_timeout_s: PositiveFloat = 60.0
+    """From the start of the decoding process to its last byte."""
+    cpu_s: PositiveInt = 45
+    memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
+    """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
+
+
 class ServiceConfig(Section):
     """Everything."""
 
@@ -165,6 +181,7 @@ class ServiceConfig(Section):
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     decoder: DecoderConfig = DecoderConfig()
+    media: MediaConfig = MediaConfig()
 
     @property
     def artifacts(self) -> str:

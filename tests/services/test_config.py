@@ -55,4 +55,5 @@ def test_public_settings_change_only_on_purpose() -> None:
         "text_encoder": 15,
         "denoiser": 13,
         "decoder": 15,
+        "media": 7,
     }
