@@ -31,8 +31,14 @@ class ModelConfig(Section):
     """The model this service runs and the limits of its jobs."""
 
     name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    variant: Literal["base", "mid", "distilled"] = "distilled"
+    """What the checkpoint is; the gateway, which does not read it, checks requests by it."""
     checkpoint: str = ""
-    """Folder in the published diffusers layout. The gateway does not need it."""
+    """Folder in the published diffusers layout, or a Hub id (org/name, optionally @revision). Not for the gateway."""
+    loras: dict[str, str] = {}
+    """LoRA adapters that requests may name, and their files."""
+    merged_loras: dict[str, float] = {}
+    """LoRA adapter files that become part of the weights, and their scales."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     max_frames: PositiveInt = 14_520
     max_pixels: PositiveInt = 1280 * 768
@@ -58,7 +64,15 @@ class JobsConfig(Section):
     job_ttl_s: PositiveFloat = 7 * 86400.0
     """How long the record of an ended job is kept."""
     chunk_ttl_s: PositiveFloat = 3600.0
-    """How long the chunks of an ended job can be streamed."""
+    """How long the chunks of an ended job can be streamed, and how long it can be continued."""
+    live_window_chunks: PositiveInt = 64
+    """Chunks of an open-ended job that are kept; older ones are dropped."""
+    max_prompt_updates: PositiveInt = 1000
+    """Times that a job's prompt can be changed while it runs."""
+    session_grace_s: PositiveFloat = 30.0
+    """How long a live session goes on without its client."""
+    pause_limit_s: PositiveFloat = 600.0
+    """How long a job can be paused before it is stopped; it occupies a dispatcher's slot meanwhile."""
 
     @field_validator("heartbeat_s")
     @classmethod
@@ -131,6 +145,10 @@ class DenoiserConfig(DeploymentConfig):
 
     prompt_cache_entries: PositiveInt = 4
     """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
+    guidance_batching: Literal["auto", "always", "never"] = "auto"
+    """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
+    offload_budget_gb: float | None = Field(None, gt=0)
+    """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
 
 
 class TextEncoderConfig(DeploymentConfig):
@@ -162,6 +180,10 @@ class MediaConfig(Section):
     decode_timeout_s: PositiveFloat = 60.0
     """From the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
+    ttl_s: PositiveFloat = 86400.0
+    """How long an upload is kept; longer once a job was given it."""
+    max_files: PositiveInt = 1000
+    """Uploads that are kept at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
 
@@ -187,6 +209,26 @@ class ServiceConfig(Section):
     def artifacts(self) -> str:
         """URL of the artifact folder."""
         return self.artifact_url or str(self.state_dir / "artifacts")
+
+    @property
+    def uploads(self) -> str:
+        """URL of the folder for uploads."""
+        return f"{self.artifacts}/uploads"
+
+
+def with_variant(config: ServiceConfig, variant: str) -> ServiceConfig:
+    """The configuration for a checkpoint of this variant. Raises ConfigError if another one is configured."""
+    if "variant" in config.model.model_fields_set:
+        check_variant(config, variant)
+    return config.model_copy(update={"model": config.model.model_copy(update={"variant": variant})})
+
+
+def check_variant(config: ServiceConfig, variant: str) -> None:
+    """Raises ConfigError unless the configured variant is the checkpoint's."""
+    if config.model.variant != variant:
+        raise ConfigError(
+            f"model.variant: {config.model.variant!r} is not allowed; allowed: {variant!r}, which the checkpoint is"
+        )
 
 
 _ALIASES = {"HELIOS_REDIS_URL": "HELIOS_REDIS__URL"}

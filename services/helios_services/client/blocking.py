@@ -17,6 +17,7 @@ from helios_services.client.segments import (
     Segment,
     resumable,
     submission,
+    upload_parts,
 )
 
 
@@ -71,6 +72,17 @@ class HeliosClient:
         with call_errors():
             for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
                 yield event.job
+
+    def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
+        """Changes a job's prompt from the next chunk that has not started: that chunk."""
+        request = pb.UpdatePromptRequest(job_id=job_id, prompt=prompt, interpolation_chunks=interpolation_chunks)
+        with call_errors():
+            return self._stub.UpdatePrompt(request).chunk_index
+
+    def upload(self, file: Path, content_type: str = "") -> pb.Media:
+        """Uploads an image or a clip, for `image_id` or `video_id`. content_type: by the file's name if empty."""
+        with call_errors():
+            return self._stub.UploadMedia(upload_parts(file, content_type))
 
     def stream(self, job_id: str, from_chunk: int = 0) -> Iterator[Segment]:
         """Init segment and chunks; a cut connection is taken up again where it broke."""

@@ -1,7 +1,7 @@
 """The asyncio client: the same calls as the blocking one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from helios_services.client.segments import (
     Segment,
     resumable,
     submission,
+    upload_parts,
 )
 
 
@@ -71,6 +72,26 @@ class AsyncHeliosClient:
         with call_errors():
             async for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
                 yield event.job
+
+    async def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
+        """Changes a job's prompt from the next chunk that has not started: that chunk."""
+        request = pb.UpdatePromptRequest(job_id=job_id, prompt=prompt, interpolation_chunks=interpolation_chunks)
+        return int((await self._call("UpdatePrompt", request)).chunk_index)
+
+    async def upload(self, file: Path, content_type: str = "") -> pb.Media:
+        """Uploads an image or a clip, for `image_id` or `video_id`. content_type: by the file's name if empty."""
+        media: pb.Media = await self._call("UploadMedia", upload_parts(file, content_type))
+        return media
+
+    async def interact(self, commands: AsyncIterable[pb.InteractRequest]) -> AsyncGenerator[pb.InteractResponse]:
+        """A live session: events, from the job as accepted to its end. The first command starts or attaches."""
+        call = self._stub.Interact(aiter(commands))
+        try:
+            with call_errors():
+                async for event in call:
+                    yield event
+        finally:
+            call.cancel()
 
     async def stream(self, job_id: str, from_chunk: int = 0) -> AsyncIterator[Segment]:
         """Init segment and chunks; a cut connection is taken up again where it broke."""

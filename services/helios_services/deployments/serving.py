@@ -10,26 +10,29 @@ import ray
 from ray import serve
 
 from helios_engine.checkpoint.check import check_checkpoint
-from helios_services.config import ConfigError, ServiceConfig
+from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
 
 APP_NAME = "helios"
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 
 
+def settled(config: ServiceConfig) -> ServiceConfig:
+    """The configuration with what the checkpoint says of the model, checked. Raises CheckpointError, ConfigError."""
+    if not config.model.checkpoint:
+        raise ConfigError(
+            "model.checkpoint: is empty; allowed: a checkpoint folder or Hub id (--checkpoint or "
+            "HELIOS_MODEL__CHECKPOINT; `helios tiny DIR` writes one for trying things out)"
+        )
+    return with_variant(config, check_checkpoint(config.model.checkpoint).variant)
+
+
 @contextmanager
 def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[None]:
     """Deploys the application and waits until all replicas run; takes it down on exit.
 
-    address: of a Ray cluster; None starts Ray in this process, on loopback. Raises CheckpointError or
-    ConfigError before anything is started.
+    config: as `settled` gave it. address: of a Ray cluster; None starts Ray in this process, on loopback.
     """
-    if not config.model.checkpoint:
-        raise ConfigError(
-            "model.checkpoint: is empty; allowed: a checkpoint folder (--checkpoint or HELIOS_MODEL__CHECKPOINT; "
-            "`helios tiny DIR` writes one for trying things out)"
-        )
-    check_checkpoint(config.model.checkpoint)
     os.environ.update(ENVIRONMENT)
     with ExitStack() as cleanup:
         cleanup.callback(ray.shutdown)

@@ -60,7 +60,7 @@ class Gateway:
                 *KEEPALIVE,
             ],
         )
-        add_VideoGenerationServicer_to_server(VideoGeneration(config.model, self._store, video), self._server)
+        add_VideoGenerationServicer_to_server(VideoGeneration(config, self._store, video), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if options.reflection:

@@ -64,10 +64,10 @@ class VideoStream:
 
     async def chunks(self, job_id: str, from_chunk: int) -> AsyncIterator[pb.VideoChunk]:
         """Init segment and chunks from `from_chunk` on, as they become ready."""
-        total = (await self._store.get(job_id)).spec.chunks_total
+        total = (await self._store.get(job_id)).chunks_total
         if from_chunk < 0:
-            raise InvalidField("from_chunk", from_chunk, f"an integer from 0 to {total - 1}")
-        if from_chunk >= total:
+            raise InvalidField("from_chunk", from_chunk, f"an integer from 0 to {total - 1}" if total else "from 0 on")
+        if from_chunk >= total > 0:
             raise Refusal(
                 grpc.StatusCode.OUT_OF_RANGE, f"from_chunk: {from_chunk} is beyond the video; allowed: 0 to {total - 1}"
             )
@@ -75,9 +75,13 @@ class VideoStream:
         with self._notifier.job(job_id) as watch:
             while True:
                 job = await self._store.get(job_id)
-                records = await self._store.chunk_records(job_id, index) if index < job.chunks_done else []
+                if index < job.first_chunk:
+                    raise ChunkGone(f"from_chunk: {index} is no longer kept; allowed: {job.first_chunk} and later")
+                records = await self._store.chunk_records(job, index) if index < job.chunks_done else []
                 if index < job.chunks_done and not records:
                     raise ChunkGone(f"from_chunk: {index} is no longer kept")
+                if records and records[0].index > index:  # an open-ended job has dropped it this very moment
+                    continue
                 for record in records:
                     if record.index == from_chunk:
                         for part in _parts(job_id, await self._store.init_segment(job_id), init_segment=True):
@@ -90,7 +94,7 @@ class VideoStream:
                     if record.ready_s >= opened_s:
                         self._metrics.delivered(time.time() - record.ready_s)
                     index = record.index + 1
-                if index == total:
+                if index == job.chunks_total > 0:
                     return
                 if not records:
                     _check_alive(job)
@@ -102,6 +106,9 @@ class VideoStream:
         job = await self._store.get(job_id)
         if job.state is not JobState.SUCCEEDED:
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"job {job_id!r} is {job.state}, not succeeded")
+        if not job.artifact:
+            message = f"job {job_id!r} was open-ended, and not all of its chunks are kept: it has no file"
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message)
         if not 0 <= offset <= job.video_bytes:
             raise InvalidField("offset", offset, f"an integer from 0 to {job.video_bytes}")
         try:
