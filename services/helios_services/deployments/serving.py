@@ -37,7 +37,7 @@ def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[No
     with ExitStack() as cleanup:
         cleanup.callback(ray.shutdown)
         _connect(config, address)
-        serve.start(http_options={"location": "NoServer"})
+        serve.start(proxy_location="Disabled")
         cleanup.callback(serve.delete, APP_NAME)  # drains the replicas; a shared cluster's other applications stay
         serve.run(build_app(config), name=APP_NAME, route_prefix=None)
         yield
