@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
-from helios_services.config import ServiceConfig, load_config
+from helios_services.config import load_config
 from helios_services.stack import running_stack
 
 SIZE: dict[str, Any] = {"height": 64, "width": 64, "pyramid_steps": [1, 1, 1], "seed": 5}
@@ -23,9 +26,23 @@ Frames = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def address(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def style(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of the tiny model."""
+    generator = torch.Generator().manual_seed(1)
+    layer, shapes = "transformer.blocks.0.attn1.to_q", {"lora_A": (4, 48), "lora_B": (48, 4)}
+    tensors = {f"{layer}.{name}.weight": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    file = tmp_path_factory.mktemp("loras") / "style.safetensors"
+    save_file(tensors, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def address(checkpoint: Path, style: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running service on this machine."""
+    file = tmp_path_factory.mktemp("config") / "helios.yaml"
+    file.write_text(f"model: {{loras: {{style: {style}}}}}\n")
     config = load_config(
+        file,
         environ={
             "HELIOS_STATE_DIR": str(tmp_path_factory.mktemp("state")),
             "HELIOS_MODEL__CHECKPOINT": str(checkpoint),
@@ -35,9 +52,8 @@ def address(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "HELIOS_DISPATCHER__METRICS_PORT": "0",
             "HELIOS_LOG_LEVEL": "warning",
             "HELIOS_JOBS__SESSION_GRACE_S": "3",
-        }
+        },
     )
-    assert isinstance(config, ServiceConfig)
     with running_stack(config) as address:
         yield address
 
@@ -79,6 +95,37 @@ def test_image_to_video_and_video_to_video(client: HeliosClient, tmp_path: Path)
     client.download(job_id, tmp_path / "clip.mp4")
     clip = client.upload(tmp_path / "clip.mp4")
     assert difference(video(client, video_id=clip.id)[1], plain) > 2
+
+
+def test_an_adapter_is_chosen_per_request(client: HeliosClient) -> None:
+    plain = video(client)[1]
+    styled = video(client, loras=[pb.LoraWeight(name="style", scale=3.0)])[1]
+    assert difference(styled, plain) > 1
+    assert np.array_equal(video(client)[1], plain)
+
+
+async def test_the_examples_of_the_documentation(
+    address: str, client: HeliosClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (96, 150, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "cat.png")
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[3] / "docs/api.md").read_text()
+    examples = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    settings = {'"height": 384, "width": 640': '"height": 64, "width": 64', "localhost:50051": address}
+    for published, here in settings.items():
+        assert examples.count(published) == 1
+        examples = examples.replace(published, here)
+    names: dict[str, Any] = {"asyncio": asyncio}
+    await asyncio.to_thread(exec, examples, names)
+    async with asyncio.timeout(60):
+        live = await names["live"]()
+    assert len(decoded(live)) >= 66
+    assert len(decoded((tmp_path / "lake.mp4").read_bytes())) == 66
+    *_, ended = await asyncio.to_thread(lambda: list(client.watch(names["job"].id)))
+    assert ended.state == pb.JOB_STATE_SUCCEEDED
+    assert [lora.name for lora in ended.params.loras] == ["style"]
+    names["client"].close()
 
 
 def test_a_file_that_is_no_picture_fails_its_job_and_harms_no_worker(client: HeliosClient, tmp_path: Path) -> None:
