@@ -94,6 +94,13 @@ class GatewayConfig(Section):
     max_concurrent_rpcs: PositiveInt = 2000
     drain_s: PositiveFloat = 20.0
     reflection: bool = True
+    api_keys_file: str = ""
+    """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for."""
+    tls_certificate_file: str = ""
+    """PEM certificate chain; with `tls_key_file` turns TLS on. Both are read again when they change."""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+    """PEM authorities of client certificates, which are then required (mutual TLS)."""
 
 
 class AutoscalingConfig(Section):
@@ -233,7 +240,8 @@ def check_variant(config: ServiceConfig, variant: str) -> None:
 
 _ALIASES = {"HELIOS_REDIS_URL": "HELIOS_REDIS__URL"}
 _PREFIX = "HELIOS_"
-_NOT_SETTINGS = {"HELIOS_CONFIG"}
+_NOT_SETTINGS = {"HELIOS_CONFIG", "HELIOS_SERVER", "HELIOS_API_KEY", "HELIOS_TLS", "HELIOS_CA_FILE"}
+"""Of the command line and its clients."""
 
 
 def load_config(path: str | Path | None = None, environ: dict[str, str] | None = None) -> ServiceConfig:

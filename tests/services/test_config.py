@@ -50,7 +50,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         "model": 8,
         "redis": 3,
         "jobs": 10,
-        "gateway": 8,
+        "gateway": 12,
         "dispatcher": 17,
         "text_encoder": 15,
         "denoiser": 15,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from helios.v1 import video_generation_pb2 as pb
+from helios_services.cli.connect import connect
 from helios_services.cli.errors import UserError
 from helios_services.cli.progress import chunk_progress, stages_of
-from helios_services.client import HeliosClient
 
 
 def generate_remotely(
@@ -27,7 +27,7 @@ def generate_remotely(
         params["prompt_schedule"] = [pb.ScheduledPrompt(**asdict(entry)) for entry in params["prompt_schedule"]]
     if "loras" in params:
         params["loras"] = [pb.LoraWeight(**asdict(entry)) for entry in params["loras"]]
-    with HeliosClient(server) as client:
+    with connect(server) as client:
         for name, file in (("image_id", image), ("video_id", video)):
             if file is not None:
                 params[name] = client.upload(_existing(file)).id

@@ -8,10 +8,9 @@ from typing import Any, Self
 import grpc
 
 from helios.v1 import video_generation_pb2 as pb
-from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
+from helios_services.client.connection import Connection
 from helios_services.client.errors import HeliosError, call_errors
 from helios_services.client.segments import (
-    CHANNEL_OPTIONS,
     RECONNECT_WAIT_S,
     Assembler,
     Segment,
@@ -24,9 +23,10 @@ from helios_services.client.segments import (
 class AsyncHeliosClient:
     """Calls a gateway at `target` (HOST:PORT). Every method raises HeliosError when its call fails."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        self._stub: Any = VideoGenerationStub(self._channel)
+    def __init__(self, target: str, connection: Connection | None = None) -> None:
+        connection = connection or Connection()
+        self._channel = connection.channel(target, grpc.aio)
+        self._stub = connection.stub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self

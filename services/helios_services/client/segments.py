@@ -13,7 +13,6 @@ from helios.v1 import video_generation_pb2 as pb
 RECONNECTS = 5
 PART_BYTES = 1024 * 1024
 RECONNECT_WAIT_S = 0.5
-CHANNEL_OPTIONS = [("grpc.keepalive_time_ms", 30_000), ("grpc.max_receive_message_length", 8 * 1024 * 1024)]
 
 
 @dataclass(frozen=True, kw_only=True)

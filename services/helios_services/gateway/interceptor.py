@@ -1,4 +1,4 @@
-"""Around every call of the API: errors become statuses, calls are counted and timed."""
+"""Around every call of the API: callers are known, errors become statuses, calls are counted and timed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from uuid import uuid4
 import grpc
 import structlog
 
+from helios_services.gateway.auth import KeyRing, caller
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.refusal import Refusal, refusal_of
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps unary and server-streaming handlers of the helios.v1 services."""
 
-    def __init__(self, metrics: GatewayMetrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: GatewayMetrics, keys: KeyRing) -> None:
+        self._metrics, self._keys = metrics, keys
 
     async def intercept_service(
         self,
@@ -56,6 +57,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def handle(request: Any, context: Context) -> Any:
             with self._metrics.call(method) as outcome:
                 try:
+                    caller.set(self._keys.authenticate(method, context.invocation_metadata() or ()))
                     response = await inner(request, context)
                 except Exception as error:
                     refusal = _refusal(method, error)
@@ -70,6 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._metrics.call(method) as outcome:
                 try:
+                    caller.set(self._keys.authenticate(method, context.invocation_metadata() or ()))
                     async for response in inner(request, context):
                         yield response
                 except Exception as error:

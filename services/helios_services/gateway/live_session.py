@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
+from helios_services.gateway.access import visible_job
 from helios_services.gateway.convert import job_message
 from helios_services.gateway.refusal import refusal_of
 from helios_services.gateway.submission import Submitter
@@ -56,7 +57,7 @@ class LiveSession:
                 return await self._submitter.submit(first.start, session=True), 0
             case "attach":
                 assert first is not None
-                job = await self._store.get(first.attach.job_id)
+                job = await visible_job(self._store, first.attach.job_id)
                 if job.ended_s is None:
                     await self._store.keep_session(job.id)
                 return job, first.attach.from_chunk

@@ -12,9 +12,11 @@ from redis.exceptions import RedisError
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import add_VideoGenerationServicer_to_server
 from helios_services.config import ConfigError, ServiceConfig
+from helios_services.gateway.auth import KeyRing
 from helios_services.gateway.interceptor import CallInterceptor
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.service import VideoGeneration
+from helios_services.gateway.tls import server_credentials
 from helios_services.gateway.video_stream import Drain, VideoStream
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
@@ -45,14 +47,15 @@ class Gateway:
         self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Binds and serves. Raises ConfigError when the address cannot be had."""
+        """Binds and serves. Raises ConfigError for an address, keys or certificates that cannot be had."""
         config, options = self._config, self._config.gateway
+        keys, credentials = KeyRing(options.api_keys_file), server_credentials(options)
         self._store = JobStore.connect(config.redis, config.jobs)
         self._notifier = Notifier(config.redis)
         await self._notifier.start()
         video = VideoStream(self._store, self._notifier, ArtifactStore(config.artifacts), self.metrics, self._drain)
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self.metrics)],
+            interceptors=[CallInterceptor(self.metrics, keys)],
             maximum_concurrent_rpcs=options.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", options.max_message_bytes),
@@ -68,7 +71,11 @@ class Gateway:
             reflection.enable_server_reflection(names, self._server)
         address = f"{options.host}:{options.port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError:
             await self._close()
             raise ConfigError(f"gateway.port: {options.port}: {address} cannot be bound (in use?)") from None

@@ -13,6 +13,8 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationServicer
 from helios_engine.errors import InvalidField
 from helios_services.config import ServiceConfig
+from helios_services.gateway.access import visible_job
+from helios_services.gateway.auth import caller
 from helios_services.gateway.convert import STATES, job_message, media_message, model_message
 from helios_services.gateway.live_session import LiveSession
 from helios_services.gateway.paging import cursor_of, token_of
@@ -42,7 +44,7 @@ class VideoGeneration(VideoGenerationServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
         """See the API."""
-        return job_message(await self._store.get(request.job_id))
+        return job_message(await visible_job(self._store, request.job_id))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the API."""
@@ -56,7 +58,11 @@ class VideoGeneration(VideoGenerationServicer):
                 raise InvalidField("states", number, ", ".join(pb.JobState.keys()))
         states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
         page = await self._store.page(
-            limit=request.page_size or DEFAULT_PAGE, cursor=cursor_of(request), states=states, model=request.model
+            limit=request.page_size or DEFAULT_PAGE,
+            cursor=cursor_of(request),
+            states=states,
+            model=request.model,
+            tenant=None if caller.get().admin else caller.get().tenant,
         )
         return pb.ListJobsResponse(
             jobs=map(job_message, page.jobs), next_page_token=token_of(page.next_cursor, request)
@@ -64,6 +70,7 @@ class VideoGeneration(VideoGenerationServicer):
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.Job:
         """See the API."""
+        await visible_job(self._store, request.job_id)
         return job_message(await self._store.cancel(request.job_id))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -103,6 +110,7 @@ class VideoGeneration(VideoGenerationServicer):
         """See the API."""
         over = request.interpolation_chunks if request.HasField("interpolation_chunks") else None
         update = prompt_update(request.prompt, 0, over)
+        await visible_job(self._store, request.job_id)
         chunk = await self._store.update_prompt(request.job_id, update, uuid4().hex)
         return pb.UpdatePromptResponse(chunk_index=chunk)
 

@@ -6,6 +6,7 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.config import ModelConfig
+from helios_services.gateway.access import visible_job
 from helios_services.gateway.refusal import Refusal
 from helios_services.gateway.uploads import Uploads
 from helios_services.gateway.validate import Submission, check_model, job_spec
@@ -26,12 +27,13 @@ class Submitter:
         parent = await self._parent(request.params.continue_from)
         spec = job_spec(Submission(request=request, model=self._model, parent=parent, session=session))
         await self._uploads.check(spec)
-        return await self._store.submit(uuid4().hex, spec, idempotency_key=request.idempotency_key)
+        key = request.idempotency_key
+        return await self._store.submit(uuid4().hex, spec, idempotency_key=key and f"{spec.tenant}:{key}")
 
     async def _parent(self, job_id: str) -> Job | None:
         if not job_id:
             return None
-        parent = await self._store.get(job_id)
+        parent = await visible_job(self._store, job_id)
         refused = grpc.StatusCode.FAILED_PRECONDITION
         if parent.spec.model != self._model.name:
             message = f"params.continue_from: job {job_id!r} is of model {parent.spec.model!r}"

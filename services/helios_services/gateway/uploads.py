@@ -12,6 +12,8 @@ import structlog
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 from helios_services.config import MediaConfig
+from helios_services.gateway.access import visible_media
+from helios_services.gateway.auth import caller
 from helios_services.gateway.refusal import Refusal, retry_info
 from helios_services.jobs.records import JobSpec, Media
 from helios_services.jobs.store import JobStore
@@ -53,7 +55,14 @@ class Uploads:
                 file.write(part.data)
             if size == 0:
                 raise InvalidField("data", "0 bytes", "the bytes of a file")
-            media = Media(id=media_id, name=name, content_type=content_type, size_bytes=size, expire_s=0.0)
+            media = Media(
+                id=media_id,
+                name=name,
+                content_type=content_type,
+                size_bytes=size,
+                expire_s=0.0,
+                tenant=caller.get().tenant,
+            )
             expired = await self._store.add_media(media, ttl_s=self._limits.ttl_s, max_files=self._limits.max_files)
             file.seek(0)
             await self._keep(file.read(), name)
@@ -65,7 +74,7 @@ class Uploads:
         for field, kind in (("image_id", "image/"), ("video_id", "video/")):
             media_id = getattr(spec, field)
             if media_id:
-                media = await self._store.media(media_id)
+                media = await visible_media(self._store, media_id)
                 if not media.content_type.startswith(kind):
                     allowed = f"media of type {kind}*, this is {media.content_type}"
                     raise InvalidField(f"params.{field}", media_id, allowed)

@@ -22,6 +22,7 @@ from helios_engine.request import (
 )
 from helios_engine.variants import make_request
 from helios_services.config import ModelConfig
+from helios_services.gateway.auth import caller
 from helios_services.gateway.convert import PRIORITIES
 from helios_services.gateway.refusal import Refusal, bad_request
 from helios_services.jobs.records import Job, JobSpec, Priority
@@ -73,6 +74,7 @@ def job_spec(submission: Submission) -> JobSpec:
         video_id=params.video_id,
         continue_from=params.continue_from,
         session=submission.session,
+        tenant=caller.get().tenant,
     )
 
 

@@ -8,6 +8,7 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
+from helios_services.gateway.access import visible_job
 from helios_services.gateway.convert import chunk_info
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.refusal import Refusal, failed_job, retry_info
@@ -53,7 +54,7 @@ class VideoStream:
         with self._notifier.job(job_id) as watch:
             revision = -1
             while True:
-                job = await self._store.get(job_id)
+                job = await visible_job(self._store, job_id)
                 if job.revision != revision:
                     revision = job.revision
                     yield job
@@ -64,7 +65,7 @@ class VideoStream:
 
     async def chunks(self, job_id: str, from_chunk: int) -> AsyncIterator[pb.VideoChunk]:
         """Init segment and chunks from `from_chunk` on, as they become ready."""
-        total = (await self._store.get(job_id)).chunks_total
+        total = (await visible_job(self._store, job_id)).chunks_total
         if from_chunk < 0:
             raise InvalidField("from_chunk", from_chunk, f"an integer from 0 to {total - 1}" if total else "from 0 on")
         if from_chunk >= total > 0:
@@ -103,7 +104,7 @@ class VideoStream:
 
     async def file(self, job_id: str, offset: int) -> AsyncIterator[pb.DownloadVideoResponse]:
         """The finished file from byte `offset` on."""
-        job = await self._store.get(job_id)
+        job = await visible_job(self._store, job_id)
         if job.state is not JobState.SUCCEEDED:
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"job {job_id!r} is {job.state}, not succeeded")
         if not job.artifact:

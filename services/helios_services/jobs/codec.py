@@ -29,6 +29,7 @@ def media_from_hash(media_id: str, fields: Mapping[bytes, bytes]) -> Media:
         content_type=text["content_type"],
         size_bytes=int(text["size_bytes"]),
         expire_s=int(text["expire_ms"]) / 1000,
+        tenant=text.get("tenant", ""),
     )
 
 

@@ -22,7 +22,7 @@ class JobSpec:
     """What a client asked for. `params`: the fields of helios_engine's GenerationRequest, all filled in.
 
     chunks_total: 0 for an open-ended job. image_id, video_id: uploads to start from. continue_from: the job that this
-    one continues. session: a client keeps the job alive; it is stopped when the client has gone.
+    one continues. session: a client keeps the job alive; it is stopped when the client has gone. tenant: whose it is.
     """
 
     model: str
@@ -34,6 +34,7 @@ class JobSpec:
     video_id: str = ""
     continue_from: str = ""
     session: bool = False
+    tenant: str = ""
 
     @property
     def media_ids(self) -> tuple[str, ...]:
@@ -124,6 +125,7 @@ class Media:
     content_type: str
     size_bytes: int
     expire_s: float
+    tenant: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,10 +136,17 @@ class JobStore:
         return job_from_hash(job_id, fields, updates)
 
     async def page(
-        self, *, limit: int, cursor: str = "", states: Collection[JobState] = (), model: str = ""
+        self,
+        *,
+        limit: int,
+        cursor: str = "",
+        states: Collection[JobState] = (),
+        model: str = "",
+        tenant: str | None = None,
     ) -> JobPage:
         """Jobs, newest first, that are in one of `states` (any if empty), without their prompt updates.
 
+        tenant: whose jobs (None: everybody's).
         Raises ValueError for a bad cursor.
         """
         if cursor and not (cursor.isascii() and cursor.isdigit()):
@@ -156,7 +163,8 @@ class JobStore:
                 records = await pipeline.execute()
             for (job_id, seq), fields in zip(entries, records, strict=True):
                 job = job_from_hash(job_id.decode(), fields) if fields else None
-                if job and (not states or job.state in states) and (not model or job.spec.model == model):
+                visible = job is not None and tenant in (None, job.spec.tenant)
+                if job and visible and (not states or job.state in states) and model in ("", job.spec.model):
                     if len(jobs) == limit:
                         return JobPage(jobs=jobs, next_cursor=str(last))
                     jobs.append(job)
@@ -198,7 +206,7 @@ class JobStore:
 
         Raises MediaFull, StorageFull.
         """
-        parts = (media.id, media.name, media.content_type, media.size_bytes, int(ttl_s * 1000), max_files)
+        parts = (media.id, media.name, media.content_type, media.size_bytes, int(ttl_s * 1000), max_files, media.tenant)
         try:
             answer = await self._run("add_media", *parts)
         except OutOfMemoryError:
