@@ -107,7 +107,7 @@ def _channel_norm_kernel(  # type: ignore[no-untyped-def]
     BLOCK_S: constexpr,
 ):
     batch = tl.program_id(1).to(tl.int64)
-    channel = tl.arange(0, BLOCK_C)[:, None]
+    channel = tl.arange(0, BLOCK_C).to(tl.int64)[:, None]  # 64 bits: a chunk at 720p has more than 2^31 values
     position = (tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)).to(tl.int64)[None, :]
     inside = (channel < CHANNELS) & (position < positions)
     # padding is read as zeros, and the norm of zeros is zero: nothing else writes the frames in front
