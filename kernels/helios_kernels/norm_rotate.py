@@ -67,26 +67,22 @@ def norm_rotate_ref(
     key_scale_H: torch.Tensor | None = None,
 ) -> QueriesKeys:
     """See `norm_rotate`."""
-    table_LP2 = cosines_sines(table_LP)
-    q_BMHK = _rotated_ref(q_BMD, q_weight_D, table_LP2[k_BLD.shape[1] - q_BMD.shape[1] :], heads, eps)
-    k_BLHK = _rotated_ref(k_BLD, k_weight_D, table_LP2, heads, eps)
+    q_BMHK = _rotated_ref(q_BMD, q_weight_D, table_LP[k_BLD.shape[1] - q_BMD.shape[1] :], heads, eps)
+    k_BLHK = _rotated_ref(k_BLD, k_weight_D, table_LP, heads, eps)
     if key_scale_H is not None:
         k_BLHK[:, :history_tokens] *= key_scale_H[:, None]
     return q_BMHK.type_as(q_BMD), k_BLHK.type_as(k_BLD)
 
 
 def _rotated_ref(
-    x_BLD: torch.Tensor, weight_D: torch.Tensor, table_LP2: torch.Tensor, heads: int, eps: float
+    x_BLD: torch.Tensor, weight_D: torch.Tensor, table_LP: torch.Tensor, heads: int, eps: float
 ) -> torch.Tensor:
     y_BLD = F.rms_norm(x_BLD.float(), x_BLD.shape[-1:], weight_D.float(), eps)
-    even, odd = y_BLD.unflatten(-1, (heads, -1, 2)).unbind(-1)  # (B, L, H, P) each
-    cos, sin = table_LP2[:, None].unbind(-1)
+    y_BLHP2 = y_BLD.unflatten(-1, (heads, -1, 2))
+    if table_LP.is_complex():  # several times faster on a CPU; torch.compile has no complex numbers
+        return torch.view_as_real(torch.view_as_complex(y_BLHP2) * table_LP[:, None]).flatten(-2)
+    (even, odd), (cos, sin) = y_BLHP2.unbind(-1), table_LP[:, None].unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
-
-
-def cosines_sines(table_LP: torch.Tensor) -> torch.Tensor:
-    """The table as float32 (L, P, 2)."""
-    return torch.view_as_real(table_LP) if table_LP.is_complex() else table_LP
 
 
 def norm_rotate_triton(
@@ -102,7 +98,8 @@ def norm_rotate_triton(
 ) -> QueriesKeys:
     """See `norm_rotate`."""
     (batch, tokens, dim), asking = k_BLD.shape, q_BMD.shape[1]
-    width, table_LP2 = dim // heads, cosines_sines(table_LP).contiguous()
+    width = dim // heads
+    table_LP2 = (torch.view_as_real(table_LP) if table_LP.is_complex() else table_LP).contiguous()
     assert q_BMD.shape == (batch, asking, dim)
     assert asking <= tokens
     assert table_LP2.shape == (tokens, width // 2, 2)

@@ -1,7 +1,9 @@
 """Which path a call takes, and that the package works without Triton."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -72,3 +74,14 @@ def test_references_work_without_triton() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[[[1.0, 1.0]]]"
+
+
+def test_the_kernels_import_neither_engine_nor_service() -> None:
+    found = {
+        name.split(".")[0]
+        for path in Path(backend.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+    }
+    assert found == {"collections", "contextlib", "helios_kernels", "os", "torch", "triton", "typing"}
