@@ -195,6 +195,16 @@ class MediaConfig(Section):
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
 
 
+class TracingConfig(Section):
+    """OpenTelemetry traces."""
+
+    otlp_endpoint: str = ""
+    """OTLP/gRPC collector, for example http://otel-collector:4317. Empty: no traces."""
+    sample_ratio: float = Field(1.0, ge=0, le=1)
+    """Share of the traces that are recorded where the caller has not decided."""
+    export_delay_s: PositiveFloat = 5.0
+
+
 class ServiceConfig(Section):
     """Everything."""
 
@@ -211,6 +221,7 @@ class ServiceConfig(Section):
     denoiser: DenoiserConfig = DenoiserConfig()
     decoder: DecoderConfig = DecoderConfig()
     media: MediaConfig = MediaConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @property
     def artifacts(self) -> str:

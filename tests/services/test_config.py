@@ -56,4 +56,5 @@ def test_public_settings_change_only_on_purpose() -> None:
         "denoiser": 15,
         "decoder": 15,
         "media": 9,
+        "tracing": 3,
     }

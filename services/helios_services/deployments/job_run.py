@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
+from opentelemetry.trace import use_span
 from redis.exceptions import RedisError
 
 from helios_engine.errors import InvalidField
@@ -24,6 +25,7 @@ from helios_services.jobs.records import ChunkRecord, Claim, JobFailure, Verdict
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.remux import remux
+from helios_services.telemetry import tracing
 from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics
 
 log = structlog.get_logger(__name__)
@@ -77,13 +79,20 @@ class JobRun:
 
     async def run(self) -> None:
         """Runs until the job has ended, has been given back, or belongs to someone else."""
+        context, waited_s = tracing.remote(self._job.trace), self._claim.queue_wait_s
+        tracing.start("queue", context, start_s=time.time() - waited_s, job_id=self._job.id).end()
+        with tracing.span("job", context, job_id=self._job.id, attempt=self._job.attempts):
+            await self._run()
+
+    async def _run(self) -> None:
         self._log.info("job_started", attempt=self._job.attempts, first_chunk=self._job.chunks_done)
         self._metrics.queue_wait.observe(self._claim.queue_wait_s)
         try:
             self._request = self._stored_request()
             self._prompts = PromptBook(self._job, self._request.prompt_schedule, self._claim.prompt_embeds)
             if await self._generate():
-                await self._publish()
+                with tracing.span("publish"):
+                    await self._publish()
             else:
                 await self._release()
         except GivenBack:
@@ -130,10 +139,13 @@ class JobRun:
                 if verdict is Verdict.STOPPED:
                     self._job, done = replace(self._job, chunks_total=made), True
                     break
-                call, denoised = await self._denoise(previous, state, *await self._tokens(made))
-                await self._delivered(delivery)
-                stage_s, self._stage_s = self._stage_s, {}
-                delivery = asyncio.create_task(self._deliver(made, call, denoised, stage_s))
+                chunk = tracing.start("chunk", chunk=made)
+                with use_span(chunk):
+                    call, denoised = await self._denoise(previous, state, *await self._tokens(made))
+                    await self._delivered(delivery)
+                    stage_s, self._stage_s = self._stage_s, {}
+                    delivery = asyncio.create_task(self._deliver(made, call, denoised, stage_s))
+                    delivery.add_done_callback(lambda _, chunk=chunk: chunk.end())  # type: ignore[misc]
                 previous, state, made = call, denoised.state, made + 1
                 done = self._complete(made)
             await self._delivered(delivery)
@@ -314,7 +326,8 @@ class JobRun:
         losses = waits = 0
         while True:
             try:
-                return await asyncio.wait_for(_as_coroutine(call()), timeout_s)
+                with tracing.span(name, attempt=waits + 1):
+                    return await asyncio.wait_for(_as_coroutine(call()), timeout_s)
             except Exception as error:
                 if isinstance(error, TimeoutError) or self._stages.lost(error):
                     losses += 1

@@ -12,6 +12,7 @@ import structlog
 from helios_services.gateway.auth import KeyRing, caller
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.refusal import Refusal, refusal_of
+from helios_services.telemetry.tracing import failed, incoming, span
 
 log = structlog.get_logger(__name__)
 PREFIX = "/helios.v1."
@@ -55,13 +56,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, inner: Any) -> Any:
         async def handle(request: Any, context: Context) -> Any:
-            with self._metrics.call(method) as outcome:
+            metadata = context.invocation_metadata() or ()
+            with self._metrics.call(method) as outcome, span(method, incoming(metadata)) as traced:
                 try:
-                    caller.set(self._keys.authenticate(method, context.invocation_metadata() or ()))
+                    caller.set(self._keys.authenticate(method, metadata))
                     response = await inner(request, context)
                 except Exception as error:
                     refusal = _refusal(method, error)
                     outcome.code = refusal.code.name
+                    failed(traced, refusal.code.name)
                     await _abort(context, refusal)
                 outcome.code = grpc.StatusCode.OK.name
                 return response
@@ -70,14 +73,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, inner: Any) -> Any:
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._metrics.call(method) as outcome:
+            metadata = context.invocation_metadata() or ()
+            with self._metrics.call(method) as outcome, span(method, incoming(metadata)) as traced:
                 try:
-                    caller.set(self._keys.authenticate(method, context.invocation_metadata() or ()))
+                    caller.set(self._keys.authenticate(method, metadata))
                     async for response in inner(request, context):
                         yield response
                 except Exception as error:
                     refusal = _refusal(method, error)
                     outcome.code = refusal.code.name
+                    failed(traced, refusal.code.name)
                     await _abort(context, refusal)
                 outcome.code = grpc.StatusCode.OK.name
 

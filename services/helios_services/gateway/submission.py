@@ -13,6 +13,7 @@ from helios_services.gateway.validate import Submission, check_model, job_spec
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
+from helios_services.telemetry.tracing import carried
 
 
 class Submitter:
@@ -28,7 +29,8 @@ class Submitter:
         spec = job_spec(Submission(request=request, model=self._model, parent=parent, session=session))
         await self._uploads.check(spec)
         key = request.idempotency_key
-        return await self._store.submit(uuid4().hex, spec, idempotency_key=key and f"{spec.tenant}:{key}")
+        tenants_key = key and f"{spec.tenant}:{key}"
+        return await self._store.submit(uuid4().hex, spec, idempotency_key=tenants_key, trace=carried())
 
     async def _parent(self, job_id: str) -> Job | None:
         if not job_id:

@@ -18,6 +18,8 @@ from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.telemetry.tracing import remote
+from helios_services.telemetry.tracing import start as start_span
 
 PART_BYTES = 1024 * 1024
 POLL_S = 1.0
@@ -87,11 +89,13 @@ class VideoStream:
                     if record.index == from_chunk:
                         for part in _parts(job_id, await self._store.init_segment(job_id), init_segment=True):
                             yield part
+                    delivery = start_span("deliver", remote(job.trace), chunk=record.index)
                     fragment = await self._store.fragment(job_id, record.index)
                     for part in _parts(job_id, fragment, chunk_index=record.index):
                         if part.last_part:
                             part.info.CopyFrom(chunk_info(record))
                         yield part
+                    delivery.end()
                     if record.ready_s >= opened_s:
                         self._metrics.delivered(time.time() - record.ready_s)
                     index = record.index + 1

@@ -54,6 +54,7 @@ def job_from_hash(job_id: str, fields: Mapping[bytes, bytes], prompt_updates: Se
         video_bytes=int(text.get("video_bytes", 0)),
         first_chunk=int(text["first_chunk"]),
         paused=bool(text.get("paused_ms")),
+        trace=text.get("trace", ""),
         prompt_updates=tuple(map(prompt_from_entry, prompt_updates)),
     )
 

@@ -55,7 +55,8 @@ class Job:
     """A job as the store knows it. `revision` grows with every change.
 
     chunks_total: 0 while an open-ended job has not been stopped. first_chunk: the first that is still kept.
-    prompt_updates: prompts that came after submission, in the order of their arrival.
+    prompt_updates: prompts that came after submission, in the order of their arrival. trace: W3C traceparent of
+    the call that submitted it.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Job:
     first_chunk: int = 0
     paused: bool = False
     prompt_updates: tuple[ScheduledPrompt, ...] = ()
+    trace: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

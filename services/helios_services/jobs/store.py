@@ -97,7 +97,7 @@ class JobStore:
 
     # ---- producers ----
 
-    async def submit(self, job_id: str, spec: JobSpec, *, idempotency_key: str = "") -> Job:
+    async def submit(self, job_id: str, spec: JobSpec, *, idempotency_key: str = "", trace: str = "") -> Job:
         """Queues a job. Raises QueueFull, StorageFull, IdempotencyConflict, NotContinuable or MediaNotFound."""
         text = spec_to_json(spec)
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -112,6 +112,7 @@ class JobStore:
                 spec.continue_from,
                 int(self._jobs.session_grace_s * 1000) if spec.session else 0,
                 self._ttls[0],
+                trace,
                 *spec.media_ids,
             )
         except OutOfMemoryError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -17,9 +18,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
 from helios_services.config import load_config
 from helios_services.stack import running_stack
+from services.whole.collector import Collector, collecting
 
 SIZE: dict[str, Any] = {"height": 64, "width": 64, "pyramid_steps": [1, 1, 1], "seed": 5}
 Frames = NDArray[np.uint8]
@@ -37,7 +40,15 @@ def style(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(checkpoint: Path, style: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def address(
+    checkpoint: Path, style: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A running service on this machine."""
     file = tmp_path_factory.mktemp("config") / "helios.yaml"
     file.write_text(f"model: {{loras: {{style: {style}}}}}\n")
@@ -51,6 +62,8 @@ def address(checkpoint: Path, style: Path, tmp_path_factory: pytest.TempPathFact
             "HELIOS_GATEWAY__METRICS_PORT": "0",
             "HELIOS_DISPATCHER__METRICS_PORT": "0",
             "HELIOS_LOG_LEVEL": "warning",
+            "HELIOS_TRACING__OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+            "HELIOS_TRACING__EXPORT_DELAY_S": "0.2",
             "HELIOS_JOBS__SESSION_GRACE_S": "3",
         },
     )
@@ -126,6 +139,43 @@ async def test_the_examples_of_the_documentation(
     assert ended.state == pb.JOB_STATE_SUCCEEDED
     assert [lora.name for lora in ended.params.loras] == ["style"]
     names["client"].close()
+
+
+def test_one_trace_from_the_call_to_the_delivery_of_every_chunk(address: str, collector: Collector) -> None:
+    trace_id, caller_span = "ab" * 16, "cd" * 8
+    metadata = (("traceparent", f"00-{trace_id}-{caller_span}-01"),)
+    params = pb.GenerationParams(prompt="a traced lake", **SIZE, num_frames=66)
+    request = pb.GenerateVideoRequest(job=pb.SubmitJobRequest(params=params))
+    with grpc.insecure_channel(address) as channel:
+        *_, last = VideoGenerationStub(channel).GenerateVideo(request, metadata=metadata)
+    assert last.job.state == pb.JOB_STATE_SUCCEEDED
+    wanted = {"GenerateVideo", "queue", "job", "chunk", "text", "denoise", "decode", "publish", "deliver"}
+    found = collector.trace(trace_id, lambda spans: wanted <= {span.name for span in spans})
+    by_id = {span.span_id: span for _, span in found}
+
+    def path(span: Any) -> list[str]:
+        above = by_id.get(span.parent_span_id)
+        return [span.name] if above is None else [*path(above), span.name]
+
+    paths = sorted("/".join(path(span)) for _, span in found)
+    assert paths == sorted(
+        [
+            "GenerateVideo",
+            *["GenerateVideo/deliver"] * 2,
+            "GenerateVideo/queue",
+            "GenerateVideo/job",
+            *["GenerateVideo/job/chunk"] * 2,
+            "GenerateVideo/job/chunk/text",
+            *["GenerateVideo/job/chunk/denoise"] * 2,
+            *["GenerateVideo/job/chunk/decode"] * 2,
+            "GenerateVideo/job/publish",
+        ]
+    )
+    services = {span.name: service for service, span in found}
+    assert (services["GenerateVideo"], services["job"]) == ("helios-gateway", "helios-dispatcher")
+    (top,) = [span for _, span in found if span.name == "GenerateVideo"]
+    assert top.parent_span_id.hex() == caller_span
+    assert "traced lake" not in str([span for _, span in found])  # prompts stay out of traces
 
 
 def test_a_file_that_is_no_picture_fails_its_job_and_harms_no_worker(client: HeliosClient, tmp_path: Path) -> None:
