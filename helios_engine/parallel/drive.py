@@ -1,5 +1,6 @@
 """Rank 0 leads, the others follow: they repeat each of its calls, as the exchanges inside need all ranks."""
 
+import contextlib
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ import torch.distributed as dist
 from safetensors.torch import load, save
 
 from helios_engine.denoiser import Denoiser
+from helios_engine.errors import InvalidField
 from helios_engine.state import DenoiseState
 
 IDLE_TIMEOUT_S = 7 * 86_400.0
@@ -56,7 +58,8 @@ def lead(
 ) -> tuple[torch.Tensor, DenoiseState]:
     """Rank 0: `denoiser.denoise_chunk(state, *embeds)` on all ranks; returns what it does.
 
-    After an error, end the group: the followers have raised too, or wait in an exchange.
+    After an error, end the group: the followers have raised too, or wait in an exchange. Except after InvalidField: all
+    ranks raise that alike, before any exchange, and the followers go on.
     """
     state_bytes = torch.frombuffer(bytearray(state.to_bytes()), dtype=torch.uint8)
     link.send({STATE: state_bytes} | {str(index): embed for index, embed in enumerate(embeds)})
@@ -67,4 +70,5 @@ def follow(link: Link, denoiser: Denoiser) -> None:
     """The other ranks: repeats the leader's calls until it closes the link."""
     while (work := link.receive()) is not None:
         state = DenoiseState.from_bytes(work.pop(STATE).numpy().tobytes())
-        denoiser.denoise_chunk(state, *(work[str(index)] for index in range(len(work))))
+        with contextlib.suppress(InvalidField):  # the leader raises the same one to its caller
+            denoiser.denoise_chunk(state, *(work[str(index)] for index in range(len(work))))

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import RayActorOptionsSchema, ServeDeploySchema
 
-from helios_services.config import AutoscalingConfig, ConfigError, DenoiserConfig, DispatcherConfig
+from helios_services.config import AutoscalingConfig, ConfigError, DenoiserConfig, DispatcherConfig, ParallelConfig
 from helios_services.deployments.app import BuildArgs, build, deployment_options
 
 
@@ -24,6 +24,16 @@ def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
 
 def test_cpu_replicas_ask_for_no_accelerator() -> None:
     assert "accelerator_type" not in deployment_options(DispatcherConfig())["ray_actor_options"]
+
+
+def test_a_denoiser_of_many_ranks_reserves_their_resources_on_one_node() -> None:
+    config = DenoiserConfig(
+        num_gpus=1, accelerator_type="H100", device="cuda", parallel=ParallelConfig(ulysses_degree=2, cfg_degree=2)
+    )
+    options = deployment_options(config)
+    assert options["placement_group_bundles"] == [{"CPU": 1.0, "GPU": 1.0, "accelerator_type:H100": 0.001}] * 4
+    assert options["placement_group_strategy"] == "STRICT_PACK"
+    assert not {"placement_group_bundles", "placement_group_strategy"} & deployment_options(DenoiserConfig()).keys()
 
 
 def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> None:
