@@ -20,7 +20,9 @@ class DenoiserReplica(TorchReplica):
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config, config.denoiser)
         alone = config.denoiser.parallel.world_size == 1
-        self._denoiser: Denoiser | RankGroup = load_denoiser(config) if alone else RankGroup(config)
+        self._denoiser: Denoiser | RankGroup = (
+            load_denoiser(config, self.device) if alone else RankGroup(config, self.device)
+        )
 
     async def denoise_chunk(self, previous: Denoised | DenoiseState, prompt_tokens: torch.Tensor) -> Denoised:
         """Makes the chunk after `previous`."""

@@ -6,11 +6,11 @@ from helios_engine.denoiser import Denoiser
 from helios_services.config import ServiceConfig
 
 
-def load_denoiser(config: ServiceConfig) -> Denoiser:
-    """The whole DiT on this process's device. Raises CheckpointError."""
+def load_denoiser(config: ServiceConfig, device: torch.device) -> Denoiser:
+    """The whole DiT on this device. Raises CheckpointError."""
     return Denoiser.from_pretrained(
         config.model.checkpoint,
-        device=config.denoiser.device,
+        device=device,
         dtype=getattr(torch, config.model.dtype),
         prompt_cache_entries=config.denoiser.prompt_cache_entries,
     )

@@ -17,10 +17,10 @@ class Follower(TorchReplica):
 
     def load(self) -> None:
         """Loads the checkpoint. Raises CheckpointError."""
-        self._denoiser = load_denoiser(self._config)
+        self._denoiser = load_denoiser(self._config, self.device)
 
     def follow(self, address: str) -> None:
         """Joins the group and follows its leader; returns when the leader has closed the link."""
-        link = join(self._denoiser, self._config.denoiser, rank=self._rank, address=address)
+        link = join(self._denoiser, self._config.denoiser.parallel, rank=self._rank, address=address)
         drive.follow(link, self._denoiser)
         leave_ranks()

@@ -36,7 +36,7 @@ class RankGroup:
     mesh does not fit the model; after that a failure of any rank ends this process.
     """
 
-    def __init__(self, config: ServiceConfig) -> None:
+    def __init__(self, config: ServiceConfig, device: torch.device) -> None:
         self._closing = False
         actor, options = ray.remote(Follower), config.denoiser
         self._followers = [
@@ -45,7 +45,7 @@ class RankGroup:
         ]
         # futures instead of ray.get, which is not meant for a replica: its actor is asynchronous
         loading = [follower.load.remote().future() for follower in self._followers]
-        self._denoiser = load_denoiser(config)
+        self._denoiser = load_denoiser(config, device)
         for loaded in loading:
             loaded.result()
         degrees(options.parallel).check_heads(self._denoiser.transformer.config.num_attention_heads)
@@ -53,7 +53,7 @@ class RankGroup:
         self._following = [follower.follow.remote(meeting.address).future() for follower in self._followers]
         for rank, following in enumerate(self._following, start=1):
             following.add_done_callback(partial(self._follower_ended, rank))
-        self._link = join(self._denoiser, options, rank=0, address=meeting.address)
+        self._link = join(self._denoiser, options.parallel, rank=0, address=meeting.address)
 
     def denoise_chunk(
         self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None = None

@@ -14,7 +14,7 @@ from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.ranks import init_ranks
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.transformer import HeliosTransformer
-from helios_services.config import DenoiserConfig, ParallelConfig
+from helios_services.config import ParallelConfig
 
 LOOPBACK = "127.0.0.1"
 
@@ -52,26 +52,26 @@ def degrees(parallel: ParallelConfig) -> ContextParallel:
     )
 
 
-def backend(device: str) -> str:
+def backend(device: torch.device) -> str:
     """The library that exchanges tensors of this device."""
-    return "nccl" if torch.device(device).type == "cuda" else "gloo"
+    return "nccl" if device.type == "cuda" else "gloo"
 
 
-def join(denoiser: Denoiser, options: DenoiserConfig, *, rank: int, address: str) -> Link:
+def join(denoiser: Denoiser, parallel: ParallelConfig, *, rank: int, address: str) -> Link:
     """Joins the group and spreads the denoiser over it; all ranks call this once, after loading.
 
     Raises RuntimeError when the others do not come within timeout_s.
     """
-    parallel = options.parallel
-    if torch.device(options.device).type == "cuda":
-        torch.cuda.set_device(torch.device(options.device))
+    device = denoiser.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if address.startswith(f"tcp://{LOOPBACK}:"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback_interface())
     init_ranks(
         rank=rank,
         world_size=parallel.world_size,
         init_method=address,
-        backend=backend(options.device),
+        backend=backend(device),
         timeout_s=parallel.timeout_s,
     )
     mesh = Mesh.build(degrees(parallel), timeout_s=parallel.timeout_s)
