@@ -77,7 +77,7 @@ def join(denoiser: Denoiser, parallel: ParallelConfig, *, rank: int, address: st
     mesh = Mesh.build(degrees(parallel), timeout_s=parallel.timeout_s)
     assert isinstance(denoiser.transformer, HeliosTransformer)
     denoiser.transformer = ParallelTransformer(denoiser.transformer, mesh)
-    return Link()
+    return Link(send_timeout_s=parallel.timeout_s)
 
 
 def _loopback_interface() -> str:
