@@ -38,7 +38,10 @@ def test_a_denoiser_of_many_ranks_reserves_their_resources_on_one_node() -> None
 
 def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> None:
     file, built = tmp_path / "config.yaml", tmp_path / "serve.yaml"
-    file.write_text("model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\ndenoiser: {num_gpus: 1}\n")
+    file.write_text(
+        "model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\n"
+        "denoiser: {num_gpus: 1, parallel: {ring_degree: 2}}\n"
+    )
     command = [str(Path(sys.executable).parent / "serve"), "build", "helios_services.deployments.app:app"]
     environment = os.environ | {"HELIOS_CONFIG": str(file)}
     subprocess.run([*command, "-o", str(built)], env=environment, check=True, capture_output=True, timeout=120)
@@ -48,6 +51,7 @@ def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> 
     options = deployments["denoiser"].ray_actor_options
     assert isinstance(options, RayActorOptionsSchema)
     assert options.num_gpus == 1
+    assert deployments["denoiser"].placement_group_bundles == [{"CPU": 1.0, "GPU": 1.0}] * 2
 
 
 def test_different_bounds_mean_autoscaling() -> None:

@@ -159,3 +159,12 @@ def test_other_meshes(
 ) -> None:
     with deployed(checkpoint, parallel) as handle:
         check_close(made(handle, tokens), alone)
+
+
+def test_a_group_that_cannot_start_says_why_and_is_gone(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="failed"), deployed(tmp_path / "missing", ParallelConfig(ulysses_degree=2)):
+        pass
+    assert "missing: is not a folder" in serve.status().applications["ranks"].deployments["denoiser"].message
+    serve.delete("ranks")
+    assert not processes()
+    assert all(entry["state"] == "REMOVED" for entry in placement_group_table().values())
