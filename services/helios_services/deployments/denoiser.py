@@ -24,14 +24,22 @@ class DenoiserReplica(TorchReplica):
             load_denoiser(config, self.device) if alone else RankGroup(config, self.device)
         )
 
-    async def denoise_chunk(self, previous: Denoised | DenoiseState, prompt_tokens: torch.Tensor) -> Denoised:
-        """Makes the chunk after `previous`."""
+    async def denoise_chunk(
+        self,
+        previous: Denoised | DenoiseState,
+        prompt_tokens: torch.Tensor,
+        negative_tokens: torch.Tensor | None = None,
+    ) -> Denoised:
+        """Makes the chunk after `previous`. negative_tokens: with guidance only."""
         state = previous if isinstance(previous, DenoiseState) else previous.state
-        return await self.run(self._denoise, state, prompt_tokens)
+        return await self.run(self._denoise, state, prompt_tokens, negative_tokens)
 
-    def _denoise(self, state: DenoiseState, prompt_tokens: torch.Tensor) -> Denoised:
+    def _denoise(
+        self, state: DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None
+    ) -> Denoised:
         start = time.perf_counter()
-        latents, state = self._denoiser.denoise_chunk(state, pad(prompt_tokens))
+        negative = None if negative_tokens is None else pad(negative_tokens)
+        latents, state = self._denoiser.denoise_chunk(state, pad(prompt_tokens), negative)
         return Denoised(
             latents=latents, state=state, seconds=time.perf_counter() - start, memory_bytes=self.memory_bytes()
         )

@@ -77,6 +77,8 @@ def join(denoiser: Denoiser, parallel: ParallelConfig, *, rank: int, address: st
     mesh = Mesh.build(degrees(parallel), timeout_s=parallel.timeout_s)
     assert isinstance(denoiser.transformer, HeliosTransformer)
     denoiser.transformer = ParallelTransformer(denoiser.transformer, mesh)
+    if parallel.cfg_degree > 1:
+        denoiser.guidance_batching = "always"  # of the batch of two passes a rank runs one, so memory is no question
     return Link(send_timeout_s=parallel.timeout_s)
 
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,29 +62,42 @@ def deployed(checkpoint: Path, parallel: ParallelConfig) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def tokens() -> torch.Tensor:
-    return torch.randn(5, 32, generator=torch.Generator().manual_seed(8))
+def denoiser(checkpoint: Path) -> Denoiser:
+    """The same on one device, in this process."""
+    return Denoiser.from_pretrained(checkpoint, dtype=torch.float32)
 
 
-@pytest.fixture(scope="module")
-def alone(checkpoint: Path, tokens: torch.Tensor) -> list[Denoised]:
-    """The chunks of a denoiser in this process."""
-    denoiser = Denoiser.from_pretrained(checkpoint, dtype=torch.float32)
-    state, chunks = DenoiseState.initial(REQUEST), []
-    for _ in range(CHUNKS):
-        latents, state = denoiser.denoise_chunk(state, pad(tokens))
-        chunks.append(Denoised(latents=latents, state=state, seconds=0.0, memory_bytes=0))
-    return chunks
+@dataclass(frozen=True)
+class Prompts:
+    """A request and its embeddings, without padding."""
 
+    request: GenerationRequest
+    tokens: tuple[torch.Tensor, ...]
 
-def made(handle: Any, tokens: torch.Tensor) -> list[Denoised]:
-    """The chunks that the replica makes."""
-    state, chunks = DenoiseState.initial(REQUEST), []
-    for _ in range(CHUNKS):
-        chunk: Denoised = handle.denoise_chunk.remote(state, tokens).result(timeout_s=60)
-        state = chunk.state
-        chunks.append(chunk)
-    return chunks
+    @classmethod
+    def random(cls, request: GenerationRequest) -> "Prompts":
+        """The prompt's and, with guidance, the negative one's."""
+        generator = torch.Generator().manual_seed(8)
+        return cls(
+            request, tuple(torch.randn(n, 32, generator=generator) for n in ((5, 3) if request.guided else (5,)))
+        )
+
+    def made_by(self, handle: Any) -> list[Denoised]:
+        """The chunks that the replica makes."""
+        state, chunks = DenoiseState.initial(self.request), []
+        for _ in range(CHUNKS):
+            chunk: Denoised = handle.denoise_chunk.remote(state, *self.tokens).result(timeout_s=60)
+            state = chunk.state
+            chunks.append(chunk)
+        return chunks
+
+    def made_by_one(self, denoiser: Denoiser) -> list[Denoised]:
+        """The chunks that one device makes."""
+        state, chunks = DenoiseState.initial(self.request), []
+        for _ in range(CHUNKS):
+            latents, state = denoiser.denoise_chunk(state, *map(pad, self.tokens))
+            chunks.append(Denoised(latents=latents, state=state, seconds=0.0, memory_bytes=0))
+        return chunks
 
 
 def processes() -> dict[str, psutil.Process]:
@@ -114,10 +127,11 @@ def check_close(ours: list[Denoised], theirs: list[Denoised]) -> None:
         assert torch.equal(one.state.rng_state, other.state.rng_state)
 
 
-def test_two_ranks(cluster: None, checkpoint: Path, tokens: torch.Tensor, alone: list[Denoised]) -> None:
+def test_two_ranks(cluster: None, checkpoint: Path, denoiser: Denoiser) -> None:
+    prompts = Prompts.random(REQUEST)
     with deployed(checkpoint, ParallelConfig(ulysses_degree=2)) as handle:
-        first = made(handle, tokens)
-        check_close(first, alone)
+        first = prompts.made_by(handle)
+        check_close(first, prompts.made_by_one(denoiser))
         group = processes()
         assert set(group) == {"leader", "follower"}
         (placed,) = [entry for entry in placement_group_table().values() if entry["state"] == "CREATED"]
@@ -126,8 +140,8 @@ def test_two_ranks(cluster: None, checkpoint: Path, tokens: torch.Tensor, alone:
 
         wrong = DenoiseState.initial(replace(REQUEST, loras=(LoraWeight(name="none", scale=1.0),)))
         with pytest.raises(InvalidField, match=r"loras\[0\]\.name"):  # the request's fault: the group lives on
-            handle.denoise_chunk.remote(wrong, tokens).result(timeout_s=60)
-        check_equal(made(handle, tokens), first)
+            handle.denoise_chunk.remote(wrong, *prompts.tokens).result(timeout_s=60)
+        check_equal(prompts.made_by(handle), first)
         assert processes() == group
 
         for rank in ("follower", "leader"):  # idle ones: nobody waits for an exchange
@@ -135,30 +149,30 @@ def test_two_ranks(cluster: None, checkpoint: Path, tokens: torch.Tensor, alone:
             lost[rank].send_signal(signal.SIGKILL)
             _, alive = psutil.wait_procs(lost.values(), timeout=10)
             assert not alive
-            check_equal(replaced(handle, tokens), first)
+            check_equal(made_at_last(handle, prompts), first)
         group = processes()
     _, alive = psutil.wait_procs(group.values(), timeout=10)
     assert not alive
     assert all(entry["state"] == "REMOVED" for entry in placement_group_table().values())
 
 
-def replaced(handle: Any, tokens: torch.Tensor) -> list[Denoised]:
+def made_at_last(handle: Any, prompts: Prompts) -> list[Denoised]:
     """The chunks after a loss, as the dispatcher gets them: it repeats lost calls."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            return made(handle, tokens)
+            return prompts.made_by(handle)
         except ray.exceptions.RayActorError:
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
 
 @pytest.mark.parametrize("parallel", [ParallelConfig(cfg_degree=2), ParallelConfig(ring_degree=2)], ids=["cfg", "ring"])
-def test_other_meshes(
-    cluster: None, checkpoint: Path, tokens: torch.Tensor, alone: list[Denoised], parallel: ParallelConfig
-) -> None:
+def test_other_meshes(cluster: None, checkpoint: Path, denoiser: Denoiser, parallel: ParallelConfig) -> None:
+    guided = Prompts.random(replace(REQUEST, guidance_scale=3.0))
+    alone = guided.made_by_one(denoiser)
     with deployed(checkpoint, parallel) as handle:
-        check_close(made(handle, tokens), alone)
+        check_close(guided.made_by(handle), alone)
 
 
 def test_a_group_that_cannot_start_says_why_and_is_gone(cluster: None, tmp_path: Path) -> None:
