@@ -36,10 +36,12 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         HELIOS_DENOISER__TORCH_THREADS="1",
         HELIOS_DENOISER__HEALTH_CHECK_PERIOD_S="1",
     )
-    service.start_worker()
-    yield service
-    service.close()
-    redis.stop()
+    try:
+        service.start_worker()
+        yield service
+    finally:
+        service.close()
+        redis.stop()
 
 
 @pytest.fixture(scope="module")

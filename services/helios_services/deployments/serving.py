@@ -49,6 +49,7 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
     wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.max_replicas for section in sections)
     ray.init(
+        address="local",  # never a cluster that happens to run on this machine: Ray would look for one
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
         include_dashboard=False,
         log_to_driver=False,

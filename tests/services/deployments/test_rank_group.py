@@ -38,6 +38,7 @@ CHUNKS = 2
 def cluster() -> Iterator[None]:
     """Room for one group of two ranks beside Serve's own actors, which need none: a leaked group would show."""
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
@@ -51,14 +52,21 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@contextmanager
-def deployed(checkpoint: Path, parallel: ParallelConfig) -> Iterator[Any]:
-    """The denoiser alone, by its handle."""
+def deploy(checkpoint: Path, parallel: ParallelConfig) -> Any:
+    """Deploys the denoiser alone; its handle."""
     options = DenoiserConfig(parallel=parallel, torch_threads=1, health_check_period_s=1.0)
     config = ServiceConfig(model=ModelConfig(checkpoint=str(checkpoint), dtype="float32"), denoiser=options)
     deployment = serve.deployment(DenoiserReplica, name="denoiser", **deployment_options(options))
-    yield serve.run(deployment.bind(config), name="ranks", route_prefix=None)
-    serve.delete("ranks")
+    return serve.run(deployment.bind(config), name="ranks", route_prefix=None)
+
+
+@contextmanager
+def deployed(checkpoint: Path, parallel: ParallelConfig) -> Iterator[Any]:
+    """`deploy`, and its end."""
+    try:
+        yield deploy(checkpoint, parallel)
+    finally:
+        serve.delete("ranks")
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +184,8 @@ def test_other_meshes(cluster: None, checkpoint: Path, denoiser: Denoiser, paral
 
 
 def test_a_group_that_cannot_start_says_why_and_is_gone(cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="failed"), deployed(tmp_path / "missing", ParallelConfig(ulysses_degree=2)):
-        pass
+    with pytest.raises(RuntimeError, match="failed"):
+        deploy(tmp_path / "missing", ParallelConfig(ulysses_degree=2))
     assert "missing: is not a folder" in serve.status().applications["ranks"].deployments["denoiser"].message
     serve.delete("ranks")
     assert not processes()
