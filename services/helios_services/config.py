@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -147,6 +147,26 @@ class DispatcherConfig(DeploymentConfig):
     metrics_port: Port = 9465
 
 
+class ParallelConfig(Section):
+    """The devices one denoiser replica spans: cfg_degree x ring_degree x ulysses_degree ranks, one device each."""
+
+    ulysses_degree: PositiveInt = 1
+    """Ranks that trade shards of the sequence for shards of the heads: at most as many as the model has heads."""
+    ring_degree: PositiveInt = 1
+    """Ranks that pass keys and values round."""
+    cfg_degree: Literal[1, 2] = 1
+    """2: the passes with and without the prompt run on ranks of their own."""
+    placement: Literal["STRICT_PACK", "PACK"] = "STRICT_PACK"
+    """STRICT_PACK: all ranks on one node, which is where NVLink is. PACK: on several if no node is free enough."""
+    timeout_s: PositiveFloat = 300.0
+    """After this long without an answer from another rank a replica is given up and replaced."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of one replica; each takes the deployment's num_cpus and num_gpus."""
+        return self.cfg_degree * self.ring_degree * self.ulysses_degree
+
+
 class DenoiserConfig(DeploymentConfig):
     """The DiT denoiser."""
 
@@ -156,6 +176,16 @@ class DenoiserConfig(DeploymentConfig):
     """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
     offload_budget_gb: float | None = Field(None, gt=0)
     """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
+    parallel: ParallelConfig = ParallelConfig()
+
+    @model_validator(mode="after")
+    def _resources_for_each_rank(self) -> "DenoiserConfig":
+        ranks = self.parallel.world_size
+        if ranks > 1 and self.device.startswith("cuda") and self.num_gpus != 1:  # NCCL refuses two ranks on one device
+            raise ValueError(f"num_gpus must be 1 with {ranks} ranks on {self.device}, is {self.num_gpus}")
+        if ranks > 1 and not self.num_cpus and not self.num_gpus:
+            raise ValueError(f"num_cpus must not be 0 with {ranks} ranks on {self.device}: nothing to place them by")
+        return self
 
 
 class TextEncoderConfig(DeploymentConfig):

@@ -4,39 +4,25 @@ import time
 
 import torch
 
-from helios_engine.checkpoint import open_checkpoint
 from helios_engine.denoiser import Denoiser
 from helios_engine.embeds import pad
 from helios_engine.state import DenoiseState
-from helios_services.config import ServiceConfig, check_variant
+from helios_services.config import ServiceConfig
+from helios_services.deployments.load_denoiser import load_denoiser
+from helios_services.deployments.rank_group import RankGroup
 from helios_services.deployments.stages import Denoised
 from helios_services.deployments.torch_replica import TorchReplica
 
-GB = 1_000_000_000
-
-
-def load_denoiser(config: ServiceConfig, device: torch.device) -> Denoiser:
-    """The denoiser that the configuration describes. Raises CheckpointError, ConfigError for another variant."""
-    options = config.denoiser
-    check_variant(config, open_checkpoint(config.model.checkpoint).variant)
-    return Denoiser.from_pretrained(
-        config.model.checkpoint,
-        device=device,
-        dtype=getattr(torch, config.model.dtype),
-        prompt_cache_entries=options.prompt_cache_entries,
-        guidance_batching=options.guidance_batching,
-        offload_budget_bytes=None if options.offload_budget_gb is None else int(options.offload_budget_gb * GB),
-        loras=config.model.loras,
-        merged_loras=tuple(config.model.merged_loras.items()),
-    )
-
 
 class DenoiserReplica(TorchReplica):
-    """The DiT on one device. Any replica can make any chunk: the state says all."""
+    """The DiT on one device, or rank 0 of several. Any replica can make any chunk: the state says all."""
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config, config.denoiser)
-        self._denoiser = load_denoiser(config, self.device)
+        alone = config.denoiser.parallel.world_size == 1
+        self._denoiser: Denoiser | RankGroup = (
+            load_denoiser(config, self.device) if alone else RankGroup(config, self.device)
+        )
 
     async def denoise_chunk(
         self,
@@ -57,3 +43,8 @@ class DenoiserReplica(TorchReplica):
         return Denoised(
             latents=latents, state=state, seconds=time.perf_counter() - start, memory_bytes=self.memory_bytes()
         )
+
+    async def __del__(self) -> None:
+        """Called and awaited by Serve when the replica is shut down."""
+        if isinstance(self._denoiser, RankGroup):
+            await self.run(self._denoiser.close)

@@ -12,6 +12,7 @@ from ray import serve
 from helios_engine.checkpoint.check import check_checkpoint
 from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
+from helios_services.deployments.rank_placement import ranks
 
 APP_NAME = "helios"
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
@@ -49,8 +50,9 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         return
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
-    wanted = sum(section.num_cpus * section.autoscaling.max_replicas for section in sections)
+    wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.max_replicas for section in sections)
     ray.init(
+        address="local",  # never a cluster that happens to run on this machine: Ray would look for one
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
         include_dashboard=False,
         log_to_driver=False,
