@@ -27,6 +27,7 @@ COPY pyproject.toml setup.py README.md ./
 COPY protos protos
 COPY helios_engine helios_engine
 COPY services services
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[s3]'
 
 FROM ${CUDA}
