@@ -89,4 +89,10 @@ def probed(manifests: Manifests) -> Iterator[str]:
                 yield f"{pod.name}: no {kind}"
 
 
-CHECKS = (hardened, writable, probed)
+def authenticated(manifests: Manifests) -> Iterator[str]:
+    """Ray's own ports ask for the cluster's token: network policies are not the only lock."""
+    if manifests.ray["spec"]["rayClusterConfig"].get("authOptions", {}).get("mode") != "token":
+        yield "RayService: whoever reaches Ray's ports can run code"
+
+
+CHECKS = (authenticated, hardened, writable, probed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
 from helios_services.deployments.app import BuildArgs
@@ -58,6 +58,9 @@ def serve(manifests: Manifests) -> Iterator[str]:
     except ValueError as error:
         yield f"serveConfigV2: {error}"
         return
+    known = {*ServeDeploySchema.model_fields, *ServeApplicationSchema.model_fields}  # Serve ignores other names
+    for tree in (manifests.serve_config(), *manifests.serve_config()["applications"]):
+        yield from (f"serveConfigV2: {name} is unknown to Serve" for name in set(tree) - known)
     (application,) = deploy.applications
     module, _, function = application.import_path.partition(":")
     if (module, function) != ("helios_services.deployments.app", "build"):
