@@ -28,7 +28,9 @@ def resolve(manifests: Manifests) -> Iterator[str]:
             yield f"NetworkPolicy {name}: selects nothing"
         for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
             for peer in [*rule.get("from", []), *rule.get("to", [])]:
-                if "podSelector" in peer and not any(selects(peer["podSelector"], pod.labels) for pod in manifests.pods):
+                if "podSelector" in peer and not any(
+                    selects(peer["podSelector"], pod.labels) for pod in manifests.pods
+                ):
                     yield f"NetworkPolicy {name}: peer {peer['podSelector']} selects nothing"
         for rule in spec.get("ingress", []):
             for port in rule.get("ports", []):
@@ -38,12 +40,8 @@ def resolve(manifests: Manifests) -> Iterator[str]:
 
 def closed(manifests: Manifests) -> Iterator[str]:
     """Everything is denied unless allowed, and the gateway's API port is all that anyone may reach."""
-    everything = [
-        policy["spec"]
-        for policy in manifests.of_kind("NetworkPolicy")
-        if policy["spec"]["podSelector"] == {} and not policy["spec"].get("ingress") and not policy["spec"].get("egress")
-    ]
-    if not any(set(spec["policyTypes"]) == {"Ingress", "Egress"} for spec in everything):
+    deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    if not any(policy["spec"] == deny for policy in manifests.of_kind("NetworkPolicy")):
         yield "no policy denies by default"
     for pod in manifests.pods:
         for rule in _rules(manifests, pod, "ingress"):
@@ -52,9 +50,9 @@ def closed(manifests: Manifests) -> Iterator[str]:
             if pod.labels[COMPONENT] not in OUTWARD or rule.get("ports") != [{"port": "grpc"}]:
                 yield f"{pod.name}: open to the world: {rule}"
     for item in manifests.of_kind("Service"):
-        if item["spec"].get("type", "ClusterIP") != "ClusterIP":
-            if item["spec"]["selector"].get(COMPONENT) not in OUTWARD:
-                yield f"Service {item['metadata']['name']}: leaves the cluster"
+        inside = item["spec"].get("type", "ClusterIP") == "ClusterIP"
+        if not inside and item["spec"]["selector"].get(COMPONENT) not in OUTWARD:
+            yield f"Service {item['metadata']['name']}: leaves the cluster"
 
 
 def connected(manifests: Manifests) -> Iterator[str]:

@@ -36,9 +36,9 @@ def volumes(manifests: Manifests) -> Iterator[str]:
         for name in mounted ^ declared:
             yield f"{pod.name}: volume {name} is {'mounted but not declared' if name in mounted else 'never mounted'}"
         for volume in pod.spec.get("volumes", []):
-            if claim := volume.get("persistentVolumeClaim", {}).get("claimName"):
-                if manifests.get("PersistentVolumeClaim", claim) is None:
-                    yield f"{pod.name}: claim {claim} does not exist"
+            claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+            if claim and manifests.get("PersistentVolumeClaim", claim) is None:
+                yield f"{pod.name}: claim {claim} does not exist"
             if (name := volume.get("configMap", {}).get("name")) and manifests.get("ConfigMap", name) is None:
                 yield f"{pod.name}: ConfigMap {name} does not exist"
 
@@ -126,7 +126,7 @@ def services(manifests: Manifests) -> Iterator[str]:
 
 
 def _has(pod: Pod, port: Object) -> bool:
-    return has_port(pod, port.get("targetPort", port["port"]))
+    return has_port(pod, port["targetPort"] if "targetPort" in port else port["port"])
 
 
 def has_port(pod: Pod, port: str | int) -> bool:

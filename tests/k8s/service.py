@@ -25,7 +25,9 @@ def config_of(manifests: Manifests, environ: dict[str, str] | None = None) -> Se
     with TemporaryDirectory() as folder:
         path = Path(folder) / "helios.yaml"
         path.write_text(manifests.config_text())
-        return load_config(environ={"HELIOS_REDIS_URL": "redis://r:6379", **(environ or {}), "HELIOS_CONFIG": str(path)})
+        return load_config(
+            environ={"HELIOS_REDIS_URL": "redis://r:6379", **(environ or {}), "HELIOS_CONFIG": str(path)}
+        )
 
 
 def configuration(manifests: Manifests) -> Iterator[str]:
@@ -46,8 +48,8 @@ def configuration(manifests: Manifests) -> Iterator[str]:
             if config.artifact_url not in mounts:
                 yield f"{component}: does not share {config.artifact_url}"
     for pod in _gpu_pods(manifests):
-        mounts = {mount["name"]: mount["mountPath"] for mount in pod.main["volumeMounts"]}
-        if not config.model.checkpoint.startswith(mounts.get("models", "-") + "/"):
+        folders = {mount["name"]: mount["mountPath"] for mount in pod.main["volumeMounts"]}
+        if not config.model.checkpoint.startswith(folders.get("models", "-") + "/"):
             yield f"{pod.name}: {config.model.checkpoint} is not in its weights volume"
 
 

@@ -38,6 +38,10 @@ def test_the_hook_lets_replicas_end_in_order(tmp_path: Path) -> None:
     hook, marker = K8S / "base/ray/drain-node.sh", tmp_path / "ended"
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(hook), str(marker)], capture_output=True, text=True, env=environ, timeout=200
+        [sys.executable, "-c", PROGRAM, str(hook), str(marker)],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=200,
     )
     assert "ended in order: True in time: True" in done.stdout, done.stderr[-2000:]

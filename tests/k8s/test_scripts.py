@@ -26,7 +26,9 @@ def _run(script: str, *args: str, tools: Path, **environ: str) -> "subprocess.Co
     return subprocess.run(["sh", str(K8S / script), *args], env=env, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("source", ["base/redis/job-store.conf", "base/redis/gcs.conf", "overlays/production/redis.conf"])
+@pytest.mark.parametrize(
+    "source", ["base/redis/job-store.conf", "base/redis/gcs.conf", "overlays/production/redis.conf"]
+)
 def test_redis_starts_with_the_configuration_and_asks_for_the_password(source: str, tmp_path: Path) -> None:
     port = free_port()
     text = (K8S / source).read_text().replace("/data", str(tmp_path)).replace("port 6379", f"port {port}")
