@@ -67,6 +67,8 @@ def serve(manifests: Manifests) -> Iterator[str]:
     module, _, function = application.import_path.partition(":")
     if (module, function) != ("helios_services.deployments.app", "build"):
         yield f"serveConfigV2: {application.import_path} is not our application"
+    if str(deploy.proxy_location.value if deploy.proxy_location else "") != "HeadOnly" or not application.route_prefix:
+        yield "serveConfigV2: the head's proxy is never healthy, and KubeRay never calls the service ready"
     args = BuildArgs.model_validate(application.args)
     head = {variable["name"]: variable.get("value") for variable in manifests.pod("ray-head").main["env"]}
     if args.config != head["HELIOS_CONFIG"]:

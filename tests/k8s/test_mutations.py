@@ -157,6 +157,12 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         service.serve,
         lambda m: m.ray["spec"].update(serveConfigV2=m.ray["spec"]["serveConfigV2"] + "\nproxy: HeadOnly"),
     ),
+    "a proxy that is never healthy": (
+        service.serve,
+        lambda m: m.ray["spec"].update(
+            serveConfigV2=m.ray["spec"]["serveConfigV2"].replace("route_prefix: /", "route_prefix: null")
+        ),
+    ),
     "another import path": (
         service.serve,
         lambda m: m.ray["spec"].update(serveConfigV2=m.ray["spec"]["serveConfigV2"].replace("app:build", "app:app")),
