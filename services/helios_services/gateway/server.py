@@ -24,6 +24,8 @@ from helios_services.media.artifacts import ArtifactStore
 
 log = structlog.get_logger(__name__)
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"].full_name
+LIVENESS = "liveness"
+"""Health service name that stays SERVING without Redis: the process is alive, restarting it would help nobody."""
 CHECK_PERIOD_S = 2.0
 DRAIN_MARGIN_S = 1.0
 """Streams are told to end this long before the server stops waiting for them."""
@@ -79,6 +81,7 @@ class Gateway:
         except RuntimeError:
             await self._close()
             raise ConfigError(f"gateway.port: {options.port}: {address} cannot be bound (in use?)") from None
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._look_at_redis()
         await self._server.start()
         self._background = [asyncio.create_task(self._watch_redis(), name="redis-watch")]
