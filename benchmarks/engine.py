@@ -54,7 +54,7 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
         "conditions": {**conditions(), "threads": args.threads, "clock": clock_name(size.device), "gpu": gpu()},
         "size": describe(size),
-        "rows": {name: NOT_MEASURED for name in ROW_NAMES},
+        "rows": dict.fromkeys(ROW_NAMES, NOT_MEASURED),
     }
     if size.device == "cpu" or torch.cuda.is_available():
         report |= run(size, args.runs, compile_too=not args.no_compile, only=args.rows)
@@ -75,7 +75,7 @@ def run(size: Size, runs: int, *, compile_too: bool = True, only: list[str] | No
     with with_backend(backend):
         other = compiled(peers.diffusers) if compile_too else None
         flops = {name: sum(p.flops for p in products) for name, products in parts(size).items()}
-        measured: dict[str, Any] = {name: NOT_MEASURED for name in ROW_NAMES}
+        measured: dict[str, Any] = dict.fromkeys(ROW_NAMES, NOT_MEASURED)
         for row in rows(size, peers):
             if only and not any(part in row.name for part in only):
                 continue

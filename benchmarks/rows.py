@@ -148,7 +148,8 @@ def _their_video(pipe: Any, request: GenerationRequest, **options: Any) -> Any:
 def _their_chunk(pipe: Any, request: GenerationRequest, *, prompt_embeds: torch.Tensor) -> Any:
     """Without the decoding that the pipeline does even where latents are asked for."""
     embeds = prompt_embeds.to(pipe.transformer.device)
-    with mock.patch.object(pipe.vae, "decode", lambda *_, **__: (torch.zeros(1, 3, 33, 8, 8, device=embeds.device),)):
+    undecoded = (torch.zeros(1, 3, 33, 8, 8, device=embeds.device),)
+    with mock.patch.object(pipe.vae, "decode", return_value=undecoded):
         return _their_video(pipe, request, prompt_embeds=embeds, output_type="latent")
 
 

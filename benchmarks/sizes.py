@@ -1,4 +1,4 @@
-"""The models and requests that the engine is measured with: one that two cores run in seconds, and the published one."""
+"""The models and requests that the engine is measured with: one that two cores run in seconds, the published one."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ import torch
 
 from helios_engine.checkpoint.tiny import LATENTS_MEAN, LATENTS_STD
 from helios_engine.configs import SchedulerConfig, TransformerConfig, VAEConfig
+
+SCHEDULER = SchedulerConfig(use_dynamic_shifting=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Size:
     text: TextShape
     height: int
     width: int
-    scheduler: SchedulerConfig = SchedulerConfig(use_dynamic_shifting=True)
+    scheduler: SchedulerConfig = SCHEDULER
 
 
 def _vae(base_dim: int, num_res_blocks: int = 2) -> VAEConfig:

@@ -1,7 +1,7 @@
 """Times contestants against each other fairly: after warm-ups, in turn, with medians and the whole spread.
 
-On one CPU thread the clock is that thread's CPU time, which other programs on the machine do not take part in; wall time
-is recorded beside it. With more threads it is wall time, as waiting threads spin. On a GPU it is CUDA events.
+On one CPU thread the clock is that thread's CPU time, which other programs on the machine do not take part in; wall
+time is recorded beside it. With more threads it is wall time, as waiting threads spin. On a GPU it is CUDA events.
 """
 
 import statistics

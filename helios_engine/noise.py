@@ -18,7 +18,7 @@ def chunk_noise(shape: tuple[int, ...], stages: int, generator: torch.Generator)
 
 
 def block_covariance(gamma: float) -> torch.Tensor:
-    """(1 + gamma) I - gamma J over a 2x2 patch, float64, with 1e-8 on the diagonal: singular for gamma = 1/3 without."""
+    """(1 + gamma) I - gamma J over a 2x2 patch, plus 1e-8 I: singular for gamma = 1/3 without. float64."""
     return torch.eye(4, dtype=torch.float64) * (1.0 + gamma + 1e-8) - gamma
 
 

@@ -35,7 +35,7 @@ class Upsampler(nn.Module):
 
     def __init__(self, channels: int, *, temporal: bool) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(channels, channels // 2, 3, padding=1))
+        self.resample = nn.ModuleList([nn.Identity(), nn.Conv2d(channels, channels // 2, 3, padding=1)])
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if temporal else None
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,8 @@ class Upsampler(nn.Module):
             first, rest = x_BCThw[:, :, :1], x_BCThw[:, :, 1:]
             pairs = self.time_conv(rest).unflatten(1, (2, -1))  # B 2 C T-1 h w; the first frame is not seen
             x_BCThw = torch.cat([first, pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
-        convolution, frames = self.resample[1], as_frames(x_BCThw)
+        frames, convolution = as_frames(x_BCThw), self.resample[1]
+        assert isinstance(convolution, nn.Conv2d)
         if onednn.usable(frames):
             up = F.conv_transpose2d(frames, doubling(convolution.weight), convolution.bias, stride=2, padding=1)
         else:
