@@ -10,17 +10,17 @@ from torch import nn
 
 
 def usable(x: torch.Tensor) -> bool:
-    """Whether this tensor's products are worth to go here: float32 on a CPU with oneDNN, without gradients."""
+    """Whether products of this tensor can go here: float32 on a CPU with oneDNN, and no gradients asked for."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and not (torch.is_grad_enabled() and x.requires_grad)
+        and not torch.is_grad_enabled()
     )
 
 
 class Linear(nn.Linear):
-    """nn.Linear; on CPUs by oneDNN, which uses all of a processor that the default library holds back on."""
+    """nn.Linear; on CPUs by oneDNN, which is faster there than the library that torch asks by default."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
