@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.conditions import conditions
 from benchmarks.kernel_cases import FULL, SMALL, Case, cases
-from benchmarks.timing import copy_bandwidth, time_function
+from benchmarks.kernel_timing import copy_bandwidth, time_function
 
 RESULTS = Path(__file__).parent / "results"
 NOT_MEASURED = "not measured (no GPU)"

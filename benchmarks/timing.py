@@ -1,63 +1,88 @@
-"""Times of a function on a device, and the memory bandwidth to hold them against."""
+"""Times contestants against each other fairly: after warm-ups, in turn, with medians and the whole spread.
+
+On one CPU thread the clock is that thread's CPU time, which other programs on the machine do not take part in; wall
+time is recorded beside it. With more threads it is wall time, as waiting threads spin. On a GPU it is CUDA events.
+"""
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-FLUSH_BYTES = 256 << 20
-"""Several times the largest L2 cache; writing it takes long enough to hide the launches of what follows."""
-WARM_UP = 3
+MATMUL = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Microseconds over all repetitions: median and the 10th and 90th percentile."""
+    """Seconds by the clock that the device calls for, and wall seconds, of each run; bytes of GPU memory at most."""
 
-    median_us: float
-    p10_us: float
-    p90_us: float
-    repetitions: int
+    seconds: tuple[float, ...]
+    wall_s: tuple[float, ...]
+    peak_bytes: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """For the report."""
-        return asdict(self)
+    @property
+    def median(self) -> float:
+        """What is quoted."""
+        return statistics.median(self.seconds)
 
-
-def time_function(run: Callable[[], object], device: torch.device, repetitions: int) -> Timing:
-    """Repeats `run` after a warm-up (compilation). GPU: CUDA events, L2 emptied before each. CPU: wall clock, warm."""
-    for _ in range(WARM_UP):
-        run()
-    on_gpu = device.type == "cuda"
-    times = _cuda_us(run, device, repetitions) if on_gpu else [_wall_us(run) for _ in range(repetitions)]
-    tenths = statistics.quantiles(times, n=10, method="inclusive")
-    return Timing(median_us=statistics.median(times), p10_us=tenths[0], p90_us=tenths[-1], repetitions=repetitions)
+    def record(self) -> dict[str, Any]:
+        """For the JSON."""
+        wall = {"median": statistics.median(self.wall_s), "min": min(self.wall_s), "max": max(self.wall_s)}
+        spread = {"median": self.median, "min": min(self.seconds), "max": max(self.seconds), "runs": len(self.seconds)}
+        memory = {} if self.peak_bytes is None else {"peak_bytes": self.peak_bytes}
+        return {**spread, "wall": wall, **memory}
 
 
-def copy_bandwidth(device: torch.device, repetitions: int) -> float:
-    """Bytes per second of copying a buffer far larger than the caches: each byte counts as read and as written."""
-    source = torch.ones((1 << 30) if device.type == "cuda" else (128 << 20), dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    timing = time_function(lambda: target.copy_(source), device, repetitions)
-    return 2 * source.numel() / (timing.median_us * 1e-6)
+def clock_name(device: str) -> str:
+    """Which clock `measure` uses."""
+    if device == "cuda":
+        return "CUDA events"
+    return "CPU time of the one thread" if torch.get_num_threads() == 1 else "wall time"
 
 
-def _cuda_us(run: Callable[[], object], device: torch.device, repetitions: int) -> list[float]:
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device)
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repetitions)]
-    for start, end in events:
-        flush.zero_()
+@torch.inference_mode()
+def measure(
+    contestants: Mapping[str, Callable[[], object]], *, device: str, runs: int, warmups: int = 1
+) -> dict[str, Timing]:
+    """Runs all contestants once per round, so that a machine whose speed drifts drifts for all of them."""
+    for _ in range(warmups):
+        for contestant in contestants.values():
+            contestant()
+    rounds = [{name: _once(contestant, device) for name, contestant in contestants.items()} for _ in range(runs)]
+    return {
+        name: Timing(
+            seconds=tuple(done[name][0] for done in rounds),
+            wall_s=tuple(done[name][1] for done in rounds),
+            peak_bytes=max(done[name][2] for done in rounds) if device == "cuda" else None,
+        )
+        for name in contestants
+    }
+
+
+def matmul_peak(device: str, dtype: torch.dtype, runs: int = 7) -> float:
+    """FLOP/s of a large square matrix product: what this machine reaches at best."""
+    side = MATMUL if device == "cpu" else 4 * MATMUL
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    timing = measure({"product": lambda: a @ b}, device=device, runs=runs)["product"]
+    return 2 * side**3 / timing.median
+
+
+def _once(contestant: Callable[[], object], device: str) -> tuple[float, float, int]:
+    """Seconds, wall seconds, peak bytes."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        wall = time.perf_counter()
         start.record()
-        run()
+        contestant()
         end.record()
-    torch.cuda.synchronize(device)
-    return [1e3 * start.elapsed_time(end) for start, end in events]
-
-
-def _wall_us(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return 1e6 * (time.perf_counter() - start)
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1e3, time.perf_counter() - wall, torch.cuda.max_memory_allocated()
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    wall, before = time.perf_counter(), clock()
+    contestant()
+    return clock() - before, time.perf_counter() - wall, 0

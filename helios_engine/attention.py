@@ -4,13 +4,16 @@ Legend: B batch, L tokens, N history tokens, D width, H heads, K head width. Sou
 `HeliosAttnProcessor` (diffusers); history key amplification: Helios paper, "Guidance Attention".
 """
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from helios_engine.configs import TransformerConfig
+from helios_engine.onednn import Linear
 from helios_engine.rope import rotate
 
 MAX_KEY_SCALE = 10.0
@@ -25,16 +28,27 @@ def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> to
     return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK).transpose(1, 2)
 
 
+class TextKeysValues(NamedTuple):
+    """Cross-attention keys and values of one block, (B, L, H, K) each; the last token counts `last_counts` times.
+
+    A prompt's padding is hundreds of equal tokens; n equal keys weigh as one whose score is larger by log n.
+    """
+
+    k_BLHK: torch.Tensor
+    v_BLHK: torch.Tensor
+    last_counts: int = 1
+
+
 class Attention(nn.Module):
     """Multi-head attention with RMS-normalised queries and keys (over all heads at once)."""
 
     def __init__(self, config: TransformerConfig, *, amplify_history: bool) -> None:
         super().__init__()
         dim, self.heads = config.inner_dim, config.num_attention_heads
-        self.to_q = nn.Linear(dim, dim)
-        self.to_k = nn.Linear(dim, dim)
-        self.to_v = nn.Linear(dim, dim)
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.to_q = Linear(dim, dim)
+        self.to_k = Linear(dim, dim)
+        self.to_v = Linear(dim, dim)
+        self.to_out = nn.ModuleList([Linear(dim, dim)])
         self.norm_q = nn.RMSNorm(dim, eps=config.eps)
         self.norm_k = nn.RMSNorm(dim, eps=config.eps)
         self.history_key_scale: nn.Parameter | None = None
@@ -64,13 +78,21 @@ class Attention(nn.Module):
             k_BLHK[:, :history_tokens] *= scale_H[:, None]
         return self._project(attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD))))
 
-    def keys_values(self, text_BLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-attention keys and values of the projected text, (B, L, H, K) each. They depend on the prompt only."""
-        return self._heads(self.norm_k(self.to_k(text_BLD))), self._heads(self.to_v(text_BLD))
+    def keys_values(self, text_BLD: torch.Tensor, last_counts: int = 1) -> TextKeysValues:
+        """Cross-attention keys and values of the projected text. They depend on the prompt only."""
+        keys_BLHK = self._heads(self.norm_k(self.to_k(text_BLD)))
+        return TextKeysValues(keys_BLHK, self._heads(self.to_v(text_BLD)), last_counts)
 
-    def cross_attention(self, x_BLD: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    def cross_attention(self, x_BLD: torch.Tensor, text: TextKeysValues) -> torch.Tensor:
         """Attends from x to the text's keys and values."""
-        return self._project(sdpa(self._heads(self.norm_q(self.to_q(x_BLD))), k_BLHK, v_BLHK))
+        q_BLHK = self._heads(self.norm_q(self.to_q(x_BLD)))
+        if text.last_counts == 1:
+            return self._project(sdpa(q_BLHK, text.k_BLHK, text.v_BLHK))
+        bias_L = x_BLD.new_zeros(text.k_BLHK.shape[1])
+        bias_L[-1] = math.log(text.last_counts)
+        q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, text.k_BLHK, text.v_BLHK))
+        mask = bias_L.expand(1, 1, q_BHLK.shape[2], -1)
+        return self._project(F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, mask).transpose(1, 2))
 
     def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
         heads_BLHK: torch.Tensor = x_BLD.unflatten(-1, (self.heads, -1))

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import AttendFn, Attention, sdpa
+from helios_engine.attention import AttendFn, Attention, TextKeysValues, sdpa
 from helios_engine.configs import TransformerConfig
-
-TextKeysValues = tuple[torch.Tensor, torch.Tensor]
+from helios_engine.onednn import Linear
 
 
 def modulated_norm(
@@ -39,8 +38,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        up = nn.ModuleDict({"proj": nn.Linear(config.inner_dim, config.ffn_dim)})
-        down = nn.Linear(config.ffn_dim, config.inner_dim)
+        up = nn.ModuleDict({"proj": Linear(config.inner_dim, config.ffn_dim)})
+        down = Linear(config.ffn_dim, config.inner_dim)
         self.net = nn.ModuleList([up, nn.Identity(), down])  # published names: net.0.proj, net.2
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
@@ -87,7 +86,7 @@ class Block(nn.Module):
         normed = F.layer_norm(noisy.float(), noisy.shape[-1:], self.norm2.weight, self.norm2.bias, self.eps).type_as(
             noisy
         )
-        noisy += self.attn2.cross_attention(normed, *text)
+        noisy += self.attn2.cross_attention(normed, text)
 
         normed = modulated_norm(x_BLD, history_tokens, shift_ffn, scale_ffn, self.eps)
         return add_gated(x_BLD, self.ffn(normed), history_tokens, gate_ffn)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from helios_engine.block import TextKeysValues
+from helios_engine.attention import TextKeysValues
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig
 from helios_engine.errors import InvalidField
 from helios_engine.guidance import guide, guide_zero_star

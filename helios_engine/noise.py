@@ -17,14 +17,15 @@ def chunk_noise(shape: tuple[int, ...], stages: int, generator: torch.Generator)
     return noise_TChw.transpose(0, 1)[None]
 
 
-def block_noise(shape: tuple[int, ...], gamma: float, generator: torch.Generator) -> torch.Tensor:
-    """Noise of `shape` (1, C, T, h, w) with covariance (1 + gamma) I - gamma J over each 2x2 patch.
+def block_covariance(gamma: float) -> torch.Tensor:
+    """(1 + gamma) I - gamma J over a 2x2 patch, plus 1e-8 I: singular for gamma = 1/3 without. float64."""
+    return torch.eye(4, dtype=torch.float64) * (1.0 + gamma + 1e-8) - gamma
 
-    The covariance is singular for gamma = 1/3: its Cholesky factor is taken in float64, with 1e-8 on the diagonal.
-    """
+
+def block_noise(shape: tuple[int, ...], gamma: float, generator: torch.Generator) -> torch.Tensor:
+    """Noise of `shape` (1, C, T, h, w) with covariance `block_covariance` over each 2x2 patch."""
     batch, channels, frames, height, width = shape
-    covariance = torch.eye(4, dtype=torch.float64) * (1.0 + gamma + 1e-8) - gamma
-    factor = torch.linalg.cholesky(covariance).float()
+    factor = torch.linalg.cholesky(block_covariance(gamma)).float()
     blocks = batch * channels * frames * (height // 2) * (width // 2)
     noise: torch.Tensor = torch.randn(blocks, 4, generator=generator) @ factor.T
     noise = noise.view(batch, channels, frames, height // 2, width // 2, 2, 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import ftfy
 import torch
+import torch.nn.functional as F
 from transformers import AutoConfig, AutoTokenizer, UMT5EncoderModel
 
 from helios_engine.checkpoint import Checkpoint, load_weights, open_checkpoint
@@ -54,7 +55,7 @@ class TextEncoder:
         """(N, 512, text_dim) on the CPU in the model's dtype, zero beyond each prompt's tokens."""
         tokens = self.tokenizer(
             [clean_prompt(prompt) for prompt in prompts],
-            padding="max_length",
+            padding="longest",  # tokens do not see padding, so it need not be computed
             max_length=MAX_TOKENS,
             truncation=True,
             return_attention_mask=True,
@@ -62,7 +63,8 @@ class TextEncoder:
         )
         mask = tokens.attention_mask.to(self.model.device)
         embeds: torch.Tensor = self.model(tokens.input_ids.to(self.model.device), mask).last_hidden_state
-        return embeds.masked_fill(mask[..., None] == 0, 0).cpu()
+        embeds = embeds.masked_fill(mask[..., None] == 0, 0).cpu()
+        return F.pad(embeds, (0, 0, 0, MAX_TOKENS - embeds.shape[1]))
 
 
 def empty_model(checkpoint: Checkpoint) -> UMT5EncoderModel:

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import AttendFn, sdpa
-from helios_engine.block import Block, TextKeysValues, modulated_norm
+from helios_engine.attention import AttendFn, TextKeysValues, sdpa
+from helios_engine.block import Block, modulated_norm
 from helios_engine.configs import TransformerConfig
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.rope import pad_to_multiple, rotary_table
@@ -110,8 +110,11 @@ class HeliosTransformer(nn.Module):
 
     def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
         """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings."""
+        last_counts = 1
+        if prompt_embeds_BLD.device.type == "cpu":  # elsewhere kernels without a mask are faster, and asking would wait
+            prompt_embeds_BLD, last_counts = _fold_padding(prompt_embeds_BLD)
         text_BLD = self.condition_embedder.embed_text(prompt_embeds_BLD)
-        return [block.attn2.keys_values(text_BLD) for block in self._blocks()]
+        return [block.attn2.keys_values(text_BLD, last_counts) for block in self._blocks()]
 
     def encode_history(self, history_BCThw: torch.Tensor, anchor_BC1hw: torch.Tensor | None) -> History:
         """Patches history latents [16 long, 2 mid, 1 short] and the anchor into tokens, long to short.
@@ -200,6 +203,14 @@ class HeliosTransformer(nn.Module):
                 rotary_table(noisy, height // patch_h, width // patch_w, *args),
             ]
         )
+
+
+def _fold_padding(prompt_embeds_BLD: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The embeddings up to the first row of the zeros that all of them end with, and how many such rows there were."""
+    used = prompt_embeds_BLD.ne(0).any(dim=-1).any(dim=0).nonzero()
+    kept = int(used[-1]) + 1 if len(used) else 0
+    padding = prompt_embeds_BLD.shape[1] - kept
+    return prompt_embeds_BLD[:, : kept + 1], max(padding, 1)
 
 
 def _ends(sizes: tuple[int, ...]) -> list[int]:

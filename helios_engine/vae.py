@@ -14,8 +14,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from helios_engine import onednn
 from helios_engine.configs import VAEConfig
-from helios_engine.vae_layers import CausalConv3d, ChannelRMSNorm, Middle, ResidualBlock, as_frames, as_video
+from helios_engine.vae_layers import (
+    CausalConv3d,
+    ChannelRMSNorm,
+    Middle,
+    ResidualBlock,
+    as_frames,
+    as_video,
+    norm_silu,
+)
 
 IGNORED_PREFIXES = ("encoder.", "quant_conv.")
 """The encoder half of a published VAE folder."""
@@ -26,7 +35,7 @@ class Upsampler(nn.Module):
 
     def __init__(self, channels: int, *, temporal: bool) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(channels, channels // 2, 3, padding=1))
+        self.resample = nn.ModuleList([nn.Identity(), nn.Conv2d(channels, channels // 2, 3, padding=1)])
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if temporal else None
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
@@ -35,8 +44,23 @@ class Upsampler(nn.Module):
             first, rest = x_BCThw[:, :, :1], x_BCThw[:, :, 1:]
             pairs = self.time_conv(rest).unflatten(1, (2, -1))  # B 2 C T-1 h w; the first frame is not seen
             x_BCThw = torch.cat([first, pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
-        frames = F.interpolate(as_frames(x_BCThw), scale_factor=2.0, mode="nearest-exact")
-        return as_video(self.resample[1](frames), len(x_BCThw))
+        frames, convolution = as_frames(x_BCThw), self.resample[1]
+        assert isinstance(convolution, nn.Conv2d)
+        if onednn.usable(frames):
+            up = F.conv_transpose2d(frames, doubling(convolution.weight), convolution.bias, stride=2, padding=1)
+        else:
+            up = convolution(F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"))
+        return as_video(up, len(x_BCThw))
+
+
+def doubling(weight: torch.Tensor) -> torch.Tensor:
+    """Nearest-neighbour x2 and then a 3x3 convolution, as one transposed 4x4 convolution of stride 2: 4 / 9 the work.
+
+    Each output pixel sees 2x2 inputs only, through sums of the 3x3 weights. (C', C, 3, 3) to (C, C', 4, 4).
+    """
+    spread = F.conv2d(weight.flip(2, 3).reshape(-1, 1, 3, 3), weight.new_ones(1, 1, 2, 2), padding=1)
+    transposed = spread.view(*weight.shape[:2], 4, 4).transpose(0, 1)
+    return transposed.contiguous(memory_format=torch.channels_last)
 
 
 class _Stage(nn.Module):
@@ -91,7 +115,7 @@ class WanDecoder(nn.Module):
         x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw.to(dtype) * std + mean)))
         for stage in layers.up_blocks:
             x = stage(x)
-        pixels: torch.Tensor = layers.conv_out(F.silu(layers.norm_out(x)))
+        pixels: torch.Tensor = layers.conv_out(norm_silu(x, layers.norm_out, reuse=True))
         return pixels.clamp_(-1.0, 1.0)
 
 

@@ -8,7 +8,6 @@ from os import PathLike
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
@@ -16,7 +15,15 @@ from helios_engine.conditioning import Condition, ImageCondition, Posterior, Vid
 from helios_engine.configs import VAEConfig
 from helios_engine.request import FRAMES_PER_CHUNK, LATENT_FRAMES_PER_CHUNK
 from helios_engine.transformer import HISTORY_FRAMES
-from helios_engine.vae_layers import CausalConv3d, ChannelRMSNorm, Middle, ResidualBlock, as_frames, as_video
+from helios_engine.vae_layers import (
+    CausalConv3d,
+    ChannelRMSNorm,
+    Middle,
+    ResidualBlock,
+    as_frames,
+    as_video,
+    norm_silu,
+)
 
 IGNORED_PREFIXES = ("decoder.", "post_quant_conv.")
 """The decoder half of a published VAE folder."""
@@ -75,7 +82,7 @@ class WanEncoder(nn.Module):
         x = layers.conv_in(pixels_BCThw)
         for layer in layers.down_blocks:
             x = layer(x)
-        moments = self.quant_conv(layers.conv_out(F.silu(layers.norm_out(layers.mid_block(x)))))
+        moments = self.quant_conv(layers.conv_out(norm_silu(layers.mid_block(x), layers.norm_out, reuse=True)))
         mean, log_variance = moments.chunk(2, dim=1)
         shift, scale = (
             torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, 1, 1, 1)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helios_engine import onednn
+
 
 class CausalConv3d(nn.Conv3d):
     """3-D convolution that sees only the present and the past (zeros before the first frame)."""
@@ -18,6 +20,13 @@ class CausalConv3d(nn.Conv3d):
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
         """(B, C, T, h, w) to (B, C', T, h, w)."""
+        if onednn.usable(x_BCThw):
+            padding = [self.weight.shape[-2] // 2, self.weight.shape[-1] // 2]
+            videos = [
+                onednn.convolve_over_time(as_frames(video), self.weight, self.bias, padding)
+                for video in x_BCThw.to(memory_format=torch.channels_last_3d).split(1)
+            ]
+            return torch.cat([as_video(frames, 1) for frames in videos]) if len(videos) > 1 else as_video(videos[0], 1)
         padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
         out: torch.Tensor = super().forward(padded)
         return out
@@ -32,10 +41,20 @@ class ChannelRMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any (B, C, ...); computed in float32, returned in x's dtype."""
-        scale = len(self.gamma) ** 0.5
-        normalized: torch.Tensor = F.normalize(x.float(), dim=1).type_as(x)
-        scaled: torch.Tensor = normalized * scale * self.gamma
-        return scaled
+        return channel_rms_norm(x, self.gamma)
+
+
+def channel_rms_norm(x: torch.Tensor, gamma: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
+    """x / |x| * sqrt(C) * gamma over the channels of (B, C, ...), in float32; x's dtype. out: may be x."""
+    wide = x.float()
+    inverse = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min_(1e-12).reciprocal_()
+    inverse *= len(gamma) ** 0.5
+    return torch.mul(wide, inverse, out=out if x.dtype == torch.float32 else None).mul_(gamma).type_as(x)
+
+
+def norm_silu(x: torch.Tensor, norm: ChannelRMSNorm, *, reuse: bool = False) -> torch.Tensor:
+    """silu(norm(x)). reuse: x is not needed any more, so that it may be overwritten: fresh memory costs page faults."""
+    return F.silu(channel_rms_norm(x, norm.gamma, out=x if reuse else None), inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -52,7 +71,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
         """(B, C, T, h, w) to (B, C', T, h, w)."""
-        inner = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x_BCThw))))))
+        inner = self.conv1(norm_silu(x_BCThw, self.norm1))
+        inner = self.conv2(norm_silu(inner, self.norm2, reuse=True))
         out: torch.Tensor = inner.add_(self.conv_shortcut(x_BCThw))
         return out
 

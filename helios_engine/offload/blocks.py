@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from helios_engine.attention import Attention
-from helios_engine.block import TextKeysValues
+from helios_engine.attention import Attention, TextKeysValues
 from helios_engine.offload.packing import Packing, packing
 from helios_engine.offload.slots import HostBuffer, Slot
 from helios_engine.transformer import HeliosTransformer
@@ -139,8 +138,8 @@ def _before_keys_values(attention: Attention, bring: Callable[[], None]) -> None
     """`keys_values` is called from outside of the block's forward, where hooks do not see it."""
     keys_values = attention.keys_values
 
-    def with_weights(text_BLD: torch.Tensor) -> TextKeysValues:
+    def with_weights(text_BLD: torch.Tensor, last_counts: int = 1) -> TextKeysValues:
         bring()
-        return keys_values(text_BLD)
+        return keys_values(text_BLD, last_counts)
 
     attention.keys_values = with_weights  # type: ignore[method-assign]

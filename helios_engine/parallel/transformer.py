@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from helios_engine.block import TextKeysValues
+from helios_engine.attention import TextKeysValues
 from helios_engine.configs import TransformerConfig
 from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.exchange import gather_batch, gather_tokens
@@ -67,7 +67,7 @@ class ParallelTransformer(nn.Module):
         rows = slice(self.mesh.cfg.index * share, (self.mesh.cfg.index + 1) * share) if batch > 1 else slice(None)
         if len(history.tokens_BND) > 1:  # one history may serve the whole batch
             history = replace(history, tokens_BND=history.tokens_BND[rows])
-        own_text = [(k_BLHK[rows], v_BLHK[rows]) for k_BLHK, v_BLHK in text]
+        own_text = [kv._replace(k_BLHK=kv.k_BLHK[rows], v_BLHK=kv.v_BLHK[rows]) for kv in text]
         velocity = self._forward(latents_BCThw[rows], timestep, history, own_text)
         return gather_batch(velocity, self.mesh.cfg)[:batch]
 

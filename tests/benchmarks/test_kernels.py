@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import kernels
 from benchmarks.kernel_cases import SMALL, Case, cases, tensor_bytes
-from benchmarks.timing import time_function
+from benchmarks.kernel_timing import time_function
 
 CPU = torch.device("cpu")
 

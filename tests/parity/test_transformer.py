@@ -1,9 +1,11 @@
 """One forward of the DiT against `HeliosTransformer3DModel`, and proof that the comparison can fail."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from parity.reference import (
     SHAPES,
@@ -59,6 +61,42 @@ def _query_norm(model: Any) -> None:
 )
 def test_comparison_catches(perturbation: Callable[[Any], None]) -> None:
     assert forward_both(SHAPES[0], perturbation) > TOLERANCE
+
+
+def prompts(*tokens: int) -> torch.Tensor:
+    """Embeddings of prompts of this many tokens, with their padding."""
+    embeds = torch.randn(len(tokens), 512, 24, generator=torch.Generator().manual_seed(9))
+    for row, used in zip(embeds, tokens, strict=True):
+        row[used:] = 0.0
+    return embeds
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 12, 511, 512])
+def test_padding_counts_as_in_the_reference(tokens: int) -> None:
+    reference, ours = transformers(SHAPES[0])
+    inputs = replace(forward_inputs(SHAPES[0], 2, 500), text=prompts(tokens))
+    assert len(ours.encode_text(inputs.text)[0].k_BLHK[0]) == min(tokens + 1, 512)
+    assert relative_error(our_forward(ours, inputs), reference_forward(reference, inputs)) < TOLERANCE
+
+
+def test_batch_of_prompts_of_different_length() -> None:
+    ours = transformers(SHAPES[0])[1]
+    inputs, embeds = forward_inputs(SHAPES[0], 2, 500), prompts(3, 40)
+    with torch.inference_mode():
+        history = ours.encode_history(inputs.history, inputs.anchor)
+        both = ours(inputs.noisy.expand(2, -1, -1, -1, -1), 500, history, ours.encode_text(embeds))
+    for velocity, embed in zip(both, embeds, strict=True):
+        alone = our_forward(ours, replace(inputs, text=embed[None]))
+        assert relative_error(velocity[None], alone) < TOLERANCE
+
+
+def test_padding_that_counted_once_would_differ() -> None:
+    ours = transformers(SHAPES[0])[1]
+    inputs = replace(forward_inputs(SHAPES[0], 2, 500), text=prompts(12))
+    expected = our_forward(ours, inputs)
+    encode = ours.encode_text
+    ours.encode_text = lambda embeds: [kv._replace(last_counts=1) for kv in encode(embeds)]  # type: ignore[method-assign]
+    assert relative_error(our_forward(ours, inputs), expected) > TOLERANCE
 
 
 def test_scalar_key_scale_is_caught() -> None:

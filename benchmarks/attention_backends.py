@@ -1,0 +1,42 @@
+"""Which of torch's attention kernels is fastest for a size: measured, so that each peer runs with its best."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.counts import tokens
+from benchmarks.sizes import Size
+from benchmarks.timing import measure
+
+GPU_BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+
+
+def fastest_backend(size: Size) -> str:
+    """The name of the kernel that is fastest on the finest stage; on a CPU torch has one, and chooses it itself."""
+    if size.device == "cpu":
+        return "torch's choice"
+    config = size.transformer
+    length = sum(tokens(size.height, size.width, 1))
+    shape = (1, config.num_attention_heads, length, config.attention_head_dim)
+    q, k, v = (torch.randn(shape, device=size.device).to(size.dtype) for _ in range(3))
+    medians = {}
+    for backend in GPU_BACKENDS:
+        with sdpa_kernel(backend):
+            try:
+                timing = measure({"": lambda: F.scaled_dot_product_attention(q, k, v)}, device=size.device, runs=10)
+            except RuntimeError:  # this GPU or torch does not have it
+                continue
+            medians[backend.name] = timing[""].median
+    return min(medians, key=lambda name: medians[name])
+
+
+@contextmanager
+def with_backend(name: str) -> Iterator[None]:
+    """Attention prefers that kernel. The others stay allowed: it may not take every shape, such as the VAE's."""
+    preferred = getattr(SDPBackend, name, None)
+    others = [*(backend for backend in GPU_BACKENDS if backend != preferred), SDPBackend.MATH]
+    with nullcontext() if preferred is None else sdpa_kernel([preferred, *others], set_priority=True):
+        yield

@@ -1,0 +1,160 @@
+"""Our engine against diffusers, part by part: `python -m benchmarks.engine --against diffusers --size cpu`.
+
+Both run in this process from the same random weights and in turn. diffusers runs eagerly and, in a third column, with
+its transformer and VAE under torch.compile. Each row checks first that both compute the same. Rows of a size whose
+device is not here are recorded as not measured.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.attention_backends import fastest_backend, with_backend
+from benchmarks.conditions import conditions
+from benchmarks.counts import parts
+from benchmarks.peers import Peers, build, compiled, describe
+from benchmarks.rows import Row, rows
+from benchmarks.sizes import SIZES, Size
+from benchmarks.timing import Timing, clock_name, matmul_peak, measure
+
+RESULTS = Path(__file__).parent / "results"
+NOT_MEASURED = "not measured"
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+ROW_NAMES = (
+    "text encode",
+    *(f"DiT step, stage {stage}" for stage in range(3)),
+    *(f"DiT chunk [{steps},{steps},{steps}]" for steps in (1, 2)),
+    *(f"VAE {what}, a chunk" for what in ("decode", "encode")),
+    "end to end, a chunk [2,2,2]",
+)
+
+
+def main() -> None:
+    """Measures, prints the table and writes the JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.splitlines()[0])
+    parser.add_argument("--against", choices=["diffusers"], default="diffusers")
+    parser.add_argument("--size", choices=SIZES, default="cpu")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each contestant")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; with one, CPU time is measured")
+    parser.add_argument("--no-compile", action="store_true", help="leave the torch.compile column out")
+    parser.add_argument("--rows", nargs="+", default=[], help="only rows whose names contain one of these")
+    parser.add_argument("--output", type=Path, help="JSON (default: benchmarks/results/engine-SIZE.json)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    size = SIZES[args.size]
+    report: dict[str, Any] = {
+        "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
+        "conditions": {**conditions(), "threads": args.threads, "clock": clock_name(size.device), "gpu": gpu()},
+        "size": describe(size),
+        "rows": dict.fromkeys(ROW_NAMES, NOT_MEASURED),
+    }
+    if size.device == "cpu" or torch.cuda.is_available():
+        report |= run(size, args.runs, compile_too=not args.no_compile, only=args.rows)
+    output = args.output or RESULTS / f"engine-{size.name}.json"
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(json.dumps(report, indent=2) + "\n")
+    show(report)
+    print(f"written to {output}")
+
+
+def run(size: Size, runs: int, *, compile_too: bool = True, only: list[str] | None = None) -> dict[str, Any]:
+    """Peak of the machine, and every row of this size."""
+    from importlib.metadata import version
+
+    peak = matmul_peak(size.device, size.dtype)
+    peers = build(size)
+    backend = fastest_backend(size)
+    with with_backend(backend):
+        other = compiled(peers.diffusers) if compile_too else None
+        flops = {name: sum(p.flops for p in products) for name, products in parts(size).items()}
+        measured: dict[str, Any] = dict.fromkeys(ROW_NAMES, NOT_MEASURED)
+        for row in rows(size, peers):
+            if only and not any(part in row.name for part in only):
+                continue
+            measured[row.name] = measure_row(row, peers, other, size, runs)
+            rate = flops[row.cost] / measured[row.name]["ours"]["median"] if row.cost else None
+            measured[row.name]["share_of_peak"] = None if rate is None else rate / peak
+            print(f"{row.name}: {summary(measured[row.name])}", file=sys.stderr, flush=True)
+    versions = {name: version(name) for name in ("diffusers", "transformers")}
+    return {"matmul_peak_flops_per_s": peak, "attention_backend": backend, "versions": versions, "rows": measured}
+
+
+def measure_row(row: Row, peers: Peers, other: Any, size: Size, runs: int) -> dict[str, Any]:
+    """Timings of one row, after a check that both compute the same."""
+    with torch.inference_mode():
+        ours, theirs = (x.double().cpu().flatten() for x in (row.ours(), row.theirs(peers.diffusers)))
+    shared = min(len(ours), len(theirs))  # diffusers drops the last frames of a video
+    error = float((ours[:shared] - theirs[:shared]).norm() / theirs[:shared].norm())
+    if "end to end" not in row.name and not error < TOLERANCES[size.dtype]:
+        raise RuntimeError(f"{row.name}: relative error {error:.1e}: the two do not compute the same")
+    contestants: dict[str, Callable[[], object]] = {
+        "ours": row.ours,
+        "diffusers eager": lambda: row.theirs(peers.diffusers),
+    }
+    record: dict[str, Any] = {"relative_error": error}
+    if other is not None and row.name != "text encode":
+        try:
+            before = time.perf_counter()
+            with torch.inference_mode():
+                row.theirs(other)
+            record["compile_s"] = time.perf_counter() - before
+            contestants["diffusers compiled"] = lambda: row.theirs(other)
+        except Exception as failure:  # whatever the compiler raises: the row says so
+            record["diffusers compiled"] = f"failed: {' '.join(str(failure).split())[:160]}"
+    timings = measure(contestants, device=size.device, runs=runs)
+    record |= {name: timing.record() for name, timing in timings.items()}
+    record["ratio"] = {name: _ratio(timings["ours"], timing) for name, timing in timings.items() if name != "ours"}
+    return record
+
+
+def _ratio(ours: Timing, theirs: Timing) -> dict[str, float]:
+    """Theirs over ours, round by round: above 1 ours is faster."""
+    rounds = sorted(b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True))
+    return {"median": theirs.median / ours.median, "min": rounds[0], "max": rounds[-1]}
+
+
+def gpu() -> str | None:
+    """The GPU's name, where there is one."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def summary(row: dict[str, Any]) -> str:
+    """One row in a line."""
+    return ", ".join(f"{name} {row[name]['median'] * 1e3:.4g} ms" for name in ("ours", *row["ratio"]))
+
+
+def show(report: dict[str, Any]) -> None:
+    """The table."""
+    clock = report["conditions"]["clock"]
+    table = Table(title=f"Engine, size {report['size']['name']}: ms, {clock}, median (min to max)")
+    for column in ("", "ours", "diffusers eager", "ratio", "diffusers compiled", "ratio", "of matmul peak"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, row in report["rows"].items():
+        if row == NOT_MEASURED:
+            table.add_row(name, *[NOT_MEASURED] * 6)
+            continue
+        cells = [name, spread(row["ours"])]
+        for other in ("diffusers eager", "diffusers compiled"):
+            has = isinstance(row.get(other), dict)
+            cells += [spread(row[other]) if has else str(row.get(other, "-"))]
+            cells += [f"{row['ratio'][other]['median']:.2f}" if has else "-"]
+        share = row["share_of_peak"]
+        table.add_row(*cells, "-" if share is None else f"{share:.0%}")
+    Console(width=150).print(table)
+
+
+def spread(timing: dict[str, Any]) -> str:
+    """Median and extremes in milliseconds."""
+    return f"{timing['median'] * 1e3:.4g} ({timing['min'] * 1e3:.4g} to {timing['max'] * 1e3:.4g})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Our pipeline and diffusers', in one process, from the same random weights: the same tensors, held once."""
+
+import copy
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, HeliosDMDScheduler, HeliosPyramidPipeline, HeliosTransformer3DModel
+from torch import nn
+from transformers import UMT5Config, UMT5EncoderModel
+
+from benchmarks.sizes import Size, TextShape
+from helios_engine import HeliosPipeline
+from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.denoiser import Denoiser
+from helios_engine.text import TextEncoder, load_tokenizer
+from helios_engine.transformer import HeliosTransformer, parameter_dtype
+from helios_engine.vae import IGNORED_PREFIXES as ENCODER_PREFIXES
+from helios_engine.vae import VideoDecoder, WanDecoder
+from helios_engine.vae_encoder import IGNORED_PREFIXES as DECODER_PREFIXES
+from helios_engine.vae_encoder import VideoEncoder, WanEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peers:
+    """ours, diffusers: the pipelines. Both have the same text encoder and tokenizer."""
+
+    ours: HeliosPipeline
+    diffusers: Any
+
+
+def build(size: Size) -> Peers:
+    """Both pipelines on the size's device. Weights are drawn there, so none have to be copied to it."""
+    device = torch.device(size.device)
+    with torch.device("meta"):
+        transformer, ours = HeliosTransformer3DModel(**asdict(size.transformer)), HeliosTransformer(size.transformer)
+    weights = random_weights(ours, device, lambda name: parameter_dtype(name, size.dtype))
+    ours.load_state_dict(weights, assign=True)
+    transformer.load_state_dict(weights, strict=True, assign=True)
+    rebuilt = HeliosTransformer3DModel(**{**asdict(size.transformer), "num_layers": 0})
+    transformer.rope = rebuilt.rope.to(device)  # it has buffers, which no state dict holds
+
+    vae, decoder, encoder = _vaes(size, device)
+    text_encoder, tokenizer = _text_encoder(size.text, device, size.dtype)
+    pipe = HeliosPyramidPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        scheduler=HeliosDMDScheduler(use_dynamic_shifting=size.scheduler.use_dynamic_shifting),
+        transformer=transformer.eval().requires_grad_(False),
+        is_distilled=True,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipeline = HeliosPipeline(
+        "distilled",
+        TextEncoder(text_encoder, tokenizer),
+        Denoiser(ours, size.scheduler),
+        VideoDecoder(decoder),
+        VideoEncoder(encoder),
+    )
+    return Peers(ours=pipeline, diffusers=pipe)
+
+
+def compiled(pipe: Any) -> Any:
+    """diffusers' pipeline with its transformer and both halves of its VAE under torch.compile; weights are shared.
+
+    Shapes are static: one program per pyramid stage, which is what its authors recommend for speed.
+    """
+    parts = {name: getattr(pipe, name) for name in ("tokenizer", "text_encoder", "scheduler")}
+    transformer, vae = copy.copy(pipe.transformer), copy.copy(pipe.vae)
+    vae._modules = dict(vae._modules)
+    transformer.compile(dynamic=False)
+    for half in ("encoder", "decoder"):
+        module = copy.copy(getattr(vae, half))
+        module.compile(dynamic=False)
+        setattr(vae, half, module)
+    made = HeliosPyramidPipeline(**parts, transformer=transformer, vae=vae, is_distilled=True)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def options_of(config: Any) -> dict[str, Any]:
+    """A configuration as diffusers' classes take it."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+
+
+def random_weights(module: nn.Module, device: torch.device, dtype_of: Any) -> dict[str, torch.Tensor]:
+    """Weights of sane scale by name: matrices keep the variance of what they multiply, vectors are near one or zero."""
+    generator = torch.Generator(device).manual_seed(0)
+    weights = {}
+    for name, parameter in sorted(module.named_parameters()):
+        noise = torch.randn(parameter.shape, generator=generator, device=device)
+        if parameter.dim() < 2 or name.endswith("gamma"):
+            noise = noise * 0.2 + float(name.endswith(("gamma", "norm_q.weight", "norm_k.weight", "norm2.weight")))
+        else:
+            noise /= parameter[0].numel() ** 0.5
+        weights[name] = noise.to(dtype_of(name))
+    return weights
+
+
+def _vaes(size: Size, device: torch.device) -> tuple[AutoencoderKLWan, WanDecoder, WanEncoder]:
+    with torch.device("meta"):
+        vae, decoder, encoder = AutoencoderKLWan(**options_of(size.vae)), WanDecoder(size.vae), WanEncoder(size.vae)
+    weights = random_weights(vae, device, lambda _: torch.float32)
+    vae.load_state_dict(weights, assign=True)
+    for half, ignored in ((decoder, ENCODER_PREFIXES), (encoder, DECODER_PREFIXES)):
+        half.load_state_dict({k: v for k, v in weights.items() if not k.startswith(ignored)}, assign=True)
+    return vae.eval().requires_grad_(False), decoder, encoder
+
+
+def _text_encoder(shape: TextShape, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A UMT5 of random weights, with the tokenizer of the tiny checkpoints."""
+    config = UMT5Config(
+        vocab_size=shape.vocab_size,
+        d_model=shape.d_model,
+        d_kv=shape.d_kv,
+        d_ff=shape.d_ff,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        dropout_rate=0.0,
+    )
+    with torch.device("meta"):
+        model = UMT5EncoderModel(config)
+    model.encoder.set_input_embeddings(model.shared)
+    weights = random_weights(model, device, lambda _: dtype)
+    model.load_state_dict(weights, assign=True, strict=False)
+    with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
+        write_tiny(folder)
+        tokenizer = load_tokenizer(Path(folder), shape.vocab_size)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def describe(size: Size) -> dict[str, Any]:
+    """The size as the results record it."""
+    text = json.dumps(asdict(size), default=str)
+    described: dict[str, Any] = json.loads(text)
+    return described
