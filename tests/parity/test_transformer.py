@@ -95,7 +95,7 @@ def test_padding_that_counted_once_would_differ() -> None:
     inputs = replace(forward_inputs(SHAPES[0], 2, 500), text=prompts(12))
     expected = our_forward(ours, inputs)
     encode = ours.encode_text
-    ours.encode_text = lambda embeds: [kv._replace(last_counts=1) for kv in encode(embeds)]  # type: ignore[method-assign]
+    ours.encode_text = lambda embeds: [kv._replace(last_counts=1) for kv in encode(embeds)]  # type: ignore[method-assign, assignment]
     assert relative_error(our_forward(ours, inputs), expected) > TOLERANCE
 
 
