@@ -19,7 +19,8 @@ from helios_services.jobs.embedded import EmbeddedRedis
 
 pytestmark = pytest.mark.timeout(240)
 EXCHANGE_TIMEOUT_S = 4
-JOB = SHORT_JOB | {"pyramid_steps": [20, 20, 20]}
+CHUNKS = 8
+JOB = SHORT_JOB | {"pyramid_steps": [20, 20, 20], "num_frames": 33 * CHUNKS}
 """Denoising takes the better part of a second: when chunk k arrives, chunk k + 2 has just been begun."""
 
 
@@ -84,11 +85,12 @@ def test_a_lost_rank_costs_no_chunk_and_no_bit(
             lost[rank].send_signal(sent)
             _, alive = psutil.wait_procs(lost.values(), timeout=EXCHANGE_TIMEOUT_S + 20)
             assert not alive
-    assert [segment.info.index for segment in segments if segment.info] == list(range(5))
+    assert [segment.info.index for segment in segments if segment.info] == list(range(CHUNKS))
     assert [segment.data for segment in segments] == undisturbed
     *_, job = client.watch(job.id)
     assert (job.state, job.attempts) == (pb.JOB_STATE_SUCCEEDED, 1)
-    assert repeated_calls(service) == repeated + 1  # the dispatcher did it, the job was not claimed again
+    # at most the call in progress is repeated, by the dispatcher (none if the loss falls between two calls)
+    assert repeated_calls(service) - repeated <= 1
     assert not set(group(service).values()) & set(lost.values())
 
 
