@@ -26,7 +26,7 @@ def make_load(address: str, rounds: int = 1) -> None:
     """Returns when all of its jobs have ended."""
     with HeliosClient(address) as client:
         for number in range(rounds):
-            jobs = [client.submit(priority=name, **JOB) for name in PRIORITIES for _ in range(2)]  # type: ignore[arg-type]
+            jobs = [client.submit(priority=name, **JOB) for name in PRIORITIES for _ in range(2)]
             flood(client)
             with suppress(HeliosError):
                 client.get("no-such-job")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from monitoring.cases import ALERTS, Case, slo_cases
 
 from helios_services.telemetry.metrics import WAIT_BUCKETS
 from k8s.monitoring.generate import FOLDER, generated
 from k8s.monitoring.slos import SLOS, SPEEDS
+from monitoring.cases import ALERTS, Case, slo_cases
 
 ROOT = FOLDER.parents[1]
 RULES = sorted((FOLDER / "rules").glob("*.yaml"))
@@ -63,7 +63,9 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
 def _promtool_case(index: int, case: Case) -> dict[str, Any]:
     expr = f'count by (alertname) (ALERTS{{alertname="{case.alert}", alertstate="firing"}})'
     firing = [{"labels": f'{{alertname="{case.alert}"}}', "value": 1}]
-    checks = [(minute, []) for minute in case.silent] + [(minute, firing) for minute in case.fires]
+    checks: list[tuple[int, list[dict[str, Any]]]] = [(minute, []) for minute in case.silent] + [
+        (minute, firing) for minute in case.fires
+    ]
     test: dict[str, Any] = {
         "name": f"{index} {case.alert}",
         "interval": "1m",
