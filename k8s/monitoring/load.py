@@ -1,6 +1,7 @@
 """Work for a small service: jobs of every priority, more than the queue takes, a mistake, and a replica that dies."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -32,6 +33,7 @@ def make_load(address: str, rounds: int = 1) -> None:
                 client.get("no-such-job")
             if number == 0:
                 for _ in client.stream(jobs[-1].id):
+                    time.sleep(1)  # into the next chunk
                     kill_one_decoder()
                     break
             for job in jobs:

@@ -85,9 +85,11 @@ def _draw_panel(axis: Any, panel: dict[str, Any], prometheus: Prometheus, start:
     for target in panel["targets"]:
         expr = target["expr"].replace("$__rate_interval", RATE_INTERVAL)
         for series in prometheus.get("query_range", query=expr, start=start, end=end, step=1)["result"]:
-            points = [(float(at) - start, float(value) * factor) for at, value in series["values"]]
+            values = {round(float(at) - start): float(value) * factor for at, value in series["values"]}
+            seconds = range(min(values), max(values) + 1)
             label = _legend(target["legendFormat"], series["metric"])
-            axis.plot(*zip(*points, strict=True), label=label, linewidth=1.4, color=f"C{drawn % 10}")
+            points = [values.get(second, math.nan) for second in seconds]  # no line across a gap
+            axis.plot(seconds, points, label=label, linewidth=1.4, color=f"C{drawn % 10}")
             drawn += 1
     if not drawn:
         axis.text(0.5, 0.5, "no data on this machine", ha="center", va="center", transform=axis.transAxes, color="gray")
@@ -96,9 +98,9 @@ def _draw_panel(axis: Any, panel: dict[str, Any], prometheus: Prometheus, start:
     for step in steps[1:]:
         axis.axhline(step["value"] * factor, color="red", linewidth=0.8, linestyle="--")
     axis.set_xlim(0, end - start)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, axis.get_ylim()[1] * 1.05)
     axis.set_xlabel("seconds", fontsize=8)
-    axis.legend(fontsize=7, loc="upper left", ncols=2)
+    axis.legend(fontsize=7, loc="best", ncols=2, framealpha=0.6)
 
 
 def _legend(text: str, labels: dict[str, str]) -> str:

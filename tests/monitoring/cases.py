@@ -4,6 +4,7 @@ The figures are written out rather than taken from the rules, so that a changed 
 """
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,10 @@ ALERTS = (
 )  # fmt: skip
 
 
+Phases = tuple[tuple[float, int], ...]
+"""Share of bad events and minutes, one phase after the other."""
+
+
 def slo_cases() -> tuple[Case, ...]:
     """For each objective: within budget, slow burn, fast burn and its end, and too few events to say."""
     within_slow_fast = {
@@ -150,46 +155,39 @@ def slo_cases() -> tuple[Case, ...]:
     for alert, (within, slow, fast) in within_slow_fast.items():
         fast_burn, slow_burn = f"{alert}FastBurn", f"{alert}SlowBurn"
         cases += [
-            Case(fast_burn, _events(alert, f"0+{100 * within}x150", "0+100x150"), silent=(60, 150)),
-            Case(slow_burn, _events(alert, f"0+{100 * within}x150", "0+100x150"), silent=(60, 150)),
-            Case(fast_burn, _events(alert, f"0+{100 * slow}x150", "0+100x150"), silent=(60, 150)),
-            Case(slow_burn, _events(alert, f"0+{100 * slow}x150", "0+100x150"), fires=(150,)),
-            # an hour of it, then none: the long windows remember, the short ones end the alert
-            Case(
-                fast_burn,
-                _events(alert, f"0+{100 * fast}x60 {6000 * fast}x60", "0+100x120"),
-                fires=(60,),
-                silent=(100,),
-            ),
-            Case(fast_burn, _events(alert, "0+0.1x60", "0+0.1x60"), silent=(60,)),
+            Case(fast_burn, _events(alert, ((within, 150),)), silent=(60, 150)),
+            Case(slow_burn, _events(alert, ((within, 150),)), silent=(60, 150)),
+            Case(fast_burn, _events(alert, ((slow, 150),)), silent=(60, 150)),
+            Case(slow_burn, _events(alert, ((slow, 150),)), fires=(150,)),
+            # a bad hour after five good ones: 1 h and 5 min fire; six minutes later the 5 min end it
+            Case(fast_burn, _events(alert, ((0, 300), (fast, 60), (0, 10))), silent=(300, 367), fires=(360,)),
+            # half an hour of it after nothing: 6 h and 30 min fire; when it has been over for that long they end it
+            Case(fast_burn, _events(alert, ((fast / 2, 30), (0, 60))), silent=(62,), fires=(30,)),
+            Case(fast_burn, _events(alert, ((1, 60),), per_minute=0.1), silent=(60,)),
         ]
     return tuple(cases)
 
 
-def _events(alert: str, bad: str, total: str) -> dict[str, str]:
+def _events(alert: str, phases: Phases, per_minute: float = 100) -> dict[str, str]:
+    total = _counter(tuple((1, minutes) for _, minutes in phases), per_minute)
+    bad = _counter(phases, per_minute)
+    good = _counter(tuple((1 - share, minutes) for share, minutes in phases), per_minute)
     if alert == "HeliosChunkDeadline":
         return {"helios_chunk_deadline_missed_total": bad, "helios_chunk_seconds_count": total}
     if alert == "HeliosJobFailures":  # two gateways say the same; cancelled jobs do not count
-        states = {"failed": bad, "succeeded": _minus(total, bad), "cancelled": "0+500x150"}
         return {
             f'helios_jobs_total{{state="{state}",instance="{gateway}"}}': values
-            for state, values in states.items()
+            for state, values in {"failed": bad, "succeeded": good, "cancelled": "0+500x400"}.items()
             for gateway in ("a", "b")
         }
     metric, bound = {
         "HeliosFirstChunk": ("helios_time_to_first_chunk_seconds", "10.0"),
         "HeliosQueueWait": ("helios_queue_wait_seconds", "30.0"),
     }[alert]
-    return {f"{metric}_count": total, f'{metric}_bucket{{le="{bound}"}}': _minus(total, bad)}
+    return {f"{metric}_count": total, f'{metric}_bucket{{le="{bound}"}}': good}
 
 
-def _minus(total: str, bad: str) -> str:
-    """What was good: `total` ("0+Rx N") less `bad` ("0+BxN", optionally "CxM" after it)."""
-    rate, minutes = total.removeprefix("0+").split("x")
-    first, _, rest = bad.partition(" ")
-    bad_rate, bad_minutes = first.removeprefix("0+").split("x")
-    good = f"0+{float(rate) - float(bad_rate)}x{bad_minutes}"
-    if rest:
-        start = float(rate) * int(bad_minutes) - float(bad_rate) * int(bad_minutes)
-        good += f" {start + float(rate)}+{rate}x{int(minutes) - int(bad_minutes) - 1}"
-    return good
+def _counter(phases: Phases, per_minute: float) -> str:
+    """A counter's samples, minute by minute."""
+    steps = [share * per_minute for share, minutes in phases for _ in range(minutes)]
+    return " ".join(f"{value:g}" for value in accumulate(steps, initial=0.0))

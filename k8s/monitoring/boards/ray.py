@@ -2,7 +2,11 @@
 
 from k8s.monitoring.panels import Panel, Query, one, rate
 
-PROCESSES = '{Component=~"ray::ServeReplica.*|raylet|gcs"}'
+# Ray names a replica by what it is doing, "ray::ServeReplica:helios:decoder.check_health": only the replica is kept
+PROCESS_MEMORY = (
+    'label_replace(ray_component_rss_bytes{Component=~"ray::ServeReplica.*|raylet|gcs"},'
+    ' "process", "$1", "Component", "(?:ray::ServeReplica:[^:]+:)?([^.]+).*")'
+)
 
 PANELS = [
     Panel(

@@ -3,6 +3,7 @@
 from k8s.monitoring.panels import Panel, Query, one, rate
 
 SECONDS, COMMANDS = "redis_commands_duration_seconds_total", "redis_commands_total"
+SENT = '{cmd=~"evalsha|get|mget|hgetall|lrange|publish|zcard"}'
 SCRIPTS = '{cmd="evalsha"}'
 
 PANELS = [
@@ -26,8 +27,8 @@ PANELS = [
     Panel(
         "Commands",
         "ops",
-        "Per second, the ten busiest.",
-        one(f"topk(10, sum by (cmd) ({rate(COMMANDS)}))", "{{cmd}}"),
+        "Per second, of those that jobs, chunks and their delivery consist of.",
+        one(f"sum by (cmd) ({rate(f'{COMMANDS}{SENT}')})", "{{cmd}}"),
     ),
     Panel(
         "Mean command time",
