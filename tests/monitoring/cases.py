@@ -146,9 +146,9 @@ Phases = tuple[tuple[float, int], ...]
 def slo_cases() -> tuple[Case, ...]:
     """For each objective: within budget, slow burn, fast burn and its end, and too few events to say."""
     within_slow_fast = {
-        "HeliosChunkDeadline": (0.04, 0.25, 0.8),
-        "HeliosFirstChunk": (0.04, 0.25, 0.8),
-        "HeliosQueueWait": (0.04, 0.25, 0.8),
+        "HeliosChunkDeadline": (0.04, 0.25, 1.0),
+        "HeliosFirstChunk": (0.04, 0.25, 1.0),
+        "HeliosQueueWait": (0.04, 0.25, 1.0),
         "HeliosJobFailures": (0.009, 0.05, 0.2),
     }
     cases = []
@@ -162,7 +162,7 @@ def slo_cases() -> tuple[Case, ...]:
             # a bad hour after five good ones: 1 h and 5 min fire; six minutes later the 5 min end it
             Case(fast_burn, _events(alert, ((0, 300), (fast, 60), (0, 10))), silent=(300, 367), fires=(360,)),
             # half an hour of it after nothing: 6 h and 30 min fire; when it has been over for that long they end it
-            Case(fast_burn, _events(alert, ((fast / 2, 30), (0, 60))), silent=(62,), fires=(30,)),
+            Case(fast_burn, _events(alert, ((fast, 30), (0, 60))), silent=(62,), fires=(30,)),
             Case(fast_burn, _events(alert, ((1, 60),), per_minute=0.1), silent=(60,)),
         ]
     return tuple(cases)
