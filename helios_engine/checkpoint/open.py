@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from helios_engine.checkpoint.resolve import resolve_checkpoint
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError, shorten
 from helios_engine.variants import VariantName
@@ -39,13 +40,11 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
-    """Reads the JSON files of a checkpoint folder.
+    """Reads the JSON files of a checkpoint: a folder, or an id on the Hub.
 
     Raises CheckpointError naming each file and key that is wrong, one a line.
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise CheckpointError(f"{root}: is not a folder; expected a checkpoint in the diffusers layout")
+    root = resolve_checkpoint(path)
     index = root / "model_index.json"
     variant, scheduler_class, cfg_zero_star = _variant(index)
     problems: list[str] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -31,8 +31,14 @@ class ModelConfig(Section):
     """The model this service runs and the limits of its jobs."""
 
     name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    variant: Literal["base", "mid", "distilled"] = "distilled"
+    """What the checkpoint is; the gateway, which does not read it, checks requests by it."""
     checkpoint: str = ""
-    """Folder in the published diffusers layout. The gateway does not need it."""
+    """Folder in the published diffusers layout, or a Hub id (org/name, optionally @revision). Not for the gateway."""
+    loras: dict[str, str] = {}
+    """LoRA adapters that requests may name, and their files."""
+    merged_loras: dict[str, float] = {}
+    """LoRA adapter files that become part of the weights, and their scales."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     max_frames: PositiveInt = 14_520
     max_pixels: PositiveInt = 1280 * 768
@@ -58,7 +64,15 @@ class JobsConfig(Section):
     job_ttl_s: PositiveFloat = 7 * 86400.0
     """How long the record of an ended job is kept."""
     chunk_ttl_s: PositiveFloat = 3600.0
-    """How long the chunks of an ended job can be streamed."""
+    """How long the chunks of an ended job can be streamed, and how long it can be continued."""
+    live_window_chunks: PositiveInt = 64
+    """Chunks of an open-ended job that are kept; older ones are dropped."""
+    max_prompt_updates: PositiveInt = 1000
+    """Times that a job's prompt can be changed while it runs."""
+    session_grace_s: PositiveFloat = 30.0
+    """How long a live session goes on without its client."""
+    pause_limit_s: PositiveFloat = 600.0
+    """How long a job can be paused before it is stopped; it occupies a dispatcher's slot meanwhile."""
 
     @field_validator("heartbeat_s")
     @classmethod
@@ -80,6 +94,13 @@ class GatewayConfig(Section):
     max_concurrent_rpcs: PositiveInt = 2000
     drain_s: PositiveFloat = 20.0
     reflection: bool = True
+    api_keys_file: str = ""
+    """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for."""
+    tls_certificate_file: str = ""
+    """PEM certificate chain; with `tls_key_file` turns TLS on. Both are read again when they change."""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+    """PEM authorities of client certificates, which are then required (mutual TLS)."""
 
 
 class AutoscalingConfig(Section):
@@ -126,11 +147,45 @@ class DispatcherConfig(DeploymentConfig):
     metrics_port: Port = 9465
 
 
+class ParallelConfig(Section):
+    """The devices one denoiser replica spans: cfg_degree x ring_degree x ulysses_degree ranks, one device each."""
+
+    ulysses_degree: PositiveInt = 1
+    """Ranks that trade shards of the sequence for shards of the heads: at most as many as the model has heads."""
+    ring_degree: PositiveInt = 1
+    """Ranks that pass keys and values round."""
+    cfg_degree: Literal[1, 2] = 1
+    """2: the passes with and without the prompt run on ranks of their own."""
+    placement: Literal["STRICT_PACK", "PACK"] = "STRICT_PACK"
+    """STRICT_PACK: all ranks on one node, which is where NVLink is. PACK: on several if no node is free enough."""
+    timeout_s: PositiveFloat = 300.0
+    """After this long without an answer from another rank a replica is given up and replaced."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of one replica; each takes the deployment's num_cpus and num_gpus."""
+        return self.cfg_degree * self.ring_degree * self.ulysses_degree
+
+
 class DenoiserConfig(DeploymentConfig):
     """The DiT denoiser."""
 
     prompt_cache_entries: PositiveInt = 4
     """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
+    guidance_batching: Literal["auto", "always", "never"] = "auto"
+    """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
+    offload_budget_gb: float | None = Field(None, gt=0)
+    """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
+    parallel: ParallelConfig = ParallelConfig()
+
+    @model_validator(mode="after")
+    def _resources_for_each_rank(self) -> "DenoiserConfig":
+        ranks = self.parallel.world_size
+        if ranks > 1 and self.device.startswith("cuda") and self.num_gpus != 1:  # NCCL refuses two ranks on one device
+            raise ValueError(f"num_gpus must be 1 with {ranks} ranks on {self.device}, is {self.num_gpus}")
+        if ranks > 1 and not self.num_cpus and not self.num_gpus:
+            raise ValueError(f"num_cpus must not be 0 with {ranks} ranks on {self.device}: nothing to place them by")
+        return self
 
 
 class TextEncoderConfig(DeploymentConfig):
@@ -162,8 +217,22 @@ class MediaConfig(Section):
     decode_timeout_s: PositiveFloat = 60.0
     """From the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
+    ttl_s: PositiveFloat = 86400.0
+    """How long an upload is kept; longer once a job was given it."""
+    max_files: PositiveInt = 1000
+    """Uploads that are kept at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
+
+
+class TracingConfig(Section):
+    """OpenTelemetry traces."""
+
+    otlp_endpoint: str = ""
+    """OTLP/gRPC collector, for example http://otel-collector:4317. Empty: no traces."""
+    sample_ratio: float = Field(1.0, ge=0, le=1)
+    """Share of the traces that are recorded where the caller has not decided."""
+    export_delay_s: PositiveFloat = 5.0
 
 
 class ServiceConfig(Section):
@@ -182,16 +251,38 @@ class ServiceConfig(Section):
     denoiser: DenoiserConfig = DenoiserConfig()
     decoder: DecoderConfig = DecoderConfig()
     media: MediaConfig = MediaConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @property
     def artifacts(self) -> str:
         """URL of the artifact folder."""
         return self.artifact_url or str(self.state_dir / "artifacts")
 
+    @property
+    def uploads(self) -> str:
+        """URL of the folder for uploads."""
+        return f"{self.artifacts}/uploads"
+
+
+def with_variant(config: ServiceConfig, variant: str) -> ServiceConfig:
+    """The configuration for a checkpoint of this variant. Raises ConfigError if another one is configured."""
+    if "variant" in config.model.model_fields_set:
+        check_variant(config, variant)
+    return config.model_copy(update={"model": config.model.model_copy(update={"variant": variant})})
+
+
+def check_variant(config: ServiceConfig, variant: str) -> None:
+    """Raises ConfigError unless the configured variant is the checkpoint's."""
+    if config.model.variant != variant:
+        raise ConfigError(
+            f"model.variant: {config.model.variant!r} is not allowed; allowed: {variant!r}, which the checkpoint is"
+        )
+
 
 _ALIASES = {"HELIOS_REDIS_URL": "HELIOS_REDIS__URL"}
 _PREFIX = "HELIOS_"
-_NOT_SETTINGS = {"HELIOS_CONFIG"}
+_NOT_SETTINGS = {"HELIOS_CONFIG", "HELIOS_SERVER", "HELIOS_API_KEY", "HELIOS_TLS", "HELIOS_CA_FILE"}
+"""Of the command line and its clients."""
 
 
 def load_config(path: str | Path | None = None, environ: dict[str, str] | None = None) -> ServiceConfig:

@@ -3,20 +3,13 @@
 import tempfile
 from pathlib import Path
 
-from helios_engine.request import GenerationRequest
 from helios_services.cli.errors import user_errors
-from helios_services.cli.generate import generate_remotely
+from helios_services.cli.remote import generate_remotely
 from helios_services.config import ServiceConfig, load_config
 
 OUTPUT = Path("demo.mp4")
-REQUEST = GenerationRequest(
-    prompt="a slow camera over the lake at night",
-    num_frames=66,
-    height=128,
-    width=192,
-    seed=42,
-    pyramid_steps=(1, 1, 1),
-)
+PROMPT = "a slow camera over the lake at night"
+FIELDS = {"num_frames": 66, "height": 128, "width": 192, "seed": 42, "pyramid_steps": (1, 1, 1)}
 
 
 def main() -> None:
@@ -28,10 +21,10 @@ def main() -> None:
         print("starting Redis, Ray, the model and the gateway (about half a minute) …", flush=True)
         with running_stack(config) as address:
             print(
-                f"up at {address}; generating {REQUEST.num_frames} frames of {REQUEST.width}x{REQUEST.height}",
+                f"up at {address}; generating {FIELDS['num_frames']} frames of {FIELDS['width']}x{FIELDS['height']}",
                 flush=True,
             )
-            generate_remotely(REQUEST, OUTPUT, address)
+            generate_remotely(PROMPT, FIELDS, OUTPUT, address)
         print("everything is shut down")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.deployments.serving import serving
+from helios_services.deployments.serving import serving, settled
 from helios_services.jobs.embedded import with_redis
 from helios_services.telemetry.logs import configure_logging
 
@@ -21,6 +21,7 @@ def running_stack(config: ServiceConfig) -> Iterator[str]:
     Raises CheckpointError or ConfigError when something cannot start.
     """
     configure_logging(config.log_level)
+    config = settled(config)
     with with_redis(config) as config, serving(config), _gateway(config) as address:
         yield address
 

@@ -30,7 +30,7 @@ LEASE_S = 4.0
 class Service:
     """Starts, finds and kills the processes of one service."""
 
-    def __init__(self, folder: Path, checkpoint: Path, redis_url: str) -> None:
+    def __init__(self, folder: Path, checkpoint: Path, redis_url: str, **settings: str) -> None:
         self._folder = folder
         self._ports = {"gateway": free_port(), "worker": free_port()}
         self._env = os.environ | {
@@ -42,6 +42,7 @@ class Service:
             "HELIOS_JOBS__HEARTBEAT_S": "1",
             "HELIOS_GATEWAY__METRICS_PORT": str(self._ports["gateway"]),
             "HELIOS_DISPATCHER__METRICS_PORT": str(self._ports["worker"]),
+            **settings,
         }
         self.worker: subprocess.Popen[str] | None = None
         self._gateway = self._start("gateway", "--port", "0")

@@ -26,6 +26,12 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("redis: {namespace: 'a b'}", ["redis.namespace", "'a b'"]),
         ("jobs: {lease_s: .nan}", ["jobs.lease_s", "nan"]),
         ("jobs: {lease_s: 8, heartbeat_s: 5}", ["jobs.heartbeat_s", "at most half of lease_s, 4"]),
+        (
+            "denoiser: {device: cuda, parallel: {ring_degree: 2}}",
+            ["denoiser", "num_gpus must be 1 with 2 ranks on cuda"],
+        ),
+        ("denoiser: {num_cpus: 0, parallel: {cfg_degree: 2}}", ["denoiser", "num_cpus must not be 0 with 2 ranks"]),
+        ("denoiser: {parallel: {cfg_degree: 3}}", ["denoiser.parallel.cfg_degree", "3"]),
         ("[1]", ["must hold a mapping"]),
         ("a: [", ["config.yaml"]),
     ],
@@ -47,13 +53,14 @@ def test_public_settings_change_only_on_purpose() -> None:
         if isinstance(kind, type) and issubclass(kind, Section)
     }
     assert counts == {
-        "model": 5,
+        "model": 8,
         "redis": 3,
-        "jobs": 6,
-        "gateway": 8,
+        "jobs": 10,
+        "gateway": 12,
         "dispatcher": 17,
         "text_encoder": 15,
-        "denoiser": 13,
+        "denoiser": 16,
         "decoder": 15,
-        "media": 7,
+        "media": 9,
+        "tracing": 3,
     }

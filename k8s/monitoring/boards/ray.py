@@ -86,8 +86,6 @@ PANELS = [
         "Resident memory by component",
         "bytes",
         "Ray's processes and the replicas.",
-        one(
-            'sum by (Component) (ray_component_rss_bytes{Component=~"ray::ServeReplica.*|raylet|gcs"})', "{{Component}}"
-        ),
+        one(f"sum by (process) ({PROCESS_MEMORY})", "{{process}}"),
     ),
 ]

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from helios_services.cli import checkpoint, generate, jobs, serve
+from helios_services.cli import checkpoint, generate, jobs, keys, serve
 from helios_services.cli.errors import user_errors
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("gateway")(serve.gateway)
 app.command("worker")(serve.worker)
 app.command("generate")(generate.generate)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
 app.command("tiny")(checkpoint.tiny)
 app.command("check")(checkpoint.check)
 

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from helios_engine.errors import CheckpointError, InvalidField
 from helios_services.client.errors import HeliosError
 from helios_services.config import ConfigError
+from helios_services.media.errors import MediaError, SandboxError
 
 
 class UserError(Exception):
@@ -20,7 +21,7 @@ def user_errors() -> Iterator[None]:
     """Prints expected errors on standard error and exits with status 1."""
     try:
         yield
-    except (UserError, ConfigError, CheckpointError, InvalidField, HeliosError) as error:
+    except (UserError, ConfigError, CheckpointError, InvalidField, HeliosError, MediaError, SandboxError) as error:
         _exit(str(error))
     except RedisError as error:
         _exit(f"Redis: {error}")

@@ -1,19 +1,18 @@
-"""`helios generate`: a video from a prompt, in this process or from a server."""
+"""`helios generate`: a video from a prompt, an image, a clip or another video, in this process or from a server."""
 
-import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from helios_engine.errors import InvalidField
-from helios_engine.request import GenerationRequest
+from helios_engine.prompts import DEFAULT_INTERPOLATION_CHUNKS, ScheduledPrompt
+from helios_engine.request import LoraWeight
 from helios_services.cli.errors import UserError
-from helios_services.cli.progress import chunk_progress, stages_of
-from helios_services.config import load_config
 
 STEPS_ALLOWED = "3 integers separated by commas, for example 2,2,2"
+PROMPT_AT_ALLOWED = "CHUNK:TEXT, for example '4:the rain stops'"
+LORA_ALLOWED = "NAME or NAME:SCALE (in this process: FILE or FILE:SCALE)"
 
 
 def generate(
@@ -21,101 +20,73 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 file to write.")] = Path("out.mp4"),
     server: Annotated[str, typer.Option(help="HOST:PORT of a gateway. Unset: generate in this process.")] = "",
     frames: Annotated[int, typer.Option(help="Frames; rounded up to a multiple of 33.")] = 132,
-    height: Annotated[int, typer.Option(help="A multiple of 64.")] = 384,
-    width: Annotated[int, typer.Option(help="A multiple of 64.")] = 640,
+    height: Annotated[int | None, typer.Option(help="A multiple of 64 (Base: 16). Default 384.")] = None,
+    width: Annotated[int | None, typer.Option(help="A multiple of 64 (Base: 16). Default 640.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 0,
-    steps: Annotated[str, typer.Option(help="Denoising steps of the three pyramid stages.")] = "2,2,2",
-    amplify_first_chunk: Annotated[bool, typer.Option(help="Twice the steps in the first chunk.")] = False,
     fps: Annotated[int, typer.Option(help="Frames per second of the file.")] = 24,
-    checkpoint: Annotated[str, typer.Option(help="Checkpoint folder (in-process; or HELIOS_MODEL__CHECKPOINT).")] = "",
+    image: Annotated[Path | None, typer.Option(help="Image to animate (PNG, JPEG, WebP).")] = None,
+    video: Annotated[Path | None, typer.Option(help="Clip to continue (MP4, WebM).")] = None,
+    continue_from: Annotated[
+        str, typer.Option(help="Video to continue: a job id (server) or a --save-state file (in-process).")
+    ] = "",
+    save_state: Annotated[Path | None, typer.Option(help="File to continue from later (in-process).")] = None,
+    prompt_at: Annotated[
+        list[str] | None, typer.Option(help="CHUNK:TEXT, a prompt that takes over at a chunk. Can be repeated.")
+    ] = None,
+    interpolate: Annotated[
+        int, typer.Option(help="Chunks over which such a prompt takes over.")
+    ] = DEFAULT_INTERPOLATION_CHUNKS,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show (Base, Mid).")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance (Base, Mid).")] = None,
+    steps: Annotated[str | None, typer.Option(help="Steps of the pyramid stages, as 2,2,2 (Mid, Distilled).")] = None,
+    inference_steps: Annotated[int | None, typer.Option(help="Denoising steps (Base).")] = None,
+    shift: Annotated[float | None, typer.Option(help="Strength of the schedule's time shift.")] = None,
+    zero_init: Annotated[bool | None, typer.Option(help="CFG-Zero*: first steps predict zero (Mid).")] = None,
+    amplify_first_chunk: Annotated[
+        bool | None, typer.Option(help="Twice the steps in the first chunk (Distilled).")
+    ] = None,
+    keep_first_frame: Annotated[bool | None, typer.Option(help="First frame stays in the history.")] = None,
+    skip_first_chunk: Annotated[bool | None, typer.Option(help="Anchor is taken from the second chunk.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="NAME[:SCALE] of a LoRA adapter. Can be repeated.")] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint folder or Hub id (in-process; or HELIOS_MODEL__CHECKPOINT).")
+    ] = "",
     device: Annotated[str, typer.Option(help="Torch device (in-process).")] = "cpu",
 ) -> None:
     """Generate a video."""
-    request = GenerationRequest(
-        prompt=prompt,
-        num_frames=frames,
-        height=height,
-        width=width,
-        seed=seed,
-        pyramid_steps=_steps(steps),
-        amplify_first_chunk=amplify_first_chunk,
-        fps=fps,
-    )
     if not output.parent.is_dir():
         raise UserError(f"output: {str(output)!r}: the folder {str(output.parent)!r} does not exist")
+    given: dict[str, Any] = {
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+        "seed": seed,
+        "fps": fps,
+        "negative_prompt": negative_prompt,
+        "guidance_scale": guidance_scale,
+        "pyramid_steps": None if steps is None else _steps(steps),
+        "num_inference_steps": inference_steps,
+        "shift": shift,
+        "zero_init": zero_init,
+        "amplify_first_chunk": amplify_first_chunk,
+        "keep_first_frame": keep_first_frame,
+        "skip_first_chunk": skip_first_chunk,
+        "prompt_schedule": _schedule(prompt_at or [], interpolate),
+        "loras": tuple(map(_lora, lora or [])),
+    }
+    fields = {name: value for name, value in given.items() if value not in (None, ())}
     if server:
-        generate_remotely(request, output, server)
+        from helios_services.cli.remote import generate_remotely
+
+        if save_state is not None:
+            raise UserError("save-state: is for generation in this process; a server keeps a job's state by itself")
+        generate_remotely(prompt, fields, output, server, image=image, video=video, continue_from=continue_from)
     else:
-        _generate_here(request, output, checkpoint, device)
+        from helios_services.cli.local import Local, generate_here
 
-
-def generate_remotely(request: GenerationRequest, output: Path, server: str) -> None:
-    """Submits to a gateway, shows chunks as they arrive, downloads the finished file."""
-    from helios_services.client import HeliosClient
-
-    params: dict[str, Any] = {name: getattr(request, name) for name in request.__dataclass_fields__ if name != "prompt"}
-    with HeliosClient(server) as client:
-        job = client.submit(request.prompt, priority="interactive", **params)
-        with chunk_progress(job.chunks_total) as progress:
-            for segment in client.stream(job.id):
-                if segment.info is not None:
-                    progress.chunk(
-                        num_frames=segment.info.num_frames,
-                        duration_s=segment.info.duration.ToMicroseconds() / 1e6,
-                        stage_s=stages_of(segment.info),
-                    )
-        *_, ended = client.watch(job.id)
-        if ended.HasField("error"):
-            raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
-        size = client.download(job.id, output)
-    progress.summary()
-    print(f"wrote {output} ({size:,} bytes, job {job.id})")
-
-
-def _generate_here(request: GenerationRequest, output: Path, checkpoint: str, device: str) -> None:
-    import torch
-
-    from helios_engine.denoiser import Denoiser
-    from helios_engine.state import DenoiseState
-    from helios_engine.text import TextEncoder
-    from helios_engine.vae import VideoDecoder
-    from helios_services.media.encoder import EncoderSettings, encode_chunk
-    from helios_services.media.remux import remux
-
-    config = load_config()
-    folder = checkpoint or config.model.checkpoint
-    if not folder:
-        raise UserError("checkpoint: is empty; allowed: a checkpoint folder (--checkpoint or HELIOS_MODEL__CHECKPOINT)")
-    dtype = getattr(torch, config.model.dtype)
-    text = TextEncoder.from_pretrained(folder, device=device, dtype=dtype)
-    denoiser = Denoiser.from_pretrained(folder, device=device, dtype=dtype)
-    decoder = VideoDecoder.from_pretrained(folder, device=device)
-    settings = EncoderSettings(crf=config.decoder.crf, preset=config.decoder.preset)
-    pieces: list[bytes] = []
-    with chunk_progress(request.num_chunks) as progress:
-        marks = [time.perf_counter()]
-        prompt_embeds = text.encode([request.prompt])
-        state = DenoiseState.initial(request)
-        text_s = {"text": time.perf_counter() - marks[0]}
-        while state.chunk_index < request.num_chunks:
-            index, marks = state.chunk_index, [time.perf_counter()]
-            latents, state = denoiser.denoise_chunk(state, prompt_embeds)
-            marks.append(time.perf_counter())
-            video = decoder.decode(latents)
-            marks.append(time.perf_counter())
-            chunk = encode_chunk(video, index=index, fps=request.fps, settings=settings)
-            marks.append(time.perf_counter())
-            pieces += [chunk.fragment] if index else [chunk.init_segment, chunk.fragment]
-            seconds = (after - before for before, after in pairwise(marks))
-            spent = dict(zip(("denoise", "decode", "encode"), seconds, strict=True))
-            progress.chunk(
-                num_frames=chunk.num_frames,
-                duration_s=chunk.num_frames / request.fps,
-                stage_s=spent if index else text_s | spent,
-            )
-    size = remux(pieces, output)
-    progress.summary()
-    print(f"wrote {output} ({size:,} bytes)")
+        source = Path(continue_from) if continue_from else None
+        local = Local(checkpoint=checkpoint, device=device, image=image, video=video, state=source, save=save_state)
+        generate_here(prompt, fields, output, local)
 
 
 def _steps(text: str) -> tuple[int, ...]:
@@ -123,3 +94,21 @@ def _steps(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InvalidField("steps", text, STEPS_ALLOWED) from None
+
+
+def _schedule(entries: list[str], interpolate: int) -> tuple[ScheduledPrompt, ...]:
+    schedule = []
+    for entry in entries:
+        chunk, colon, text = entry.partition(":")
+        if not colon or not chunk.strip().isdecimal():
+            raise InvalidField("prompt-at", entry, PROMPT_AT_ALLOWED)
+        schedule.append(ScheduledPrompt(chunk_index=int(chunk), prompt=text.strip(), interpolation_chunks=interpolate))
+    return tuple(sorted(schedule, key=lambda prompt: prompt.chunk_index))
+
+
+def _lora(entry: str) -> LoraWeight:
+    name, colon, scale = entry.rpartition(":")
+    try:
+        return LoraWeight(name=name, scale=float(scale)) if colon else LoraWeight(name=entry)
+    except ValueError:
+        raise InvalidField("lora", entry, LORA_ALLOWED) from None

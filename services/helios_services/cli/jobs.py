@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_services.client import HeliosClient
+from helios_services.cli.connect import connect
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, cancel and watch jobs.")
 Server = Annotated[str, typer.Option(envvar="HELIOS_SERVER", help="HOST:PORT of the gateway.")]
@@ -25,7 +25,7 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    with HeliosClient(server) as client:
+    with connect(server) as client:
         jobs = [job for job, _ in zip(client.list(states=tuple(state or ())), range(limit), strict=False)]
     _show(jobs, as_json)
 
@@ -33,21 +33,21 @@ def list_jobs(
 @app.command("get")
 def get_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Show one job."""
-    with HeliosClient(server) as client:
+    with connect(server) as client:
         _show([client.get(job_id)], as_json)
 
 
 @app.command("cancel")
 def cancel_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Cancel a job."""
-    with HeliosClient(server) as client:
+    with connect(server) as client:
         _show([client.cancel(job_id)], as_json)
 
 
 @app.command("watch")
 def watch_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     """Print a line at each change, until the job has ended."""
-    with HeliosClient(server) as client:
+    with connect(server) as client:
         for job in client.watch(job_id):
             if as_json:
                 _show([job], as_json)

@@ -10,7 +10,9 @@ import typer
 from helios_services.config import ServiceConfig, load_config
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (or HELIOS_CONFIG).")]
-CheckpointFolder = Annotated[str, typer.Option("--checkpoint", help="Checkpoint folder (or HELIOS_MODEL__CHECKPOINT).")]
+CheckpointFolder = Annotated[
+    str, typer.Option("--checkpoint", help="Checkpoint folder or Hub id (or HELIOS_MODEL__CHECKPOINT).")
+]
 
 
 def up(
@@ -46,12 +48,13 @@ def worker(
     address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster. Unset: start one.")] = None,
 ) -> None:
     """Run the model: deploys the Serve application and keeps it until a signal."""
-    from helios_services.deployments.serving import serving
+    from helios_services.deployments.serving import serving, settled
     from helios_services.jobs.embedded import with_redis
     from helios_services.telemetry.logs import configure_logging
 
     settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
+    settings = settled(settings)
     with with_redis(settings) as settings, serving(settings, address=address):
         stop = _stop_event()
         print("worker: ready", flush=True)

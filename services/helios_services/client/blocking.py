@@ -8,24 +8,25 @@ from typing import Any, Self
 import grpc
 
 from helios.v1 import video_generation_pb2 as pb
-from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
+from helios_services.client.connection import Connection
 from helios_services.client.errors import HeliosError, call_errors
 from helios_services.client.segments import (
-    CHANNEL_OPTIONS,
     RECONNECT_WAIT_S,
     Assembler,
     Segment,
     resumable,
     submission,
+    upload_parts,
 )
 
 
 class HeliosClient:
     """Calls a gateway at `target` (HOST:PORT). Every method raises HeliosError when its call fails."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-        self._stub = VideoGenerationStub(self._channel)
+    def __init__(self, target: str, connection: Connection | None = None) -> None:
+        connection = connection or Connection()
+        self._channel = connection.channel(target)
+        self._stub = connection.stub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -39,13 +40,13 @@ class HeliosClient:
 
     def submit(self, prompt: str, **options: Any) -> pb.Job:
         """Submits a job; options as in `submission`."""
-        with call_errors():
-            return self._stub.SubmitJob(submission(prompt, **options))
+        job: pb.Job = self._call("SubmitJob", submission(prompt, **options))
+        return job
 
     def get(self, job_id: str) -> pb.Job:
         """A job as it is."""
-        with call_errors():
-            return self._stub.GetJob(pb.GetJobRequest(job_id=job_id))
+        job: pb.Job = self._call("GetJob", pb.GetJobRequest(job_id=job_id))
+        return job
 
     def list(self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = "") -> Iterator[pb.Job]:
         """All jobs, newest first, page by page. states: for example ("queued", "running")."""
@@ -63,14 +64,24 @@ class HeliosClient:
 
     def cancel(self, job_id: str) -> pb.Job:
         """Cancels a job."""
-        with call_errors():
-            return self._stub.CancelJob(pb.CancelJobRequest(job_id=job_id))
+        job: pb.Job = self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
+        return job
 
     def watch(self, job_id: str) -> Iterator[pb.Job]:
         """The job now and after each change, up to its end."""
         with call_errors():
             for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
                 yield event.job
+
+    def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
+        """Changes a job's prompt from the next chunk that has not started: that chunk."""
+        request = pb.UpdatePromptRequest(job_id=job_id, prompt=prompt, interpolation_chunks=interpolation_chunks)
+        return int(self._call("UpdatePrompt", request).chunk_index)
+
+    def upload(self, file: Path, content_type: str = "") -> pb.Media:
+        """Uploads an image or a clip, for `image_id` or `video_id`. content_type: by the file's name if empty."""
+        media: pb.Media = self._call("UploadMedia", upload_parts(file, content_type))
+        return media
 
     def stream(self, job_id: str, from_chunk: int = 0) -> Iterator[Segment]:
         """Init segment and chunks; a cut connection is taken up again where it broke."""
@@ -100,5 +111,8 @@ class HeliosClient:
 
     def models(self) -> tuple[pb.Model, ...]:
         """The models that jobs may name, the default first."""
+        return tuple(self._call("ListModels", pb.ListModelsRequest()).models)
+
+    def _call(self, method: str, request: Any) -> Any:
         with call_errors():
-            return tuple(self._stub.ListModels(pb.ListModelsRequest()).models)
+            return getattr(self._stub, method)(request)

@@ -1,31 +1,32 @@
 """The asyncio client: the same calls as the blocking one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
 
 from helios.v1 import video_generation_pb2 as pb
-from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
+from helios_services.client.connection import Connection
 from helios_services.client.errors import HeliosError, call_errors
 from helios_services.client.segments import (
-    CHANNEL_OPTIONS,
     RECONNECT_WAIT_S,
     Assembler,
     Segment,
     resumable,
     submission,
+    upload_parts,
 )
 
 
 class AsyncHeliosClient:
     """Calls a gateway at `target` (HOST:PORT). Every method raises HeliosError when its call fails."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        self._stub: Any = VideoGenerationStub(self._channel)
+    def __init__(self, target: str, connection: Connection | None = None) -> None:
+        connection = connection or Connection()
+        self._channel = connection.channel(target, grpc.aio)
+        self._stub = connection.stub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,6 +72,26 @@ class AsyncHeliosClient:
         with call_errors():
             async for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
                 yield event.job
+
+    async def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
+        """Changes a job's prompt from the next chunk that has not started: that chunk."""
+        request = pb.UpdatePromptRequest(job_id=job_id, prompt=prompt, interpolation_chunks=interpolation_chunks)
+        return int((await self._call("UpdatePrompt", request)).chunk_index)
+
+    async def upload(self, file: Path, content_type: str = "") -> pb.Media:
+        """Uploads an image or a clip, for `image_id` or `video_id`. content_type: by the file's name if empty."""
+        media: pb.Media = await self._call("UploadMedia", upload_parts(file, content_type))
+        return media
+
+    async def interact(self, commands: AsyncIterable[pb.InteractRequest]) -> AsyncGenerator[pb.InteractResponse]:
+        """A live session: events, from the job as accepted to its end. The first command starts or attaches."""
+        call = self._stub.Interact(aiter(commands))
+        try:
+            with call_errors():
+                async for event in call:
+                    yield event
+        finally:
+            call.cancel()
 
     async def stream(self, job_id: str, from_chunk: int = 0) -> AsyncIterator[Segment]:
         """Init segment and chunks; a cut connection is taken up again where it broke."""

@@ -1,7 +1,9 @@
 """Puts the parts of a video stream together again, and builds requests: what both clients share."""
 
-from collections.abc import Mapping
+import mimetypes
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,8 +11,8 @@ import grpc
 from helios.v1 import video_generation_pb2 as pb
 
 RECONNECTS = 5
+PART_BYTES = 1024 * 1024
 RECONNECT_WAIT_S = 0.5
-CHANNEL_OPTIONS = [("grpc.keepalive_time_ms", 30_000), ("grpc.max_receive_message_length", 8 * 1024 * 1024)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,15 @@ def submission(
         idempotency_key=idempotency_key,
         labels=labels,
     )
+
+
+def upload_parts(file: Path, content_type: str = "") -> Iterator[pb.UploadMediaRequest]:
+    """The messages that upload a file. content_type: guessed from the file's name if empty."""
+    guessed = content_type or mimetypes.guess_type(file.name)[0] or ""
+    yield pb.UploadMediaRequest(metadata=pb.MediaMetadata(content_type=guessed))
+    with file.open("rb") as data:
+        while piece := data.read(PART_BYTES):
+            yield pb.UploadMediaRequest(data=piece)
 
 
 def resumable(error: grpc.RpcError, attempt: int) -> bool:

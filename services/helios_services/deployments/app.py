@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
+from helios_services.deployments.rank_placement import replica_placement
 
 ENVIRONMENT = {
     # tensors are read in place from the object store; nothing here writes to a tensor it received
@@ -78,6 +79,7 @@ def deployment_options(options: DeploymentConfig) -> dict[str, Any]:
     )
     return {
         **replicas,
+        **replica_placement(options),
         "ray_actor_options": resources,
         "max_ongoing_requests": options.max_ongoing_requests,
         "max_queued_requests": -1,  # the dispatchers' slots bound what can wait

@@ -8,30 +8,43 @@ from helios_engine.denoiser import Denoiser
 from helios_engine.embeds import pad
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
+from helios_services.deployments.load_denoiser import load_denoiser
+from helios_services.deployments.rank_group import RankGroup
 from helios_services.deployments.stages import Denoised
 from helios_services.deployments.torch_replica import TorchReplica
 
 
 class DenoiserReplica(TorchReplica):
-    """The DiT on one device. Any replica can make any chunk: the state says all."""
+    """The DiT on one device, or rank 0 of several. Any replica can make any chunk: the state says all."""
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config, config.denoiser)
-        self._denoiser = Denoiser.from_pretrained(
-            config.model.checkpoint,
-            device=self.device,
-            dtype=getattr(torch, config.model.dtype),
-            prompt_cache_entries=config.denoiser.prompt_cache_entries,
+        alone = config.denoiser.parallel.world_size == 1
+        self._denoiser: Denoiser | RankGroup = (
+            load_denoiser(config, self.device) if alone else RankGroup(config, self.device)
         )
 
-    async def denoise_chunk(self, previous: Denoised | DenoiseState, prompt_tokens: torch.Tensor) -> Denoised:
-        """Makes the chunk after `previous`."""
+    async def denoise_chunk(
+        self,
+        previous: Denoised | DenoiseState,
+        prompt_tokens: torch.Tensor,
+        negative_tokens: torch.Tensor | None = None,
+    ) -> Denoised:
+        """Makes the chunk after `previous`. negative_tokens: with guidance only."""
         state = previous if isinstance(previous, DenoiseState) else previous.state
-        return await self.run(self._denoise, state, prompt_tokens)
+        return await self.run(self._denoise, state, prompt_tokens, negative_tokens)
 
-    def _denoise(self, state: DenoiseState, prompt_tokens: torch.Tensor) -> Denoised:
+    def _denoise(
+        self, state: DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None
+    ) -> Denoised:
         start = time.perf_counter()
-        latents, state = self._denoiser.denoise_chunk(state, pad(prompt_tokens))
+        negative = None if negative_tokens is None else pad(negative_tokens)
+        latents, state = self._denoiser.denoise_chunk(state, pad(prompt_tokens), negative)
         return Denoised(
             latents=latents, state=state, seconds=time.perf_counter() - start, memory_bytes=self.memory_bytes()
         )
+
+    async def __del__(self) -> None:
+        """Called and awaited by Serve when the replica is shut down."""
+        if isinstance(self._denoiser, RankGroup):
+            await self.run(self._denoiser.close)

@@ -22,6 +22,7 @@ from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.telemetry.logs import configure_logging
 from helios_services.telemetry.metrics import WorkerMetrics, serve_metrics
+from helios_services.telemetry.tracing import configure_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -145,6 +146,7 @@ class DispatcherReplica:
         self, config: ServiceConfig, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle
     ) -> None:
         configure_logging(config.log_level)
+        configure_tracing(config.tracing, "helios-dispatcher")
         self._dispatcher = Dispatcher(config, RayStages(text, denoiser, decoder))
         options = config.dispatcher
         self._metrics_port = serve_metrics(

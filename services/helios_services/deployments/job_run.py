@@ -5,29 +5,33 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
+from opentelemetry.trace import use_span
 from redis.exceptions import RedisError
 
-from helios_engine import embeds
 from helios_engine.errors import InvalidField
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
+from helios_services.deployments.prompt_book import PromptBook, prompt_key
 from helios_services.deployments.stages import Call, Denoised, Stages
-from helios_services.jobs.errors import LeaseLost
-from helios_services.jobs.records import ChunkRecord, Claim, JobFailure
+from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
+from helios_services.jobs.records import ChunkRecord, Claim, JobFailure, Verdict
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.remux import remux
+from helios_services.telemetry import tracing
 from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics
 
 log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+PAUSE_POLL_S = 0.25
 
 
 class JobFailed(Exception):
@@ -40,6 +44,10 @@ class JobFailed(Exception):
 
 class GivenBack(Exception):
     """The attempt ends early: the worker is being stopped and a stage is gone already."""
+
+
+class NothingWanted(Exception):
+    """The job was stopped before its first chunk."""
 
 
 class JobRun:
@@ -59,6 +67,8 @@ class JobRun:
         self._stages, self._store, self._artifacts = stages, store, artifacts
         self._metrics, self._config = metrics, config
         self._stopping = False
+        self._request: GenerationRequest
+        self._prompts: PromptBook
         self._stage_s = {"queue": claim.queue_wait_s}
         self._last_chunk_at = time.perf_counter()
         self._log = log.bind(job_id=claim.job.id)
@@ -74,15 +84,26 @@ class JobRun:
 
     async def run(self) -> None:
         """Runs until the job has ended, has been given back, or belongs to someone else."""
+        context, waited_s = tracing.remote(self._job.trace), self._claim.queue_wait_s
+        tracing.start("queue", context, start_s=time.time() - waited_s, job_id=self._job.id).end()
+        with tracing.span("job", context, job_id=self._job.id, attempt=self._job.attempts):
+            await self._run()
+
+    async def _run(self) -> None:
         self._log.info("job_started", attempt=self._job.attempts, first_chunk=self._job.chunks_done)
         self._metrics.queue_wait.observe(self._claim.queue_wait_s)
         try:
+            self._request = self._stored_request()
+            self._prompts = PromptBook(self._job, self._request.prompt_schedule, self._claim.prompt_embeds)
             if await self._generate():
-                await self._publish()
+                with tracing.span("publish"):
+                    await self._publish()
             else:
                 await self._release()
         except GivenBack:
             await self._release()
+        except NothingWanted:
+            await self._cancel()
         except LeaseLost:
             self._log.info("job_taken_away")
         except JobFailed as error:
@@ -93,54 +114,122 @@ class JobRun:
             await self._durably(lambda: self._store.release(self._lease))
             self._log.info("job_released")
 
+    async def _cancel(self) -> None:
+        with contextlib.suppress(JobNotFound, InvalidTransition):
+            await self._durably(lambda: self._store.cancel(self._job.id))
+            self._log.info("job_abandoned")
+
+    def _stored_request(self) -> GenerationRequest:
+        try:
+            return GenerationRequest.from_dict(self._job.spec.params)
+        except (InvalidField, TypeError, KeyError) as error:  # stored by a gateway of another version
+            raise JobFailed("INVALID_REQUEST", str(error)) from None
+
     async def _generate(self) -> bool:
         """Makes the missing chunks; False when it stopped before the last. Chunk k is decoded while k+1 is denoised."""
         previous: Call | None = None
-        state = self._first_state()
         delivery: asyncio.Task[None] | None = None
-        made, total = self._job.chunks_done, self._job.spec.chunks_total
+        made, done = self._job.chunks_done, self._complete(self._job.chunks_done)
         try:
-            if made < total:
-                tokens = await self._prompt_tokens()
-            while made < total and not self._stopping:
-                call, denoised = await self._denoise(previous, state, tokens)
-                if delivery is not None:
-                    await delivery
-                delivery = asyncio.create_task(self._deliver(made, call, denoised))
+            if not done:
+                state = await self._first_state()
+            while not done and not self._stopping:
+                verdict = await self._begin(made)
+                if verdict is Verdict.PAUSED:
+                    await self._delivered(delivery)
+                    await asyncio.sleep(PAUSE_POLL_S)
+                    continue
+                if verdict is Verdict.STOPPED and made == 0:
+                    raise NothingWanted
+                if verdict is Verdict.STOPPED:
+                    self._job, done = replace(self._job, chunks_total=made), True
+                    break
+                chunk = tracing.start("chunk", chunk=made)
+                with use_span(chunk):
+                    call, denoised = await self._denoise(previous, state, *await self._tokens(made))
+                    await self._delivered(delivery)
+                    stage_s, self._stage_s = self._stage_s, {}
+                    delivery = asyncio.create_task(self._deliver(made, call, denoised, stage_s))
+                    delivery.add_done_callback(lambda _, chunk=chunk: chunk.end())  # type: ignore[misc]
                 previous, state, made = call, denoised.state, made + 1
-            if delivery is not None:
-                await delivery
-            return made == total
+                done = self._complete(made)
+            await self._delivered(delivery)
+            return done
         finally:
             if delivery is not None and not delivery.done():
                 delivery.cancel()
                 await asyncio.gather(delivery, return_exceptions=True)
 
-    def _first_state(self) -> DenoiseState:
-        if self._claim.checkpoint is not None:
-            return DenoiseState.from_bytes(self._claim.checkpoint)
-        params = self._job.spec.params
-        try:
-            return DenoiseState.initial(GenerationRequest(**params | {"pyramid_steps": tuple(params["pyramid_steps"])}))
-        except (InvalidField, TypeError, KeyError) as error:  # stored by a gateway of another version
-            raise JobFailed("INVALID_REQUEST", str(error)) from None
+    def _complete(self, made: int) -> bool:
+        return made == self._job.chunks_total > 0
 
-    async def _prompt_tokens(self) -> Any:
-        if self._claim.prompt_embeds is not None:
-            return embeds.from_bytes(self._claim.prompt_embeds)
-        embedded = await self._stage("text", lambda: self._stages.embed(self._job.spec.params["prompt"]))
-        self._stage_s["text"] = embedded.seconds
-        data = embeds.to_bytes(embedded.tokens)
-        await self._durably(lambda: self._store.save_prompt_embeds(self._lease, data))
+    @staticmethod
+    async def _delivered(delivery: asyncio.Task[None] | None) -> None:
+        if delivery is not None:
+            await delivery
+
+    async def _begin(self, index: int) -> Verdict:
+        verdict, updates = await self._durably(
+            lambda: self._store.begin_chunk(self._lease, index, self._prompts.updates)
+        )
+        self._prompts.add(updates)
+        return verdict
+
+    async def _first_state(self) -> DenoiseState:
+        """Where to go on: after the last chunk, after the last chunk of the job that is continued, or at the start."""
+        spec = self._job.spec
+        state = None if self._claim.checkpoint is None else DenoiseState.from_bytes(self._claim.checkpoint)
+        if state is not None and self._job.chunks_done:
+            return state
+        if state is not None:
+            try:
+                return state.continued(self._request)
+            except ValueError as error:
+                raise JobFailed("INVALID_REQUEST", str(error)) from None
+        if spec.continue_from:
+            raise JobFailed("NOT_CONTINUABLE", f"the state of job {spec.continue_from!r} is not kept")
+        if spec.media_ids:
+            return await self._conditioned_state(spec.media_ids[0])
+        return DenoiseState.initial(self._request)
+
+    async def _conditioned_state(self, media_id: str) -> DenoiseState:
+        try:
+            media = await self._durably(lambda: self._store.media(media_id))
+        except MediaNotFound as error:
+            raise JobFailed("MEDIA_GONE", str(error)) from None
+        conditioned = await self._stage("condition", lambda: self._stages.condition(self._request, media))
+        if isinstance(conditioned, JobFailure):
+            raise JobFailed(conditioned.reason, conditioned.message)
+        self._stage_s["condition"] = conditioned.seconds
+        return conditioned.state
+
+    async def _tokens(self, index: int) -> tuple[Any, Any]:
+        """Embeddings of the chunk's prompt and, with guidance, of the negative one."""
+        negative = self._request.negative_prompt if self._request.guided else None
+        tokens = await self._prompts.tokens(index, self._embed, self._save_embeds, negative)
+        if negative is None:
+            return tokens, None
+        keep = {prompt_key(negative), *self._prompts.keys}
+        return tokens, await self._prompts.one(negative, self._embed, self._save_embeds, keep)
+
+    async def _embed(self, prompt: str) -> Any:
+        embedded = await self._stage("text", lambda: self._stages.embed(prompt))
+        self._stage_s["text"] = self._stage_s.get("text", 0.0) + embedded.seconds
         return embedded.tokens
 
-    async def _denoise(self, previous: Call | None, state: DenoiseState, tokens: Any) -> tuple[Call, Denoised]:
+    async def _save_embeds(self, key: str, data: bytes, keep: set[str]) -> None:
+        await self._durably(lambda: self._store.save_prompt_embeds(self._lease, key, data, keep=keep))
+
+    async def _denoise(
+        self, previous: Call | None, state: DenoiseState, tokens: Any, negative: Any
+    ) -> tuple[Call, Denoised]:
         """By reference at first; a repeated call carries the state itself, for the reference may be what was lost."""
         call: Call | None = None
 
         async def attempt() -> Denoised:
             nonlocal call
-            call = self._stages.denoise(state if call is not None or previous is None else previous, tokens)
+            source = state if call is not None or previous is None else previous
+            call = self._stages.denoise(source, tokens, negative)
             denoised: Denoised = await call
             return denoised
 
@@ -148,17 +237,16 @@ class JobRun:
         assert call is not None
         return call, denoised
 
-    async def _deliver(self, index: int, call: Call, denoised: Denoised) -> None:
-        """Decodes, encodes and appends a chunk."""
-        request = denoised.state.request
+    async def _deliver(self, index: int, call: Call, denoised: Denoised, stage_s: dict[str, float]) -> None:
+        """Decodes, encodes and appends a chunk. stage_s: what was spent before it was denoised."""
+        request = self._request
         sources: Iterator[Call | Denoised] = chain([call], repeat(denoised))  # by reference at first, as in _denoise
         encoded = await self._stage("decode", lambda: self._stages.decode(next(sources), request))
-        stage_s = self._stage_s | {
+        stage_s = stage_s | {
             "denoise": denoised.seconds,
             "decode": encoded.decode_s,
             "encode": encoded.encode_s,
         }
-        self._stage_s = {}  # queue and text belong to the attempt's first chunk
         duration_s = FRAMES_PER_CHUNK / request.fps
         record = ChunkRecord(
             index=index,
@@ -196,6 +284,11 @@ class JobRun:
 
     async def _publish(self) -> None:
         await self._durably(lambda: self._store.begin_publish(self._lease))
+        if (await self._durably(lambda: self._store.get(self._job.id))).first_chunk > 0:
+            # an open-ended job whose first chunks are gone: it was there to be watched
+            await self._durably(lambda: self._store.succeed(self._lease, artifact="", video_bytes=0))
+            self._log.info("job_succeeded", video_bytes=0)
+            return
         name = f"{self._job.id}.mp4"
         loop = asyncio.get_running_loop()
         for attempt in range(1, self._config.dispatcher.publish_attempts + 1):
@@ -218,7 +311,7 @@ class JobRun:
 
         def pieces() -> Iterator[bytes]:
             yield fetch(lambda: self._store.init_segment(self._job.id))
-            for index in range(self._job.spec.chunks_total):
+            for index in range(self._job.chunks_total):
                 yield fetch(lambda index=index: self._store.fragment(self._job.id, index))  # type: ignore[misc]
 
         with tempfile.TemporaryDirectory(prefix="helios-") as folder:
@@ -238,7 +331,8 @@ class JobRun:
         losses = waits = 0
         while True:
             try:
-                return await asyncio.wait_for(_as_coroutine(call()), timeout_s)
+                with tracing.span(name, attempt=waits + 1):
+                    return await asyncio.wait_for(_as_coroutine(call()), timeout_s)
             except Exception as error:
                 if isinstance(error, TimeoutError) or self._stages.lost(error):
                     losses += 1
@@ -267,7 +361,7 @@ class JobRun:
                 await asyncio.sleep(_wait_s(attempt))
 
 
-_SECTION = {"text": "text_encoder", "denoise": "denoiser", "decode": "decoder"}
+_SECTION = {"text": "text_encoder", "condition": "decoder", "denoise": "denoiser", "decode": "decoder"}
 
 
 async def _as_coroutine(awaitable: Awaitable[Value]) -> Value:

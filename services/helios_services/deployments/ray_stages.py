@@ -18,7 +18,8 @@ from ray.serve.handle import DeploymentHandle
 
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
-from helios_services.deployments.stages import Call, Denoised, Embedded, Encoded
+from helios_services.deployments.stages import Call, Conditioned, Denoised, Embedded, Encoded
+from helios_services.jobs.records import JobFailure, Media
 
 UNAVAILABLE = (ActorUnavailableError, BackPressureError, DeploymentUnavailableError)
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError)
@@ -34,9 +35,15 @@ class RayStages:
         """See Stages."""
         return cast(Awaitable[Embedded], self._text.embed.remote(prompt))
 
-    def denoise(self, previous: Call | DenoiseState, prompt_tokens: torch.Tensor) -> Call:
+    def condition(self, request: GenerationRequest, media: Media) -> Awaitable[Conditioned | JobFailure]:
         """See Stages."""
-        return cast(Call, self._denoiser.denoise_chunk.remote(previous, prompt_tokens))
+        return cast(Awaitable[Conditioned | JobFailure], self._decoder.condition.remote(request, media))
+
+    def denoise(
+        self, previous: Call | DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None
+    ) -> Call:
+        """See Stages."""
+        return cast(Call, self._denoiser.denoise_chunk.remote(previous, prompt_tokens, negative_tokens))
 
     def decode(self, denoised: Call | Denoised, request: GenerationRequest) -> Awaitable[Encoded]:
         """See Stages."""

@@ -10,31 +10,35 @@ import ray
 from ray import serve
 
 from helios_engine.checkpoint.check import check_checkpoint
-from helios_services.config import ConfigError, ServiceConfig
+from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
+from helios_services.deployments.rank_placement import ranks
 
 APP_NAME = "helios"
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
+
+
+def settled(config: ServiceConfig) -> ServiceConfig:
+    """The configuration with what the checkpoint says of the model, checked. Raises CheckpointError, ConfigError."""
+    if not config.model.checkpoint:
+        raise ConfigError(
+            "model.checkpoint: is empty; allowed: a checkpoint folder or Hub id (--checkpoint or "
+            "HELIOS_MODEL__CHECKPOINT; `helios tiny DIR` writes one for trying things out)"
+        )
+    return with_variant(config, check_checkpoint(config.model.checkpoint).variant)
 
 
 @contextmanager
 def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[None]:
     """Deploys the application and waits until all replicas run; takes it down on exit.
 
-    address: of a Ray cluster; None starts Ray in this process, on loopback. Raises CheckpointError or
-    ConfigError before anything is started.
+    config: as `settled` gave it. address: of a Ray cluster; None starts Ray in this process, on loopback.
     """
-    if not config.model.checkpoint:
-        raise ConfigError(
-            "model.checkpoint: is empty; allowed: a checkpoint folder (--checkpoint or HELIOS_MODEL__CHECKPOINT; "
-            "`helios tiny DIR` writes one for trying things out)"
-        )
-    check_checkpoint(config.model.checkpoint)
     os.environ.update(ENVIRONMENT)
     with ExitStack() as cleanup:
         cleanup.callback(ray.shutdown)
         _connect(config, address)
-        serve.start(http_options={"location": "NoServer"})
+        serve.start(proxy_location="Disabled")
         cleanup.callback(serve.delete, APP_NAME)  # drains the replicas; a shared cluster's other applications stay
         serve.run(build_app(config), name=APP_NAME, route_prefix=None)
         yield
@@ -46,9 +50,9 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         return
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
-    wanted = sum(section.num_cpus * section.autoscaling.max_replicas for section in sections)
+    wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.max_replicas for section in sections)
     ray.init(
-        address="local",  # without it, Ray joins any other cluster that runs on this machine
+        address="local",  # never a cluster that happens to run on this machine: Ray would look for one
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
         include_dashboard=False,
         log_to_driver=False,

@@ -8,6 +8,7 @@ import torch
 
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
+from helios_services.jobs.records import JobFailure, Media
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,14 @@ class Embedded:
     """A prompt's embedding without padding, (n, text_dim)."""
 
     tokens: torch.Tensor
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioned:
+    """The state before the first chunk of a job that starts from an upload."""
+
+    state: DenoiseState
     seconds: float
 
 
@@ -52,7 +61,12 @@ class Stages(Protocol):
     def embed(self, prompt: str) -> Awaitable[Embedded]:
         """Embeds a prompt."""
 
-    def denoise(self, previous: Call | DenoiseState, prompt_tokens: torch.Tensor) -> Call:
+    def condition(self, request: GenerationRequest, media: Media) -> Awaitable[Conditioned | JobFailure]:
+        """The state before the first chunk of a job that starts from an upload; JobFailure if it cannot be used."""
+
+    def denoise(
+        self, previous: Call | DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None
+    ) -> Call:
         """Makes the next chunk (a Denoised) after `previous`: a state, or the denoise call of the chunk before."""
 
     def decode(self, denoised: Call | Denoised, request: GenerationRequest) -> Awaitable[Encoded]:

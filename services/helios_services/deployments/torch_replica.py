@@ -1,7 +1,6 @@
 """What the three model replicas share: one thread for torch, and the device's memory."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -18,7 +17,6 @@ class TorchReplica:
     """Runs model code on a thread of its own, so that health checks are answered meanwhile."""
 
     def __init__(self, config: ServiceConfig, deployment: DeploymentConfig) -> None:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         configure_logging(config.log_level)
         if deployment.torch_threads:
             torch.set_num_threads(deployment.torch_threads)

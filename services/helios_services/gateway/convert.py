@@ -1,12 +1,17 @@
 """Records of the job store to messages of the API."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_engine.request import FRAMES_PER_CHUNK, SIZE_MULTIPLE, GenerationRequest
+from helios_engine.prompts import ScheduledPrompt
+from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
+from helios_engine.variants import VARIANTS, resolve
 from helios_services.config import ModelConfig
-from helios_services.jobs.records import ChunkRecord, Job, Priority
+from helios_services.jobs.records import ChunkRecord, Job, JobSpec, Media, Priority
 from helios_services.jobs.state import JobState
 
 PRIORITIES: dict[int, Priority] = {
@@ -27,15 +32,18 @@ def job_message(job: Job) -> pb.Job:
         id=job.id,
         state=STATES[job.state],
         model=spec.model,
-        params=pb.GenerationParams(**spec.params),
+        params=_params(spec),
         priority=pb.Priority.Value(f"PRIORITY_{spec.priority.name}"),
         labels=spec.labels,
         chunks_done=job.chunks_done,
-        chunks_total=spec.chunks_total,
+        chunks_total=job.chunks_total,
         attempts=job.attempts,
         create_time=_timestamp(job.created_s),
         video_bytes=job.video_bytes,
         revision=job.revision,
+        first_chunk=job.first_chunk,
+        paused=job.paused,
+        prompt_updates=map(_scheduled, job.prompt_updates),
     )
     if job.started_s is not None:
         message.start_time.CopyFrom(_timestamp(job.started_s))
@@ -61,23 +69,54 @@ def chunk_info(record: ChunkRecord) -> pb.ChunkInfo:
 
 def model_message(model: ModelConfig) -> pb.Model:
     """The model and its limits."""
-    defaults = GenerationRequest(prompt="defaults")
+    defaults = _generation(resolve(GenerationRequest(prompt="defaults"), model.variant).to_dict())
+    for name in ("prompt", "seed"):
+        defaults.ClearField(name)
     return pb.Model(
         name=model.name,
-        variant="distilled",
+        variant=model.variant,
         max_frames=model.max_frames,
         max_pixels=model.max_pixels,
-        size_multiple=SIZE_MULTIPLE,
+        size_multiple=VARIANTS[model.variant].size_multiple,
         frames_per_chunk=FRAMES_PER_CHUNK,
-        defaults=pb.GenerationParams(
-            num_frames=defaults.num_frames,
-            height=defaults.height,
-            width=defaults.width,
-            pyramid_steps=defaults.pyramid_steps,
-            amplify_first_chunk=defaults.amplify_first_chunk,
-            guidance_scale=defaults.guidance_scale,
-            fps=defaults.fps,
-        ),
+        defaults=defaults,
+        loras=sorted(model.loras),
+    )
+
+
+def media_message(media: Media) -> pb.Media:
+    """An upload."""
+    return pb.Media(
+        id=media.id,
+        content_type=media.content_type,
+        size_bytes=media.size_bytes,
+        expire_time=_timestamp(media.expire_s),
+    )
+
+
+def _params(spec: JobSpec) -> pb.GenerationParams:
+    params = _generation(spec.params)
+    params.image_id, params.video_id, params.continue_from = spec.image_id, spec.video_id, spec.continue_from
+    if spec.chunks_total == 0:
+        params.open_ended = True
+        params.ClearField("num_frames")
+    return params
+
+
+def _generation(values: Mapping[str, Any]) -> pb.GenerationParams:
+    """From GenerationRequest's fields."""
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in ("image_noise_sigma", "video_noise_sigma"):
+        low, high = given[name]
+        given[name] = pb.NoiseRange(min=low, max=high)
+    given["prompt_schedule"] = [_scheduled(ScheduledPrompt(**entry)) for entry in given["prompt_schedule"]]
+    given["loras"] = [pb.LoraWeight(**entry) for entry in given["loras"]]
+    return pb.GenerationParams(**given)
+
+
+def _scheduled(entry: ScheduledPrompt) -> pb.ScheduledPrompt:
+    return pb.ScheduledPrompt(
+        chunk_index=entry.chunk_index, prompt=entry.prompt, interpolation_chunks=entry.interpolation_chunks
     )
 
 

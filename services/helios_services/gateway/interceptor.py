@@ -1,4 +1,4 @@
-"""Around every call of the API: errors become statuses, calls are counted and timed."""
+"""Around every call of the API: callers are known, errors become statuses, calls are counted and timed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from uuid import uuid4
 import grpc
 import structlog
 
+from helios_services.gateway.auth import KeyRing, caller
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.refusal import Refusal, refusal_of
+from helios_services.telemetry.tracing import failed, incoming, span
 
 log = structlog.get_logger(__name__)
 PREFIX = "/helios.v1."
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps unary and server-streaming handlers of the helios.v1 services."""
 
-    def __init__(self, metrics: GatewayMetrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: GatewayMetrics, keys: KeyRing) -> None:
+        self._metrics, self._keys = metrics, keys
 
     async def intercept_service(
         self,
@@ -54,12 +56,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, inner: Any) -> Any:
         async def handle(request: Any, context: Context) -> Any:
-            with self._metrics.call(method) as outcome:
+            metadata = context.invocation_metadata() or ()
+            with self._metrics.call(method) as outcome, span(method, incoming(metadata)) as traced:
                 try:
+                    caller.set(self._keys.authenticate(method, metadata))
                     response = await inner(request, context)
                 except Exception as error:
                     refusal = _refusal(method, error)
                     outcome.code = refusal.code.name
+                    failed(traced, refusal.code.name)
                     await _abort(context, refusal)
                 outcome.code = grpc.StatusCode.OK.name
                 return response
@@ -68,13 +73,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, inner: Any) -> Any:
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._metrics.call(method) as outcome:
+            metadata = context.invocation_metadata() or ()
+            with self._metrics.call(method) as outcome, span(method, incoming(metadata)) as traced:
                 try:
+                    caller.set(self._keys.authenticate(method, metadata))
                     async for response in inner(request, context):
                         yield response
                 except Exception as error:
                     refusal = _refusal(method, error)
                     outcome.code = refusal.code.name
+                    failed(traced, refusal.code.name)
                     await _abort(context, refusal)
                 outcome.code = grpc.StatusCode.OK.name
 

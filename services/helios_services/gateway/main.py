@@ -8,11 +8,13 @@ from helios_services.config import ConfigError, ServiceConfig
 from helios_services.gateway.server import Gateway
 from helios_services.telemetry.logs import configure_logging
 from helios_services.telemetry.metrics import serve_metrics
+from helios_services.telemetry.tracing import configure_tracing
 
 
 def run_gateway(config: ServiceConfig) -> None:
     """Serves until SIGTERM or SIGINT, then drains. `config.redis.url` must be set. Raises ConfigError."""
     configure_logging(config.log_level)
+    configure_tracing(config.tracing, "helios-gateway")
     asyncio.run(_serve(config))
 
 

@@ -16,7 +16,13 @@ from helios_services.jobs.errors import (
     IdempotencyConflict,
     InvalidTransition,
     JobNotFound,
+    MediaFull,
+    MediaNotFound,
+    NoChunkLeft,
+    NotContinuable,
+    PromptsFull,
     QueueFull,
+    SessionEnded,
 )
 
 STATUS_KEY = "grpc-status-details-bin"
@@ -63,6 +69,10 @@ def failed_job(code: grpc.StatusCode, reason: str, message: str) -> Refusal:
     return Refusal(code, message, ErrorInfo(reason=reason, domain=DOMAIN))
 
 
+def _quota(subject: str, error: Exception) -> QuotaFailure:
+    return QuotaFailure(violations=[QuotaFailure.Violation(subject=subject, description=str(error))])
+
+
 def refusal_of(error: Exception) -> Refusal | None:
     """The refusal that an expected error stands for; None for an unexpected one."""
     code = grpc.StatusCode
@@ -71,16 +81,18 @@ def refusal_of(error: Exception) -> Refusal | None:
             return error
         case InvalidField():
             return bad_request([error])
-        case JobNotFound():
+        case JobNotFound() | MediaNotFound():
             return Refusal(code.NOT_FOUND, str(error))
         case ChunkGone():
             return Refusal(code.OUT_OF_RANGE, str(error))
         case IdempotencyConflict():
             return Refusal(code.ALREADY_EXISTS, str(error))
-        case InvalidTransition():
+        case InvalidTransition() | NoChunkLeft() | NotContinuable() | SessionEnded():
             return Refusal(code.FAILED_PRECONDITION, str(error))
+        case PromptsFull():
+            return Refusal(code.RESOURCE_EXHAUSTED, str(error), _quota("prompt_updates", error))
         case QueueFull():
-            quota = QuotaFailure(violations=[QuotaFailure.Violation(subject="queue", description=str(error))])
+            quota = _quota("uploads" if isinstance(error, MediaFull) else "queue", error)
             return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, retry_info(error.retry_after_s))
         case RedisError():
             return Refusal(code.UNAVAILABLE, "the job store cannot be reached", retry_info(RETRY_AFTER_S))

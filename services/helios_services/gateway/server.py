@@ -11,9 +11,11 @@ from redis.exceptions import RedisError
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import add_VideoGenerationServicer_to_server
 from helios_services.config import ConfigError, ServiceConfig
+from helios_services.gateway.auth import KeyRing
 from helios_services.gateway.interceptor import CallInterceptor
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.service import VideoGeneration
+from helios_services.gateway.tls import server_credentials
 from helios_services.gateway.video_stream import Drain, VideoStream
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
@@ -21,6 +23,8 @@ from helios_services.media.artifacts import ArtifactStore
 
 log = structlog.get_logger(__name__)
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"].full_name
+LIVENESS = "liveness"
+"""Health service name that stays SERVING without Redis: the process is alive, restarting it would help nobody."""
 CHECK_PERIOD_S = 2.0
 DRAIN_MARGIN_S = 1.0
 """Streams are told to end this long before the server stops waiting for them."""
@@ -44,14 +48,15 @@ class Gateway:
         self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Binds and serves. Raises ConfigError when the address cannot be had."""
+        """Binds and serves. Raises ConfigError for an address, keys or certificates that cannot be had."""
         config, options = self._config, self._config.gateway
+        keys, credentials = KeyRing(options.api_keys_file), server_credentials(options)
         self._store = JobStore.connect(config.redis, config.jobs)
         self._notifier = Notifier(config.redis)
         await self._notifier.start()
         video = VideoStream(self._store, self._notifier, ArtifactStore(config.artifacts), self.metrics, self._drain)
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self.metrics)],
+            interceptors=[CallInterceptor(self.metrics, keys)],
             maximum_concurrent_rpcs=options.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", options.max_message_bytes),
@@ -59,7 +64,7 @@ class Gateway:
                 *KEEPALIVE,
             ],
         )
-        add_VideoGenerationServicer_to_server(VideoGeneration(config.model, self._store, video), self._server)
+        add_VideoGenerationServicer_to_server(VideoGeneration(config, self._store, video), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if options.reflection:
@@ -67,10 +72,15 @@ class Gateway:
             reflection.enable_server_reflection(names, self._server)
         address = f"{options.host}:{options.port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError:
             await self._close()
             raise ConfigError(f"gateway.port: {options.port}: {address} cannot be bound (in use?)") from None
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._look_at_redis()
         await self._server.start()
         self._background = [asyncio.create_task(self._watch_redis(), name="redis-watch")]

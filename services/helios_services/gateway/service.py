@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import grpc
@@ -11,14 +12,18 @@ import grpc
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationServicer
 from helios_engine.errors import InvalidField
-from helios_services.config import ModelConfig
-from helios_services.gateway.convert import STATES, job_message, model_message
+from helios_services.config import ServiceConfig
+from helios_services.gateway.access import visible_job
+from helios_services.gateway.auth import caller
+from helios_services.gateway.convert import STATES, job_message, media_message, model_message
+from helios_services.gateway.live_session import LiveSession
 from helios_services.gateway.paging import cursor_of, token_of
-from helios_services.gateway.refusal import Refusal
-from helios_services.gateway.validate import job_spec
+from helios_services.gateway.submission import Submitter
+from helios_services.gateway.uploads import Uploads
+from helios_services.gateway.validate import prompt_update
 from helios_services.gateway.video_stream import VideoStream
-from helios_services.jobs.records import Job
 from helios_services.jobs.store import JobStore
+from helios_services.media.artifacts import ArtifactStore
 
 MAX_PAGE, DEFAULT_PAGE = 500, 50
 if TYPE_CHECKING:
@@ -28,16 +33,18 @@ if TYPE_CHECKING:
 class VideoGeneration(VideoGenerationServicer):
     """Jobs in, videos out. Raises what `refusal_of` knows; the interceptor turns it into statuses."""
 
-    def __init__(self, model: ModelConfig, store: JobStore, video: VideoStream) -> None:
-        self._model, self._store, self._video = model, store, video
+    def __init__(self, config: ServiceConfig, store: JobStore, video: VideoStream) -> None:
+        self._config, self._store, self._video = config, store, video
+        self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media)
+        self._submitter = Submitter(config.model, store, self._uploads)
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.Job:
         """See the API."""
-        return job_message(await self._submit(request))
+        return job_message(await self._submitter.submit(request))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
         """See the API."""
-        return job_message(await self._store.get(request.job_id))
+        return job_message(await visible_job(self._store, request.job_id))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """See the API."""
@@ -51,7 +58,11 @@ class VideoGeneration(VideoGenerationServicer):
                 raise InvalidField("states", number, ", ".join(pb.JobState.keys()))
         states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
         page = await self._store.page(
-            limit=request.page_size or DEFAULT_PAGE, cursor=cursor_of(request), states=states, model=request.model
+            limit=request.page_size or DEFAULT_PAGE,
+            cursor=cursor_of(request),
+            states=states,
+            model=request.model,
+            tenant=None if caller.get().admin else caller.get().tenant,
         )
         return pb.ListJobsResponse(
             jobs=map(job_message, page.jobs), next_page_token=token_of(page.next_cursor, request)
@@ -59,11 +70,12 @@ class VideoGeneration(VideoGenerationServicer):
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.Job:
         """See the API."""
+        await visible_job(self._store, request.job_id)
         return job_message(await self._store.cancel(request.job_id))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """See the API."""
-        return pb.ListModelsResponse(models=[model_message(self._model)])
+        return pb.ListModelsResponse(models=[model_message(self._config.model)])
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.JobEvent]:
         """See the API."""
@@ -79,7 +91,7 @@ class VideoGeneration(VideoGenerationServicer):
         self, request: pb.GenerateVideoRequest, context: Context
     ) -> AsyncIterator[pb.GenerateVideoResponse]:
         """See the API."""
-        job = await self._submit(request.job)
+        job = await self._submitter.submit(request.job)
         yield pb.GenerateVideoResponse(job=job_message(job))
         async for part in self._video.chunks(job.id, 0):
             yield pb.GenerateVideoResponse(chunk=part)
@@ -95,24 +107,22 @@ class VideoGeneration(VideoGenerationServicer):
             yield part
 
     async def UpdatePrompt(self, request: pb.UpdatePromptRequest, context: Context) -> pb.UpdatePromptResponse:
-        """Not there yet."""
-        _unimplemented("UpdatePrompt")
+        """See the API."""
+        over = request.interpolation_chunks if request.HasField("interpolation_chunks") else None
+        update = prompt_update(request.prompt, 0, over)
+        await visible_job(self._store, request.job_id)
+        chunk = await self._store.update_prompt(request.job_id, update, uuid4().hex)
+        return pb.UpdatePromptResponse(chunk_index=chunk)
 
     async def UploadMedia(self, request: AsyncIterator[pb.UploadMediaRequest], context: Context) -> pb.Media:
-        """Not there yet."""
-        _unimplemented("UploadMedia")
+        """See the API."""
+        return media_message(await self._uploads.receive(request))
 
     async def Interact(
         self, request: AsyncIterator[pb.InteractRequest], context: Context
     ) -> AsyncIterator[pb.InteractResponse]:
-        """Not there yet."""
-        _unimplemented("Interact")
-        yield pb.InteractResponse()
-
-    async def _submit(self, request: pb.SubmitJobRequest) -> Job:
-        spec = job_spec(request, self._model)
-        return await self._store.submit(uuid4().hex, spec, idempotency_key=request.idempotency_key)
-
-
-def _unimplemented(method: str) -> NoReturn:
-    raise Refusal(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not supported by this server")
+        """See the API."""
+        session = LiveSession(self._submitter, self._store, self._video, self._config.jobs.session_grace_s)
+        async with aclosing(session.run(request)) as events:
+            async for event in events:
+                yield event

@@ -3,73 +3,158 @@
 import hashlib
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
-from helios_engine.request import FIELDS, MAX_SEED, GenerationRequest
+from helios_engine.prompts import DEFAULT_INTERPOLATION_CHUNKS, ScheduledPrompt
+from helios_engine.request import (
+    FIELDS,
+    MAX_SEED,
+    MEDIA,
+    GenerationRequest,
+    LoraWeight,
+    check_interpolation,
+    check_prompt,
+)
+from helios_engine.variants import make_request
 from helios_services.config import ModelConfig
+from helios_services.gateway.auth import caller
 from helios_services.gateway.convert import PRIORITIES
 from helios_services.gateway.refusal import Refusal, bad_request
-from helios_services.jobs.records import JobSpec, Priority
+from helios_services.jobs.records import Job, JobSpec, Priority
 
 MAX_IDEMPOTENCY_KEY, MAX_LABELS, MAX_LABEL_KEY, MAX_LABEL_VALUE = 128, 16, 64, 256
-LATER = ("image_id", "video_id", "continue_from", "prompt_schedule")
-UNUSED = ("negative_prompt", "num_inference_steps")
+SOURCES = ("image_id", "video_id", "continue_from")
+INHERITED = ("height", "width", "keep_first_frame")
+"""What a job has in common with the one that it continues."""
 
 
-def job_spec(request: pb.SubmitJobRequest, model: ModelConfig) -> JobSpec:
-    """Raises Refusal: INVALID_ARGUMENT, NOT_FOUND for an unknown model, UNIMPLEMENTED for what does not exist yet."""
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A request as it came: its model is known, nothing else has been looked at. parent: the job it continues."""
+
+    request: pb.SubmitJobRequest
+    model: ModelConfig
+    parent: Job | None = None
+    session: bool = False
+
+
+def check_model(request: pb.SubmitJobRequest, model: ModelConfig) -> None:
+    """Raises Refusal (NOT_FOUND) for an unknown model."""
     if request.model not in ("", model.name):
         raise Refusal(
             grpc.StatusCode.NOT_FOUND, f"model: {request.model[:64]!r} does not exist; allowed: {model.name!r}"
         )
-    for name in LATER:
-        if getattr(request.params, name):
-            raise Refusal(grpc.StatusCode.UNIMPLEMENTED, f"params.{name}: is not supported by this server")
+
+
+def job_spec(submission: Submission) -> JobSpec:
+    """Raises Refusal (INVALID_ARGUMENT) naming every field that is wrong."""
+    request, params = submission.request, submission.request.params
     problems: list[InvalidField] = []
-    generation = _generation(request.params, model, request.idempotency_key, problems)
-    priority = _priority(request.priority, problems)
+    sources = [name for name in SOURCES if getattr(params, name)]
+    if len(sources) > 1:
+        problems.append(InvalidField(f"params.{sources[1]}", "given", f"only one of {', '.join(SOURCES)}"))
+    generation = _generation(submission, problems)
+    priority = _priority(request.priority, submission.session, problems)
     labels = _labels(request.labels, problems)
     _length("idempotency_key", request.idempotency_key, MAX_IDEMPOTENCY_KEY, problems)
     if problems or generation is None:
         raise bad_request(problems)
     return JobSpec(
-        model=model.name,
+        model=submission.model.name,
         params=generation.to_dict(),
-        chunks_total=generation.num_chunks,
+        chunks_total=0 if params.open_ended else generation.num_chunks,
         priority=priority,
         labels=labels,
+        image_id=params.image_id,
+        video_id=params.video_id,
+        continue_from=params.continue_from,
+        session=submission.session,
+        tenant=caller.get().tenant,
     )
 
 
-def _generation(
-    params: pb.GenerationParams, model: ModelConfig, idempotency_key: str, problems: list[InvalidField]
-) -> GenerationRequest | None:
-    given = {field.name: value for field, value in params.ListFields() if field.name in FIELDS}
-    if "pyramid_steps" in given:
-        given["pyramid_steps"] = tuple(given["pyramid_steps"])
-    given.setdefault("prompt", "")
-    problems += [
-        InvalidField(f"params.{name}", getattr(params, name), "nothing: step-distilled models do not use it")
-        for name in UNUSED
-        if (params.HasField(name) if name == "num_inference_steps" else getattr(params, name))  # type: ignore[arg-type]
-    ]
-    valid = {name: value for name, value in given.items() if _try(name, value, problems)}
+def prompt_update(prompt: str, chunk_index: int, interpolation_chunks: int | None) -> ScheduledPrompt:
+    """A prompt that comes while the job runs. Raises InvalidField."""
+    check_prompt("prompt", prompt)
+    if chunk_index < 0:
+        raise InvalidField("chunk_index", chunk_index, "an integer from 0 on")
+    over = DEFAULT_INTERPOLATION_CHUNKS if interpolation_chunks is None else interpolation_chunks
+    check_interpolation("interpolation_chunks", over)
+    return ScheduledPrompt(chunk_index=chunk_index, prompt=prompt, interpolation_chunks=over)
+
+
+def _generation(submission: Submission, problems: list[InvalidField]) -> GenerationRequest | None:
+    params, model = submission.request.params, submission.model
+    given = _given(params)
+    if submission.parent is not None:
+        inherited = submission.parent.spec.params
+        for name in INHERITED:
+            if given.setdefault(name, inherited[name]) != inherited[name]:
+                allowed = f"{inherited[name]!r}, that of job {submission.parent.id!r}"
+                problems.append(InvalidField(f"params.{name}", given[name], allowed))
+    if params.open_ended and "num_frames" in given:
+        problems.append(InvalidField("params.num_frames", given["num_frames"], "nothing for an open-ended job"))
+    valid = {name: value for name, value in given.items() if _try(name, value, model.variant, problems)}
     if len(valid) < len(given):
         return None
-    request = GenerationRequest(**{"seed": _seed(idempotency_key)} | valid)
+    idempotency_key = submission.request.idempotency_key
+    try:
+        request = make_request(model.variant, **{"seed": _seed(idempotency_key)} | valid)
+    except InvalidField as error:
+        problems.append(InvalidField(f"params.{error.field}", error.value, error.allowed))
+        return None
+    _limits(request, model, params.open_ended, problems)
+    return request
+
+
+def _given(params: pb.GenerationParams) -> dict[str, Any]:
+    """The fields that are set, as GenerationRequest has them."""
+    given: dict[str, Any] = {
+        field.name: value for field, value in params.ListFields() if field.name in FIELDS and field.name not in MEDIA
+    }
+    given.setdefault("prompt", "")
+    if "pyramid_steps" in given:
+        given["pyramid_steps"] = tuple(given["pyramid_steps"])
+    for name in ("image_noise_sigma", "video_noise_sigma"):
+        if name in given:
+            given[name] = (given[name].min, given[name].max)
+    if "prompt_schedule" in given:
+        given["prompt_schedule"] = tuple(
+            ScheduledPrompt(
+                chunk_index=entry.chunk_index,
+                prompt=entry.prompt,
+                interpolation_chunks=entry.interpolation_chunks
+                if entry.HasField("interpolation_chunks")
+                else DEFAULT_INTERPOLATION_CHUNKS,
+            )
+            for entry in given["prompt_schedule"]
+        )
+    if "loras" in given:
+        given["loras"] = tuple(
+            LoraWeight(name=entry.name, scale=entry.scale if entry.HasField("scale") else 1.0)
+            for entry in given["loras"]
+        )
+    return given
+
+
+def _limits(request: GenerationRequest, model: ModelConfig, open_ended: bool, problems: list[InvalidField]) -> None:
     pixels = request.height * request.width
-    if request.num_frames > model.max_frames:
+    if request.num_frames > model.max_frames and not open_ended:
         problems.append(
             InvalidField("params.num_frames", request.num_frames, f"an integer from 1 to {model.max_frames}")
         )
     if pixels > model.max_pixels:
         size = f"{request.height}x{request.width}"
         problems.append(InvalidField("params.height", size, f"at most {model.max_pixels:,} pixels (height x width)"))
-    return request
+    for number, lora in enumerate(request.loras):
+        if lora.name not in model.loras:
+            allowed = f"an adapter of this model: {', '.join(sorted(model.loras)) or 'it has none'}"
+            problems.append(InvalidField(f"params.loras[{number}].name", lora.name, allowed))
 
 
 def _seed(idempotency_key: str) -> int:
@@ -79,20 +164,22 @@ def _seed(idempotency_key: str) -> int:
     return int.from_bytes(hashlib.sha256(idempotency_key.encode()).digest()[:8], "big") & MAX_SEED
 
 
-def _try(name: str, value: Any, problems: list[InvalidField]) -> bool:
+def _try(name: str, value: Any, variant: str, problems: list[InvalidField]) -> bool:
     """Whether the field alone is valid; a problem is added if not."""
     try:
-        GenerationRequest(**{"prompt": "valid", name: value})
+        make_request(variant, **{"prompt": "valid", name: value})
     except InvalidField as error:
         problems.append(InvalidField(f"params.{error.field}", error.value, error.allowed))
         return False
     return True
 
 
-def _priority(value: int, problems: list[InvalidField]) -> Priority:
+def _priority(value: int, session: bool, problems: list[InvalidField]) -> Priority:
     if value not in PRIORITIES:
         problems.append(InvalidField("priority", value, ", ".join(pb.Priority.keys())))
         return Priority.NORMAL
+    if session and value == pb.PRIORITY_UNSPECIFIED:
+        return Priority.INTERACTIVE
     return PRIORITIES[value]
 
 

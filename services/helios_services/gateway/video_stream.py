@@ -8,6 +8,7 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
+from helios_services.gateway.access import visible_job
 from helios_services.gateway.convert import chunk_info
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.refusal import Refusal, failed_job, retry_info
@@ -17,6 +18,8 @@ from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.telemetry.tracing import remote
+from helios_services.telemetry.tracing import start as start_span
 
 PART_BYTES = 1024 * 1024
 POLL_S = 1.0
@@ -53,7 +56,7 @@ class VideoStream:
         with self._notifier.job(job_id) as watch:
             revision = -1
             while True:
-                job = await self._store.get(job_id)
+                job = await visible_job(self._store, job_id)
                 if job.revision != revision:
                     revision = job.revision
                     yield job
@@ -64,10 +67,10 @@ class VideoStream:
 
     async def chunks(self, job_id: str, from_chunk: int) -> AsyncIterator[pb.VideoChunk]:
         """Init segment and chunks from `from_chunk` on, as they become ready."""
-        total = (await self._store.get(job_id)).spec.chunks_total
+        total = (await visible_job(self._store, job_id)).chunks_total
         if from_chunk < 0:
-            raise InvalidField("from_chunk", from_chunk, f"an integer from 0 to {total - 1}")
-        if from_chunk >= total:
+            raise InvalidField("from_chunk", from_chunk, f"an integer from 0 to {total - 1}" if total else "from 0 on")
+        if from_chunk >= total > 0:
             raise Refusal(
                 grpc.StatusCode.OUT_OF_RANGE, f"from_chunk: {from_chunk} is beyond the video; allowed: 0 to {total - 1}"
             )
@@ -75,22 +78,28 @@ class VideoStream:
         with self._notifier.job(job_id) as watch:
             while True:
                 job = await self._store.get(job_id)
-                records = await self._store.chunk_records(job_id, index) if index < job.chunks_done else []
+                if index < job.first_chunk:
+                    raise ChunkGone(f"from_chunk: {index} is no longer kept; allowed: {job.first_chunk} and later")
+                records = await self._store.chunk_records(job, index) if index < job.chunks_done else []
                 if index < job.chunks_done and not records:
                     raise ChunkGone(f"from_chunk: {index} is no longer kept")
+                if records and records[0].index > index:  # an open-ended job has dropped it this very moment
+                    continue
                 for record in records:
                     if record.index == from_chunk:
                         for part in _parts(job_id, await self._store.init_segment(job_id), init_segment=True):
                             yield part
+                    delivery = start_span("deliver", remote(job.trace), chunk=record.index)
                     fragment = await self._store.fragment(job_id, record.index)
                     for part in _parts(job_id, fragment, chunk_index=record.index):
                         if part.last_part:
                             part.info.CopyFrom(chunk_info(record))
                         yield part
+                    delivery.end()
                     if record.ready_s >= opened_s:
                         self._metrics.delivered(time.time() - record.ready_s)
                     index = record.index + 1
-                if index == total:
+                if index == job.chunks_total > 0:
                     return
                 if not records:
                     _check_alive(job)
@@ -99,9 +108,12 @@ class VideoStream:
 
     async def file(self, job_id: str, offset: int) -> AsyncIterator[pb.DownloadVideoResponse]:
         """The finished file from byte `offset` on."""
-        job = await self._store.get(job_id)
+        job = await visible_job(self._store, job_id)
         if job.state is not JobState.SUCCEEDED:
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"job {job_id!r} is {job.state}, not succeeded")
+        if not job.artifact:
+            message = f"job {job_id!r} was open-ended, and not all of its chunks are kept: it has no file"
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, message)
         if not 0 <= offset <= job.video_bytes:
             raise InvalidField("offset", offset, f"an integer from 0 to {job.video_bytes}")
         try:

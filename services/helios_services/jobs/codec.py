@@ -1,10 +1,11 @@
 """Records to and from what Redis holds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from helios_services.jobs.records import ChunkRecord, Job, JobFailure, JobSpec, Priority
+from helios_engine.prompts import ScheduledPrompt
+from helios_services.jobs.records import ChunkRecord, Job, JobFailure, JobSpec, Media, Priority
 from helios_services.jobs.state import JobState
 
 
@@ -13,8 +14,27 @@ def spec_to_json(spec: JobSpec) -> str:
     return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
 
 
-def job_from_hash(job_id: str, fields: Mapping[bytes, bytes]) -> Job:
-    """A job from its hash."""
+def prompt_from_entry(entry: bytes) -> ScheduledPrompt:
+    """A prompt update from an entry of its list."""
+    _, chunk, interpolation, prompt = json.loads(entry)
+    return ScheduledPrompt(chunk_index=int(chunk), prompt=prompt, interpolation_chunks=int(interpolation))
+
+
+def media_from_hash(media_id: str, fields: Mapping[bytes, bytes]) -> Media:
+    """An upload from its hash."""
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return Media(
+        id=media_id,
+        name=text["name"],
+        content_type=text["content_type"],
+        size_bytes=int(text["size_bytes"]),
+        expire_s=int(text["expire_ms"]) / 1000,
+        tenant=text.get("tenant", ""),
+    )
+
+
+def job_from_hash(job_id: str, fields: Mapping[bytes, bytes], prompt_updates: Sequence[bytes] = ()) -> Job:
+    """A job from its hash and its list of prompt updates."""
     text = {name.decode(): value.decode() for name, value in fields.items()}
     spec = json.loads(text["spec"])
     reason = text.get("error_reason")
@@ -22,6 +42,7 @@ def job_from_hash(job_id: str, fields: Mapping[bytes, bytes]) -> Job:
         id=job_id,
         spec=JobSpec(**spec | {"priority": Priority(spec["priority"])}),
         state=JobState(text["state"]),
+        chunks_total=int(text["chunks_total"]),
         chunks_done=int(text["chunks_done"]),
         attempts=int(text["attempts"]),
         revision=int(text["revision"]),
@@ -31,6 +52,10 @@ def job_from_hash(job_id: str, fields: Mapping[bytes, bytes]) -> Job:
         error=JobFailure(reason=reason, message=text["error_message"]) if reason else None,
         artifact=text.get("artifact", ""),
         video_bytes=int(text.get("video_bytes", 0)),
+        first_chunk=int(text["first_chunk"]),
+        paused=bool(text.get("paused_ms")),
+        trace=text.get("trace", ""),
+        prompt_updates=tuple(map(prompt_from_entry, prompt_updates)),
     )
 
 

@@ -21,6 +21,30 @@ class StorageFull(QueueFull):
     """Redis is at maxmemory: nothing is accepted until space is free."""
 
 
+class MediaFull(QueueFull):
+    """As many uploads are kept as may be."""
+
+
+class PromptsFull(JobStoreError):
+    """The job's prompt was changed as often as it may be."""
+
+
+class MediaNotFound(JobStoreError):
+    """No such upload, or it has expired."""
+
+
+class NotContinuable(JobStoreError):
+    """The state after the job's last chunk is not kept any more."""
+
+
+class NoChunkLeft(JobStoreError):
+    """All chunks that the job will have have started."""
+
+
+class SessionEnded(JobStoreError):
+    """The job has no live session, or its client came back too late."""
+
+
 class IdempotencyConflict(JobStoreError):
     """The idempotency key was used before with another request."""
 

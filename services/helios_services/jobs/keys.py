@@ -13,8 +13,12 @@
 | chunks:<id> | list | "<ready ms> <chunk record>" | chunk_ttl_s after the job's end |
 | fragment:<id>:<index> | string | fMP4 fragment | chunk_ttl_s after the job's end |
 | init:<id> | string | fMP4 init segment | chunk_ttl_s after the job's end |
-| checkpoint:<id> | string | sampling state after the last appended chunk | deleted at the job's end |
-| prompt:<id> | string | prompt embedding | deleted at the job's end |
+| checkpoint:<id> | string | sampling state after the last appended chunk | chunk_ttl_s after success; else at the end |
+| embeds:<id> | hash | prompt embeddings that chunks to come may need | deleted at the job's end |
+| prompts:<id> | list | prompt updates: nonce, chunk, interpolation, prompt | with the job's record |
+| session:<id> | string | a client is there | session_grace_s after the client's last sign of life |
+| media:<id> | hash | an upload's record | media.ttl_s after the upload; job_ttl_s after a job was given it |
+| media_index | zset | upload file names by expiry | never: entries leave at later uploads, with their files |
 
 Channels: `changed` (payload: job id) and `queued` (payload: model).
 """

@@ -1,9 +1,11 @@
 """What the job store holds, as frozen records. Times are Unix seconds by the Redis server's clock."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from helios_engine.prompts import ScheduledPrompt
 from helios_services.jobs.state import JobState
 
 
@@ -17,13 +19,27 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """What a client asked for. `params`: the fields of helios_engine's GenerationRequest, all filled in."""
+    """What a client asked for. `params`: the fields of helios_engine's GenerationRequest, all filled in.
+
+    chunks_total: 0 for an open-ended job. image_id, video_id: uploads to start from. continue_from: the job that this
+    one continues. session: a client keeps the job alive; it is stopped when the client has gone. tenant: whose it is.
+    """
 
     model: str
     params: dict[str, Any]
     chunks_total: int
     priority: Priority = Priority.NORMAL
     labels: dict[str, str] = field(default_factory=dict)
+    image_id: str = ""
+    video_id: str = ""
+    continue_from: str = ""
+    session: bool = False
+    tenant: str = ""
+
+    @property
+    def media_ids(self) -> tuple[str, ...]:
+        """The uploads that the job needs."""
+        return tuple(media_id for media_id in (self.image_id, self.video_id) if media_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +52,17 @@ class JobFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as the store knows it. `revision` grows with every change."""
+    """A job as the store knows it. `revision` grows with every change.
+
+    chunks_total: 0 while an open-ended job has not been stopped. first_chunk: the first that is still kept.
+    prompt_updates: prompts that came after submission, in the order of their arrival. trace: W3C traceparent of
+    the call that submitted it.
+    """
 
     id: str
     spec: JobSpec
     state: JobState
+    chunks_total: int
     chunks_done: int
     attempts: int
     revision: int
@@ -50,6 +72,10 @@ class Job:
     error: JobFailure | None = None
     artifact: str = ""
     video_bytes: int = 0
+    first_chunk: int = 0
+    paused: bool = False
+    prompt_updates: tuple[ScheduledPrompt, ...] = ()
+    trace: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +89,50 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claimed job: its lease, its record, and the checkpoint to resume from (None: start at chunk 0)."""
+    """A claimed job: its lease, its record, and the checkpoint to resume from (None: start at chunk 0).
+
+    The checkpoint of a job that continues another and has no chunk yet is the other's. prompt_embeds: by `prompt_key`.
+    """
 
     lease: Lease
     job: Job
     checkpoint: bytes | None
-    prompt_embeds: bytes | None
+    prompt_embeds: Mapping[str, bytes]
     queue_wait_s: float
+
+
+class Verdict(StrEnum):
+    """What a worker is told before it starts a chunk."""
+
+    GO = "ok"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    """The chunks made so far are all the job will have."""
+
+
+class Control(StrEnum):
+    """What a client can ask of a job that has not ended."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """An upload. `name`: of its file in the media folder."""
+
+    id: str
+    name: str
+    content_type: str
+    size_bytes: int
+    expire_s: float
+    tenant: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkRecord:
-    """One chunk of the chunk log. `stage_s`: seconds by stage (queue, text, denoise, decode, encode)."""
+    """One chunk of the chunk log. `stage_s`: seconds by stage (queue, text, condition, denoise, decode, encode)."""
 
     index: int
     num_frames: int

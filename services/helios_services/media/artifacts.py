@@ -1,5 +1,6 @@
-"""Where finished videos go: any fsspec file system, a local folder by default."""
+"""Where finished videos and uploads are kept: any fsspec file system, a local folder by default."""
 
+import contextlib
 import re
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -7,11 +8,12 @@ from typing import BinaryIO, cast
 import fsspec
 from fsspec.core import url_to_fs
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\.mp4")
+TYPES = ".mp4, .webm, .png, .jpg or .webp"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\.(mp4|webm|png|jpg|webp)")
 
 
 class ArtifactStore:
-    """Files by name below one URL. Raises ValueError for names other than `<id>.mp4`, OSError when storage fails."""
+    """Files by name below one URL. Raises ValueError for names other than `<id>.<type>`, OSError when storage fails."""
 
     def __init__(self, url: str) -> None:
         self._fs: fsspec.AbstractFileSystem
@@ -25,6 +27,11 @@ class ArtifactStore:
         self._fs.put_file(str(file), staged)
         self._fs.mv(staged, target)
 
+    def delete(self, name: str) -> None:
+        """Deletes a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
+
     def size(self, name: str) -> int:
         """Bytes. Raises FileNotFoundError."""
         return int(self._fs.size(self._path(name)))
@@ -37,5 +44,5 @@ class ArtifactStore:
 
     def _path(self, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError(f"artifact name: {name!r} is not allowed; allowed: letters, digits, - and _, then .mp4")
+            raise ValueError(f"artifact name: {name!r} is not allowed; allowed: letters, digits, - and _, then {TYPES}")
         return f"{self._root}/{name}"

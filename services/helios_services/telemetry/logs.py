@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from helios_services.telemetry.tracing import log_context
+
 
 def configure_logging(level: str) -> None:
     """Sets up structlog for this process. `level`: debug, info, warning or error."""
@@ -14,6 +16,7 @@ def configure_logging(level: str) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            log_context,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from typing import Any
 from unittest import mock
 
@@ -58,3 +59,11 @@ def follow_a_lost_leader(rank: int) -> None:
     if rank == 0:
         kill_self()
     drive.follow(link, Denoiser(tiny_model(Case()), SchedulerConfig()))
+
+
+def send_to_a_stalled_follower(rank: int, timeout_s: float) -> None:
+    """Rank 1 lives, but takes nothing; the work is larger than what connections buffer."""
+    link = drive.Link(send_timeout_s=timeout_s)
+    if rank == 0:
+        link.send({"work": torch.zeros(32 << 20)})
+    time.sleep(2 * timeout_s)

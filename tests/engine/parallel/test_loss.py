@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.parallel.launch import Failure, Ranks
-from engine.parallel.losses import follow_a_lost_leader, forward_with_loss, hang
+from engine.parallel.losses import follow_a_lost_leader, forward_with_loss, hang, send_to_a_stalled_follower
 from engine.parallel.tiny import Case
 
 TIMEOUT_S = 3.0
@@ -40,6 +40,11 @@ def test_the_leader_is_killed(three: Ranks) -> None:
     outcomes = three.outcomes(follow_a_lost_leader)
     assert outcomes[0] == Failure("ended with exit code -9")
     assert all("\nRuntimeError: " in outcomes[follower].text for follower in (1, 2))
+
+
+def test_a_follower_takes_no_work(three: Ranks) -> None:
+    leader, *_ = three.outcomes(send_to_a_stalled_follower, TIMEOUT_S)
+    assert "\nRuntimeError: " in leader.text
 
 
 def test_ranks_that_hang_are_ended(tmp_path: Path) -> None:

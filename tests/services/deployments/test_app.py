@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import RayActorOptionsSchema, ServeDeploySchema
 
-from helios_services.config import AutoscalingConfig, ConfigError, DenoiserConfig, DispatcherConfig
+from helios_services.config import AutoscalingConfig, ConfigError, DenoiserConfig, DispatcherConfig, ParallelConfig
 from helios_services.deployments.app import BuildArgs, build, deployment_options
 
 
@@ -26,9 +26,22 @@ def test_cpu_replicas_ask_for_no_accelerator() -> None:
     assert "accelerator_type" not in deployment_options(DispatcherConfig())["ray_actor_options"]
 
 
+def test_a_denoiser_of_many_ranks_reserves_their_resources_on_one_node() -> None:
+    config = DenoiserConfig(
+        num_gpus=1, accelerator_type="H100", device="cuda", parallel=ParallelConfig(ulysses_degree=2, cfg_degree=2)
+    )
+    options = deployment_options(config)
+    assert options["placement_group_bundles"] == [{"CPU": 1.0, "GPU": 1.0, "accelerator_type:H100": 0.001}] * 4
+    assert options["placement_group_strategy"] == "STRICT_PACK"
+    assert not {"placement_group_bundles", "placement_group_strategy"} & deployment_options(DenoiserConfig()).keys()
+
+
 def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> None:
     file, built = tmp_path / "config.yaml", tmp_path / "serve.yaml"
-    file.write_text("model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\ndenoiser: {num_gpus: 1}\n")
+    file.write_text(
+        "model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\n"
+        "denoiser: {num_gpus: 1, parallel: {ring_degree: 2}}\n"
+    )
     command = [str(Path(sys.executable).parent / "serve"), "build", "helios_services.deployments.app:app"]
     environment = os.environ | {"HELIOS_CONFIG": str(file)}
     subprocess.run([*command, "-o", str(built)], env=environment, check=True, capture_output=True, timeout=120)
@@ -38,6 +51,7 @@ def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> 
     options = deployments["denoiser"].ray_actor_options
     assert isinstance(options, RayActorOptionsSchema)
     assert options.num_gpus == 1
+    assert deployments["denoiser"].placement_group_bundles == [{"CPU": 1.0, "GPU": 1.0}] * 2
 
 
 def test_different_bounds_mean_autoscaling() -> None:

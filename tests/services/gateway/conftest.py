@@ -19,7 +19,7 @@ class Worker:
     """Does to the store what a worker does, with recognisable bytes instead of video."""
 
     def __init__(self, config: ServiceConfig) -> None:
-        self.store = JobStore.connect(config.redis, config.jobs)
+        self.store, self.redis = JobStore.connect(config.redis, config.jobs), config.redis
         self._artifacts, self._model = ArtifactStore(config.artifacts), config.model.name
 
     async def claim(self) -> Claim:

@@ -17,7 +17,7 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
 from helios_services.config import RedisConfig, ServiceConfig
-from helios_services.gateway.server import SERVICE, Gateway
+from helios_services.gateway.server import LIVENESS, SERVICE, Gateway
 from helios_services.jobs.records import JobFailure
 from services.gateway.conftest import Worker, fragment
 
@@ -222,6 +222,8 @@ async def test_without_redis_health_is_down_and_calls_are_unavailable(config: Se
     async with grpc.aio.insecure_channel(target) as channel, AsyncHeliosClient(target) as client:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == HealthStatus.NOT_SERVING
+        alive = await stub.Check(health_pb2.HealthCheckRequest(service=LIVENESS))
+        assert alive.status == HealthStatus.SERVING  # restarting gateways would not bring Redis back
         with pytest.raises(HeliosError) as caught:
             await client.submit("a lake")
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE

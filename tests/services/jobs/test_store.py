@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.errors import (
     ChunkGone,
@@ -26,12 +27,12 @@ async def test_a_job_from_submission_to_success(store: JobStore) -> None:
     assert (queued.state, queued.chunks_done, queued.started_s) == (JobState.QUEUED, 0, None)
     claimed = await claim(store)
     assert (claimed.job.state, claimed.job.attempts) == (JobState.RUNNING, 1)
-    assert (claimed.checkpoint, claimed.prompt_embeds) == (None, None)
-    await store.save_prompt_embeds(claimed.lease, b"embedding")
+    assert (claimed.checkpoint, dict(claimed.prompt_embeds)) == (None, {})
+    await store.save_prompt_embeds(claimed.lease, "key", b"embedding", keep=())
     for index in range(2):
         await append(store, claimed.lease, index)
-    assert [chunk.index for chunk in await store.chunk_records("a")] == [0, 1]
-    assert [chunk.index for chunk in await store.chunk_records("a", 1)] == [1]
+    assert [chunk.index for chunk in await store.chunk_records(await store.get("a"))] == [0, 1]
+    assert [chunk.index for chunk in await store.chunk_records(await store.get("a"), 1)] == [1]
     assert (await store.init_segment("a"), await store.fragment("a", 1)) == (b"init", b"f1")
     await store.begin_publish(claimed.lease)
     ended = await store.succeed(claimed.lease, artifact="a.mp4", video_bytes=7)
@@ -44,7 +45,7 @@ async def test_a_job_from_submission_to_success(store: JobStore) -> None:
 async def test_chunk_records_come_back_as_they_went_in(store: JobStore) -> None:
     await store.submit("a", spec())
     await append(store, (await claim(store)).lease, 0)
-    (stored,) = await store.chunk_records("a")
+    (stored,) = await store.chunk_records(await store.get("a"))
     assert stored.ready_s > 1e9
     assert stored == replace(record(0), ready_s=stored.ready_s)
 
@@ -150,7 +151,8 @@ async def test_a_record_that_vanished_does_not_hold_up_the_queue(store: JobStore
 async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis: RedisConfig) -> None:
     await store.submit("a", spec(), idempotency_key="k")
     claimed = await claim(store)
-    await store.save_prompt_embeds(claimed.lease, b"embedding")
+    await store.save_prompt_embeds(claimed.lease, "key", b"embedding", keep=())
+    await store.update_prompt("a", ScheduledPrompt(chunk_index=0, prompt="a sea"), "n")
     for index in range(2):
         await append(store, claimed.lease, index)
     async with Redis.from_url(redis.url) as client:
@@ -161,9 +163,10 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         await store.succeed(claimed.lease, artifact="a.mp4", video_bytes=7)
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
         assert left == {root + "index", root + "seq", root + "ended"}
-        assert not await client.exists(root + "checkpoint:a", root + "prompt:a")
-        kept = {name: await client.pttl(root + name) for name in ("job:a", "idempotency:k", "chunks:a", "fragment:a:1")}
-        for name, ttl_s in zip(kept, [JOBS.job_ttl_s] * 2 + [JOBS.chunk_ttl_s] * 2, strict=True):
+        assert not await client.exists(root + "embeds:a")
+        names = ("job:a", "idempotency:k", "prompts:a", "chunks:a", "fragment:a:1", "checkpoint:a")
+        kept = {name: await client.pttl(root + name) for name in names}
+        for name, ttl_s in zip(kept, [JOBS.job_ttl_s] * 3 + [JOBS.chunk_ttl_s] * 3, strict=True):
             assert 0.9 * ttl_s * 1000 < kept[name] <= ttl_s * 1000, name
         await client.delete(root + "job:a", root + "fragment:a:0")
     with pytest.raises(JobNotFound):

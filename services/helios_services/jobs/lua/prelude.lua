@@ -60,12 +60,18 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   set(id, 'state', state, 'ended_ms', now)
   redis.call('HINCRBY', at('job', id), 'token', 1)
   redis.call('ZREM', at('leases'), id)
-  redis.call('DEL', at('checkpoint', id), at('prompt', id))
+  redis.call('DEL', at('embeds', id), at('session', id))
+  if event == 'succeed' then
+    redis.call('PEXPIRE', at('checkpoint', id), chunk_ttl_ms)  -- for jobs that continue this one
+  else
+    redis.call('DEL', at('checkpoint', id))
+  end
   redis.call('PEXPIRE', at('chunks', id), chunk_ttl_ms)
   redis.call('PEXPIRE', at('init', id), chunk_ttl_ms)
-  for index = 0, field(id, 'chunks_done') - 1 do
+  for index = field(id, 'first_chunk'), field(id, 'chunks_done') - 1 do
     redis.call('PEXPIRE', at('fragment', id, index), chunk_ttl_ms)
   end
+  redis.call('PEXPIRE', at('prompts', id), job_ttl_ms)
   redis.call('PEXPIRE', at('job', id), job_ttl_ms)
   local idempotency_key = field(id, 'idempotency_key')
   if idempotency_key ~= '' then redis.call('PEXPIRE', at('idempotency', idempotency_key), job_ttl_ms) end

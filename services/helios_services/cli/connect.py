@@ -1,0 +1,21 @@
+"""Clients of the command line: address by option, keys and certificates by environment."""
+
+import os
+from pathlib import Path
+
+from helios_services.cli.errors import UserError
+from helios_services.client import Connection, HeliosClient
+
+
+def connect(server: str) -> HeliosClient:
+    """HELIOS_API_KEY: sent with each call. HELIOS_TLS=1: encrypt; HELIOS_CA_FILE: trusting these authorities only."""
+    ca_file = os.environ.get("HELIOS_CA_FILE", "")
+    connection = Connection(
+        api_key=os.environ.get("HELIOS_API_KEY", ""),
+        tls=os.environ.get("HELIOS_TLS", "") not in ("", "0"),
+        ca_file=Path(ca_file) if ca_file else None,
+    )
+    try:
+        return HeliosClient(server, connection)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from None

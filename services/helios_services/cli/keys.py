@@ -1,0 +1,35 @@
+"""`helios keys`: API keys for gateways."""
+
+import sys
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import ValidationError
+
+from helios_services.cli.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help="Make API keys.")
+
+
+@app.command("new")
+def new(
+    key_id: Annotated[str, typer.Argument(help="Name of the key, for logs and for taking it away.")],
+    tenant: Annotated[str, typer.Option(help="Whose jobs it sees.")],
+    scope: Annotated[list[str] | None, typer.Option(help="submit, read, cancel, admin. Can be repeated.")] = None,
+) -> None:
+    """Make a key: its entry for gateway.api_keys_file on standard output, the key itself on standard error."""
+    from helios_services.gateway.auth import Scope, new_key
+
+    names = scope or ["submit", "read", "cancel"]
+    unknown = [name for name in names if name not in tuple(Scope)]
+    if unknown:
+        raise UserError(f"scope: {unknown[0]!r} is not allowed; allowed: {', '.join(Scope)}")
+    try:
+        key, entry = new_key(key_id, tenant, frozenset(map(Scope, names)))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(f"{problem['loc'][0]}: {problem['input']!r}: {problem['msg']}") from None
+    values = entry.model_dump(mode="json") | {"scopes": sorted(scope.value for scope in entry.scopes)}
+    print(yaml.safe_dump({"keys": [values]}, sort_keys=False), end="")
+    print(f"the key, which is not shown again: {key}", file=sys.stderr)

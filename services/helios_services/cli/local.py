@@ -1,0 +1,150 @@
+"""`helios generate` without a server: the model in this process, no Ray, no Redis."""
+
+import mimetypes
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from helios_engine.conditioning import conditioned_state
+from helios_engine.denoiser import Denoiser
+from helios_engine.embeds import chunk_tokens, pad
+from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
+from helios_engine.state import DenoiseState
+from helios_engine.text import TextEncoder
+from helios_engine.vae import VideoDecoder
+from helios_engine.vae_encoder import HISTORY_CHUNKS, VideoEncoder
+from helios_engine.variants import make_request
+from helios_services.cli.errors import UserError
+from helios_services.cli.progress import chunk_progress
+from helios_services.config import ServiceConfig, load_config
+from helios_services.media.encoder import EncoderSettings, encode_chunk
+from helios_services.media.inputs import decode_clip, decode_image
+from helios_services.media.remux import remux
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Where the model is and what the video starts from. state, save: files with a sampling state."""
+
+    checkpoint: str
+    device: str
+    image: Path | None = None
+    video: Path | None = None
+    state: Path | None = None
+    save: Path | None = None
+
+
+def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: Local) -> None:
+    """fields: of GenerationRequest, where they are not the model's defaults."""
+    from helios_engine.checkpoint import open_checkpoint
+
+    config = load_config()
+    folder = local.checkpoint or config.model.checkpoint
+    if not folder:
+        raise UserError("checkpoint: is empty; allowed: a checkpoint folder (--checkpoint or HELIOS_MODEL__CHECKPOINT)")
+    given = [name for name in ("image", "video", "state") if getattr(local, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"{', '.join(given)}: are given together; allowed: one of image, video and continue-from")
+    previous = None if local.state is None else _read_state(local.state)
+    if previous is not None:
+        fields = {"height": previous.request.height, "width": previous.request.width} | dict(fields)
+    request = make_request(open_checkpoint(folder).variant, prompt=prompt, **fields)
+    settings = EncoderSettings(crf=config.decoder.crf, preset=config.decoder.preset)
+    pieces: list[bytes] = []
+    with chunk_progress(request.num_chunks) as progress:
+        for made in _chunks(request, previous, folder, config, local):
+            before = time.perf_counter()
+            chunk = encode_chunk(made.frames, index=made.index, fps=request.fps, settings=settings)
+            pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
+            progress.chunk(
+                num_frames=chunk.num_frames,
+                duration_s=chunk.num_frames / request.fps,
+                stage_s=made.stage_s | {"encode": time.perf_counter() - before},
+            )
+    size = remux(pieces, output)
+    if local.save is not None:
+        local.save.write_bytes(made.state.to_bytes())
+    progress.summary()
+    print(f"wrote {output} ({size:,} bytes)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    index: int
+    frames: Any
+    state: DenoiseState
+    stage_s: dict[str, float]
+
+
+def _chunks(
+    request: GenerationRequest, previous: DenoiseState | None, folder: str, config: ServiceConfig, local: Local
+) -> Iterator[_Made]:
+    dtype, device = getattr(torch, config.model.dtype), local.device
+    text = TextEncoder.from_pretrained(folder, device=device, dtype=dtype)
+    # on the command line, an adapter's file is its name
+    files = {lora.name: config.model.loras.get(lora.name, lora.name) for lora in request.loras}
+    denoiser = Denoiser.from_pretrained(folder, device=device, dtype=dtype, loras=files)
+    decoder = VideoDecoder.from_pretrained(folder, device=device)
+    start = time.perf_counter()
+    prompts = [request.prompt, *(entry.prompt for entry in request.prompt_schedule)]
+    tokens = {number: text.encode([prompt])[0] for number, prompt in enumerate(prompts)}
+    negative = text.encode([request.negative_prompt]) if request.guided else None
+    stage_s = {"text": time.perf_counter() - start}
+    state = _continued(previous, request) if previous is not None else _first_state(request, folder, config, local)
+    while (index := state.chunks_made) < request.num_chunks:
+        marks = [time.perf_counter()]
+        latents, state = denoiser.denoise_chunk(
+            state, pad(chunk_tokens(tokens, request.prompt_schedule, index)), negative
+        )
+        marks.append(time.perf_counter())
+        frames = decoder.decode(latents)
+        marks.append(time.perf_counter())
+        seconds = (after - before for before, after in pairwise(marks))
+        yield _Made(
+            index=index,
+            frames=frames,
+            state=state,
+            stage_s=stage_s | dict(zip(("denoise", "decode"), seconds, strict=True)),
+        )
+        stage_s = {}
+
+
+def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig, local: Local) -> DenoiseState:
+    file = local.image or local.video
+    if file is None:
+        return DenoiseState.initial(request)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    content_type = mimetypes.guess_type(file.name)[0] or ""
+    size: dict[str, int] = {"height": request.height, "width": request.width}
+    encoder = VideoEncoder.from_pretrained(folder, device=local.device)
+    if local.image is not None:
+        return conditioned_state(
+            request, encoder.condition_on_image(decode_image(data, content_type, **size, limits=config.media))
+        )
+    keep = HISTORY_CHUNKS * FRAMES_PER_CHUNK
+    clip = decode_clip(data, content_type, **size, fps=request.fps, keep_last=keep, limits=config.media)
+    return conditioned_state(request, encoder.condition_on_video(clip.first, clip.tail, clip.num_frames))
+
+
+def _continued(previous: DenoiseState, request: GenerationRequest) -> DenoiseState:
+    try:
+        return previous.continued(request)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _read_state(file: Path) -> DenoiseState:
+    try:
+        return DenoiseState.from_bytes(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # safetensors raises an error of its own
+        raise UserError(f"{file}: is no file that --save-state wrote: {error}") from None

@@ -1,0 +1,54 @@
+"""`helios generate --server`: submits to a gateway and shows chunks as they arrive."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_services.cli.connect import connect
+from helios_services.cli.errors import UserError
+from helios_services.cli.progress import chunk_progress, stages_of
+
+
+def generate_remotely(
+    prompt: str,
+    fields: Mapping[str, Any],
+    output: Path,
+    server: str,
+    *,
+    image: Path | None = None,
+    video: Path | None = None,
+    continue_from: str = "",
+) -> None:
+    """fields: of GenerationRequest, where they are not the server's defaults. Downloads the finished file."""
+    params = dict(fields)
+    if "prompt_schedule" in params:
+        params["prompt_schedule"] = [pb.ScheduledPrompt(**asdict(entry)) for entry in params["prompt_schedule"]]
+    if "loras" in params:
+        params["loras"] = [pb.LoraWeight(**asdict(entry)) for entry in params["loras"]]
+    with connect(server) as client:
+        for name, file in (("image_id", image), ("video_id", video)):
+            if file is not None:
+                params[name] = client.upload(_existing(file)).id
+        job = client.submit(prompt, priority="interactive", continue_from=continue_from, **params)
+        with chunk_progress(job.chunks_total) as progress:
+            for segment in client.stream(job.id):
+                if segment.info is not None:
+                    progress.chunk(
+                        num_frames=segment.info.num_frames,
+                        duration_s=segment.info.duration.ToMicroseconds() / 1e6,
+                        stage_s=stages_of(segment.info),
+                    )
+        *_, ended = client.watch(job.id)
+        if ended.HasField("error"):
+            raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
+        size = client.download(job.id, output)
+    progress.summary()
+    print(f"wrote {output} ({size:,} bytes, job {job.id})")
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise UserError(f"{file}: is not a file")
+    return file

@@ -1,0 +1,89 @@
+"""Traces: one from the client's call through the queue to every stage of every chunk and its delivery.
+
+W3C trace context comes in with a call's metadata, is kept in the job's record, and is where the dispatcher's spans of
+the job, its chunks and their stages hang. Without an endpoint nothing is recorded, and contexts are passed on.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from helios_services.config import TracingConfig
+
+PROPAGATOR = TraceContextTextMapPropagator()
+HEADERS = PROPAGATOR.fields
+NS = 1_000_000_000
+
+
+def configure_tracing(config: TracingConfig, service: str) -> None:
+    """Exports this process's spans over OTLP/gRPC, if an endpoint is configured."""
+    if not config.otlp_endpoint:
+        return
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service}),
+        sampler=ParentBased(TraceIdRatioBased(config.sample_ratio)),
+    )
+    exporter = OTLPSpanExporter(endpoint=config.otlp_endpoint)
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=int(config.export_delay_s * 1000)))
+    trace.set_tracer_provider(provider)
+
+
+def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
+    """The context that a call's metadata carries."""
+    carrier = {name: value for name, value in metadata if name in HEADERS and isinstance(value, str)}
+    return PROPAGATOR.extract(carrier)
+
+
+def carried() -> str:
+    """The current span's context, to be kept with a job; empty for none."""
+    carrier: MutableMapping[str, str] = {}
+    PROPAGATOR.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def remote(traceparent: str) -> Context:
+    """The context that `carried` gave."""
+    return PROPAGATOR.extract({"traceparent": traceparent})
+
+
+def start(name: str, context: Context | None = None, *, start_s: float | None = None, **attributes: Any) -> Span:
+    """A span below `context` (the current one if None). start_s: Unix seconds, for one that began earlier."""
+    tracer = trace.get_tracer("helios")
+    begin = None if start_s is None else int(start_s * NS)
+    return tracer.start_span(name, context, attributes=_named(attributes), start_time=begin)
+
+
+@contextmanager
+def span(name: str, context: Context | None = None, **attributes: Any) -> Iterator[Span]:
+    """A span around a block, whose exception it records."""
+    with trace.use_span(start(name, context, **attributes), end_on_exit=True) as opened:
+        yield opened
+
+
+def failed(opened: Span, reason: str) -> None:
+    """Marks a span as failed."""
+    opened.set_status(StatusCode.ERROR, reason)
+
+
+def log_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """A structlog processor: trace and span id of the current span."""
+    current = trace.get_current_span().get_span_context()
+    if current.is_valid:
+        event.setdefault("trace_id", f"{current.trace_id:032x}")
+        event.setdefault("span_id", f"{current.span_id:016x}")
+    return event
+
+
+def _named(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"helios.{name}": value for name, value in attributes.items()}

@@ -1,0 +1,99 @@
+"""Network policies as a graph: who may talk to whom, and that those who must, can."""
+
+from collections.abc import Iterator
+
+from k8s.build import Object
+from k8s.manifests import COMPONENT, Manifests, Pod, selects
+from k8s.references import has_port
+
+OUTWARD = {"gateway"}
+NEEDED = {
+    ("gateway", "redis", 6379),
+    ("ray-cpu", "redis", 6379),
+    ("ray-head", "gcs-redis", 6379),
+    ("ray-cpu", "ray-denoiser", 52365),
+    ("ray-denoiser", "ray-head", 6379),
+}
+"""From, to, port: what the architecture needs."""
+METRICS = {"gateway": 9464, "ray-cpu": 9465}
+OPERATOR = ("ray-head", 8265)
+
+
+def resolve(manifests: Manifests) -> Iterator[str]:
+    """Policies select pods, their peers exist, and named ports are ports of the selected pods."""
+    for policy in manifests.of_kind("NetworkPolicy"):
+        name, spec = policy["metadata"]["name"], policy["spec"]
+        chosen = [pod for pod in manifests.pods if selects(spec["podSelector"], pod.labels)]
+        if not chosen:
+            yield f"NetworkPolicy {name}: selects nothing"
+        for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
+            for peer in [*rule.get("from", []), *rule.get("to", [])]:
+                if "podSelector" in peer and not any(
+                    selects(peer["podSelector"], pod.labels) for pod in manifests.pods
+                ):
+                    yield f"NetworkPolicy {name}: peer {peer['podSelector']} selects nothing"
+        for rule in spec.get("ingress", []):
+            for port in rule.get("ports", []):
+                if not all(has_port(pod, port["port"]) for pod in chosen):
+                    yield f"NetworkPolicy {name}: not all its pods have port {port['port']}"
+
+
+def closed(manifests: Manifests) -> Iterator[str]:
+    """Everything is denied unless allowed, and the gateway's API port is all that anyone may reach."""
+    deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    if not any(policy["spec"] == deny for policy in manifests.of_kind("NetworkPolicy")):
+        yield "no policy denies by default"
+    for pod in manifests.pods:
+        for rule in _rules(manifests, pod, "ingress"):
+            if rule.get("from"):
+                continue
+            if pod.labels[COMPONENT] not in OUTWARD or rule.get("ports") != [{"port": "grpc"}]:
+                yield f"{pod.name}: open to the world: {rule}"
+    for item in manifests.of_kind("Service"):
+        inside = item["spec"].get("type", "ClusterIP") == "ClusterIP"
+        if not inside and item["spec"]["selector"].get(COMPONENT) not in OUTWARD:
+            yield f"Service {item['metadata']['name']}: leaves the cluster"
+
+
+def connected(manifests: Manifests) -> Iterator[str]:
+    """What has to talk can: both ends allow it."""
+    pods = {pod.labels[COMPONENT]: pod for pod in manifests.pods}
+    for source, target, port in sorted(NEEDED):
+        if source not in pods or target not in pods:
+            continue  # a component took one end away
+        if not _allows(manifests, pods[source], "egress", pods[target], port):
+            yield f"{source} may not send to {target}:{port}"
+        if not _allows(manifests, pods[target], "ingress", pods[source], port):
+            yield f"{target} does not let {source} in on {port}"
+    for component, port in [*METRICS.items(), OPERATOR]:
+        rules = _rules(manifests, pods[component], "ingress")
+        if not any(_from_namespace(rule) and _on(rule, pods[component], port) for rule in rules):
+            yield f"{component}: nobody may read port {port}"
+
+
+def _rules(manifests: Manifests, pod: Pod, direction: str) -> list[Object]:
+    policies = [item["spec"] for item in manifests.of_kind("NetworkPolicy")]
+    chosen = [spec for spec in policies if selects(spec["podSelector"], pod.labels)]
+    return [rule for spec in chosen for rule in spec.get(direction, [])]
+
+
+def _allows(manifests: Manifests, pod: Pod, direction: str, peer: Pod, port: int) -> bool:
+    key, listener = ("from", pod) if direction == "ingress" else ("to", peer)
+    for rule in _rules(manifests, pod, direction):
+        peers = rule.get(key, [])
+        met = not peers or any("podSelector" in p and selects(p["podSelector"], peer.labels) for p in peers)
+        if met and _on(rule, listener, port):
+            return True
+    return False
+
+
+def _on(rule: Object, listener: Pod, port: int) -> bool:
+    names = {entry["name"] for entry in listener.main.get("ports", []) if entry["containerPort"] == port}
+    return not rule.get("ports") or any(entry["port"] == port or entry["port"] in names for entry in rule["ports"])
+
+
+def _from_namespace(rule: Object) -> bool:
+    return any("namespaceSelector" in peer for peer in rule.get("from", []))
+
+
+CHECKS = (resolve, closed, connected)

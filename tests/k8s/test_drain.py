@@ -1,0 +1,47 @@
+"""The preStop hook on a real Ray cluster of two nodes: Serve ends the node's replica in order before the node goes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from k8s.build import K8S
+
+PROGRAM = """
+import os, subprocess, sys, time
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+
+script, marker = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+worker = cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+
+@serve.deployment(graceful_shutdown_timeout_s=4, graceful_shutdown_wait_loop_s=0.1)
+class Replica:
+    async def __del__(self):  # as the dispatcher does
+        open(marker, "w").close()
+
+serve.start(http_options={"location": "NoServer"})
+serve.run(Replica.bind(), name="app", route_prefix=None)
+environ = {**os.environ, "NODE_ID": worker.node_id, "RAY_ADDRESS": cluster.address}
+start = time.monotonic()
+assert not os.path.exists(marker)
+subprocess.run(["sh", script, "8"], env=environ, check=True)
+print("ended in order:", os.path.exists(marker), "in time:", time.monotonic() - start < 20, flush=True)
+os._exit(0)  # the cluster's processes end with their driver
+"""
+
+
+def test_the_hook_lets_replicas_end_in_order(tmp_path: Path) -> None:
+    hook, marker = K8S / "base/ray/drain-node.sh", tmp_path / "ended"
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(hook), str(marker)],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=200,
+    )
+    assert "ended in order: True in time: True" in done.stdout, done.stderr[-2000:]

@@ -1,0 +1,41 @@
+"""Every overlay, alone and with components, passes every check."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from k8s import network, policies, references, schemas, service
+from k8s.build import K8S
+from k8s.manifests import Manifests
+
+Check = Callable[[Manifests], Iterator[str]]
+CHECKS: list[Check] = [
+    *policies.CHECKS,
+    *references.CHECKS,
+    *network.CHECKS,
+    *service.CHECKS,
+    schemas.built_in,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.__module__.rpartition('.')[2]}.{check.__name__}")
+def test_check(manifests: Manifests, check: Check) -> None:
+    assert list(check(manifests)) == []
+
+
+@pytest.mark.skipif(schemas.crd_folder() is None, reason="no CRDs beside the checkout; K8S_CRDS names their folder")
+def test_custom_resources_fit_their_definitions(manifests: Manifests) -> None:
+    assert list(schemas.custom(manifests)) == []
+
+
+def test_every_yaml_file_is_part_of_a_build() -> None:
+    named = {"kustomization.yaml"}
+    for path in K8S.rglob("kustomization.yaml"):
+        tree = yaml.safe_load(path.read_text())
+        named |= {str(entry) for entry in [*tree.get("resources", []), *tree.get("configurations", [])]}
+        named |= {patch["path"] for patch in tree.get("patches", []) if "path" in patch}
+        named |= {f"{entry.rpartition('=')[2]}" for g in tree.get("configMapGenerator", []) for entry in g["files"]}
+    ours = [path for path in K8S.rglob("*") if path.is_file() and "monitoring" not in path.relative_to(K8S).parts]
+    stray = [path for path in ours if path.name not in named and f"{path.parent.name}/{path.name}" not in named]
+    assert stray == []

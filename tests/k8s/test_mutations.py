@@ -1,0 +1,240 @@
+"""The checks notice: each breaks one thing in a copy of the production build and must be complained about."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from k8s import network, policies, references, schemas, service
+from k8s.build import Object
+from k8s.manifests import Manifests
+
+Check = Callable[[Manifests], Iterator[str]]
+Break = Callable[[Manifests], Any]
+
+
+def _worker(manifests: Manifests, name: str) -> Object:
+    groups = manifests.ray["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    return next(group for group in groups if group["groupName"] == name)
+
+
+def _container(manifests: Manifests, component: str) -> Object:
+    return manifests.pod(component).main
+
+
+def _object(manifests: Manifests, kind: str, name: str) -> Object:
+    found = manifests.get(kind, name)
+    assert found is not None
+    return found
+
+
+def _config(manifests: Manifests, old: str, new: str) -> None:
+    (source,) = [item for item in manifests.of_kind("ConfigMap") if "helios.yaml" in item["data"]]
+    assert old in source["data"]["helios.yaml"]
+    source["data"]["helios.yaml"] = source["data"]["helios.yaml"].replace(old, new)
+
+
+def _redis_conf(manifests: Manifests, old: str, new: str) -> None:
+    for item in manifests.of_kind("ConfigMap"):
+        if "redis.conf" in item["data"]:
+            item["data"]["redis.conf"] = item["data"]["redis.conf"].replace(old, new)
+
+
+def _env(manifests: Manifests, component: str, **variable: Any) -> None:
+    container = _container(manifests, component)
+    container["env"] = [*container["env"], variable]
+
+
+def _remove(manifests: Manifests, kind: str, name: str) -> None:
+    manifests.objects.remove(_object(manifests, kind, name))
+
+
+MUTATIONS: dict[str, tuple[Check, Break]] = {
+    "a Ray worker as root": (
+        policies.hardened,
+        lambda m: _worker(m, "denoiser-h100")["template"]["spec"].pop("securityContext"),
+    ),
+    "a writable root in an init container": (
+        policies.hardened,
+        lambda m: m.pod("ray-decoder").containers[0]["securityContext"].pop("readOnlyRootFilesystem"),
+    ),
+    "an autoscaler that keeps capabilities": (
+        policies.hardened,
+        lambda m: m.ray["spec"]["rayClusterConfig"]["autoscalerOptions"]["securityContext"].pop("capabilities"),
+    ),
+    "Ray without a token": (
+        policies.authenticated,
+        lambda m: m.ray["spec"]["rayClusterConfig"].pop("authOptions"),
+    ),
+    "no memory limit": (
+        policies.hardened,
+        lambda m: _container(m, "gateway")["resources"]["limits"].pop("memory"),
+    ),
+    "image latest": (policies.hardened, lambda m: _container(m, "redis").update(image="redis:latest")),
+    "service links": (policies.hardened, lambda m: m.pod("gateway").spec.pop("enableServiceLinks")),
+    "no tmp volume": (policies.writable, lambda m: _container(m, "ray-cpu")["volumeMounts"].pop(2)),
+    "no readiness": (policies.probed, lambda m: _container(m, "ray-cpu").pop("readinessProbe")),
+    "a ConfigMap that is not there": (
+        references.volumes,
+        lambda m: m.pod("ray-head").volume("config")["configMap"].update(name="helios-config"),
+    ),
+    "a mount of nothing": (
+        references.volumes,
+        lambda m: _container(m, "gateway")["volumeMounts"].append({"name": "other", "mountPath": "/o"}),
+    ),
+    "a misspelt script": (
+        references.files,
+        lambda m: _container(m, "redis").update(command=["/bin/sh", "/etc/redis/begin.sh"]),
+    ),
+    "an unknown Secret key": (
+        references.secrets,
+        lambda m: _container(m, "redis")["env"][0]["valueFrom"]["secretKeyRef"].update(key="pass"),
+    ),
+    "a password written out": (
+        references.secrets,
+        lambda m: _env(m, "gateway", name="HELIOS_REDIS_URL", value="redis://:secret@redis"),
+    ),
+    "an account that is not there": (
+        references.accounts,
+        lambda m: m.pod("gateway").spec.update(serviceAccountName="gateway"),
+    ),
+    "a Service that selects nothing": (
+        references.services,
+        lambda m: _object(m, "Service", "helios-gateway")["spec"]["selector"].update({"app": "gateway"}),
+    ),
+    "a Service port that nobody has": (
+        references.services,
+        lambda m: _object(m, "Service", "helios-redis")["spec"]["ports"][0].update(targetPort="tcp"),
+    ),
+    "a scaler without target": (references.targets, lambda m: _remove(m, "Deployment", "helios-gateway")),
+    "a budget that selects nothing": (
+        references.targets,
+        lambda m: _object(m, "PodDisruptionBudget", "helios-denoiser")["spec"]["selector"].update(
+            matchLabels={"app.kubernetes.io/component": "denoiser"}
+        ),
+    ),
+    "replicas beside a scaler": (
+        references.targets,
+        lambda m: _object(m, "Deployment", "helios-gateway")["spec"].update(replicas=3),
+    ),
+    "a policy for nobody": (
+        network.resolve,
+        lambda m: _object(m, "NetworkPolicy", "ray")["spec"].update(podSelector={"matchLabels": {"runtime": "ray"}}),
+    ),
+    "a port that is not the pod's": (
+        network.resolve,
+        lambda m: _object(m, "NetworkPolicy", "redis")["spec"]["ingress"][0].update(ports=[{"port": "grpc"}]),
+    ),
+    "no default": (network.closed, lambda m: _remove(m, "NetworkPolicy", "default-deny")),
+    "an open dashboard": (
+        network.closed,
+        lambda m: _object(m, "NetworkPolicy", "ray-head")["spec"]["ingress"].append({"ports": [{"port": 8265}]}),
+    ),
+    "a Redis that leaves the cluster": (
+        network.closed,
+        lambda m: _object(m, "Service", "helios-redis")["spec"].update(type="LoadBalancer"),
+    ),
+    "a gateway that cannot reach Redis": (
+        network.connected,
+        lambda m: _object(m, "NetworkPolicy", "gateway")["spec"].pop("egress"),
+    ),
+    "metrics that nobody may read": (
+        network.connected,
+        lambda m: _object(m, "NetworkPolicy", "ray-cpu")["spec"].pop("ingress"),
+    ),
+    "an unknown setting": (service.configuration, lambda m: _config(m, "drain_s", "drain_seconds")),
+    "a variable that is no setting": (
+        service.configuration,
+        lambda m: _env(m, "ray-cpu", name="HELIOS_GATEWAY_PORT", value="tcp://10.0.0.1:50051"),
+    ),
+    "no Redis for the head": (service.configuration, lambda m: _container(m, "ray-head")["env"].pop(1)),
+    "weights mounted elsewhere": (
+        service.configuration,
+        lambda m: _container(m, "ray-denoiser")["volumeMounts"][4].update(mountPath="/weights"),
+    ),
+    "a Serve option that does not exist": (
+        service.serve,
+        lambda m: m.ray["spec"].update(serveConfigV2=m.ray["spec"]["serveConfigV2"] + "\nproxy: HeadOnly"),
+    ),
+    "a proxy that is never healthy": (
+        service.serve,
+        lambda m: m.ray["spec"].update(
+            serveConfigV2=m.ray["spec"]["serveConfigV2"].replace("route_prefix: /", "route_prefix: null")
+        ),
+    ),
+    "another import path": (
+        service.serve,
+        lambda m: m.ray["spec"].update(serveConfigV2=m.ray["spec"]["serveConfigV2"].replace("app:build", "app:app")),
+    ),
+    "a gateway on loopback": (service.ports, lambda m: _config(m, "host: 0.0.0.0", "host: 127.0.0.1")),
+    "metrics on another port": (service.ports, lambda m: _config(m, "9465", "9500")),
+    "liveness that depends on Redis": (
+        service.ports,
+        lambda m: _container(m, "gateway")["livenessProbe"]["grpc"].pop("service"),
+    ),
+    "more replicas than GPUs": (service.placement, lambda m: _config(m, "max_replicas: 8", "max_replicas: 20")),
+    "an accelerator that no group has": (
+        service.placement,
+        lambda m: _config(m, "accelerator_type: H100", "accelerator_type: B200"),
+    ),
+    "GPUs that Ray does not know": (
+        service.placement,
+        lambda m: _worker(m, "decoder")["rayStartParams"].update({"num-gpus": "2"}),
+    ),
+    "too few dispatchers": (service.placement, lambda m: _config(m, "concurrent_jobs: 5", "concurrent_jobs: 2")),
+    "a slow chunk and a short grace": (
+        service.shutdown,
+        lambda m: _config(m, "graceful_shutdown_timeout_s: 15", "graceful_shutdown_timeout_s: 60"),
+    ),
+    "a gateway killed while it drains": (service.shutdown, lambda m: _config(m, "drain_s: 20", "drain_s: 60")),
+    "a head that goes first": (
+        service.shutdown,
+        lambda m: _container(m, "ray-head")["lifecycle"]["preStop"]["sleep"].update(seconds=5),
+    ),
+    "no time to load": (
+        service.startup,
+        lambda m: _container(m, "ray-denoiser")["startupProbe"].update(failureThreshold=10),
+    ),
+    "any GPU node": (
+        service.startup,
+        lambda m: m.pod("ray-denoiser").spec.update(tolerations=[]),
+    ),
+    "a Redis that evicts": (service.redis, lambda m: _redis_conf(m, "noeviction", "allkeys-lru")),
+    "a Redis that forgets": (service.redis, lambda m: _redis_conf(m, "appendonly yes", "appendonly no")),
+    "a Redis that fills its pod": (service.redis, lambda m: _redis_conf(m, "maxmemory 24gb", "maxmemory 31gb")),
+    "an unknown field": (
+        schemas.built_in,
+        lambda m: _object(m, "HorizontalPodAutoscaler", "helios-gateway")["spec"].update(maxReplica=9),
+    ),
+    "an unknown field in a nested pod": (
+        schemas.built_in,
+        lambda m: _container(m, "ray-denoiser")["livenessProbe"].update(tries=3),
+    ),
+    "a wrong type": (
+        schemas.built_in,
+        lambda m: _container(m, "gateway")["ports"][0].update(containerPort="50051"),
+    ),
+}
+CUSTOM: dict[str, Break] = {
+    "an unknown field": lambda m: m.ray["spec"].update(serveConfig="x"),
+    "an unknown field of a group": lambda m: _worker(m, "cpu").update(replica=1),
+    "a wrong type": lambda m: m.ray["spec"].update(rayClusterDeletionDelaySeconds="60s"),
+    "a group without bounds": lambda m: _worker(m, "cpu").pop("maxReplicas"),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_break_is_noticed(name: str, production: Manifests) -> None:
+    check, breaks = MUTATIONS[name]
+    assert list(check(production)) == []
+    broken = Manifests(copy.deepcopy(production.objects))
+    breaks(broken)
+    assert list(check(broken)) != []
+
+
+@pytest.mark.skipif(schemas.crd_folder() is None, reason="no CRDs beside the checkout; K8S_CRDS names their folder")
+@pytest.mark.parametrize("name", CUSTOM)
+def test_a_break_of_a_custom_resource_is_noticed(name: str, production: Manifests) -> None:
+    CUSTOM[name](production)
+    assert list(schemas.custom(production)) != []

@@ -1,0 +1,268 @@
+"""API keys, tenants, scopes, and TLS with and without client certificates."""
+
+import asyncio
+import datetime
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_services.client import AsyncHeliosClient, Connection, HeliosError
+from helios_services.config import ConfigError, ServiceConfig
+from helios_services.gateway.auth import SCOPES, KeyRing, Scope, new_key
+from helios_services.gateway.server import Gateway
+from services.gateway.conftest import Worker
+
+EVERYTHING = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
+Keys = dict[str, str]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """Keys by name, and their file."""
+    made = {
+        "alice": new_key("alice", "a", EVERYTHING),
+        "bob": new_key("bob", "b", EVERYTHING),
+        "reader": new_key("reader", "a", frozenset({Scope.READ})),
+        "root": new_key("root", "ops", frozenset({Scope.ADMIN})),
+    }
+    write(tmp_path, [entry.model_dump(mode="json") for _, entry in made.values()])
+    return {name: key for name, (key, _) in made.items()}
+
+
+def write(folder: Path, entries: list[dict[str, Any]]) -> None:
+    (folder / "keys.yaml").write_text(yaml.safe_dump({"keys": entries}))
+
+
+@pytest.fixture
+def config(config: ServiceConfig, keys: Keys, tmp_path: Path) -> ServiceConfig:
+    gateway = config.gateway.model_copy(update={"api_keys_file": str(tmp_path / "keys.yaml")})
+    return config.model_copy(update={"gateway": gateway})
+
+
+class Callers:
+    """Clients with different keys of one gateway."""
+
+    def __init__(self, gateway: Gateway, keys: Keys) -> None:
+        self._target, self._keys = f"127.0.0.1:{gateway.port}", keys
+        self._clients: list[AsyncHeliosClient] = []
+
+    def __call__(self, name: str) -> AsyncHeliosClient:
+        self._clients.append(AsyncHeliosClient(self._target, Connection(api_key=self._keys.get(name, name))))
+        return self._clients[-1]
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+
+
+@pytest.fixture
+async def callers(gateway: Gateway, keys: Keys) -> AsyncIterator[Callers]:
+    callers = Callers(gateway, keys)
+    yield callers
+    await callers.close()
+
+
+@pytest.mark.parametrize("key", ["", "alice", "alice.wrong", "nobody.x", "alice.", ".", "alice.é"])
+async def test_without_a_valid_key_nothing_gets_in(callers: Callers, key: str) -> None:
+    client = AsyncHeliosClient(callers._target, Connection(api_key=key)) if key != "alice.é" else callers("alice.x")
+    with pytest.raises(HeliosError, match="a valid API key is needed") as caught:
+        await client.submit("a lake")
+    assert caught.value.code is grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(HeliosError):
+        async for _ in client.watch("x"):
+            pass
+    await client.close()
+
+
+async def test_a_job_exists_for_its_tenant_only(callers: Callers, worker: Worker, tmp_path: Path) -> None:
+    alice, bob, root = callers("alice"), callers("bob"), callers("root")
+    job = await alice.submit("a lake", num_frames=33, idempotency_key="k")
+    other = await bob.submit("a lake", num_frames=33, idempotency_key="k")
+    assert other.id != job.id  # idempotency keys are a tenant's own
+    for attempt in (
+        bob.get(job.id),
+        bob.cancel(job.id),
+        bob.update_prompt(job.id, "a sea"),
+        bob.submit("a sea", continue_from=job.id),
+        anext(bob.stream(job.id)),
+        anext(bob.watch(job.id)),
+        bob.download(job.id, tmp_path / "x"),
+    ):
+        with pytest.raises(HeliosError, match="does not exist") as caught:
+            await attempt
+        assert caught.value.code is grpc.StatusCode.NOT_FOUND
+    assert [each.id async for each in bob.list()] == [other.id]
+    assert [each.id async for each in callers("reader").list()] == [job.id]
+    assert [each.id async for each in root.list()] == [other.id, job.id]
+    assert (await root.cancel(other.id)).state == pb.JOB_STATE_CANCELLED
+    assert (await worker.claim()).job.spec.tenant == "a"
+    file = tmp_path / "cat.png"
+    await asyncio.to_thread(file.write_bytes, b"x")
+    media = await alice.upload(file)
+    with pytest.raises(HeliosError, match=f"media '{media.id}' does not exist"):
+        await bob.submit("a lake", image_id=media.id)
+    assert (await alice.submit("a lake", image_id=media.id)).params.image_id == media.id
+
+
+async def test_scopes(callers: Callers) -> None:
+    reader = callers("reader")
+    assert len(await reader.models()) == 1
+    for attempt in (reader.submit("a lake"), reader.cancel("x"), reader.update_prompt("x", "y")):
+        with pytest.raises(HeliosError, match="lacks the scope") as caught:
+            await attempt
+        assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
+    assert set(SCOPES) == {method.name for method in pb.DESCRIPTOR.services_by_name["VideoGeneration"].methods}
+
+
+async def test_keys_change_without_a_restart_and_a_broken_file_changes_nothing(
+    callers: Callers, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helios_services.gateway.auth.RELOAD_S", 0.0)
+    alice = callers("alice")
+    await alice.submit("a lake")
+    (tmp_path / "keys.yaml").write_text("keys: [{")
+    await alice.submit("a lake")
+    key, entry = new_key("carol", "a", EVERYTHING)
+    write(tmp_path, [entry.model_dump(mode="json")])
+    with pytest.raises(HeliosError, match="a valid API key"):
+        await alice.submit("a lake")
+    await callers(key).submit("a lake")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("keys: [{", "is no YAML"),
+        ("keys: [{id: a b, sha256: x, tenant: t}]", "keys.0.id"),
+        ("keys: [{id: a, secret: hunter2, tenant: t}]", "keys.0.secret: Extra inputs"),
+        (f"keys: [{{id: a, sha256: {'a' * 64}, tenant: t}}, {{id: a, sha256: {'b' * 64}, tenant: t}}]", "same id"),
+    ],
+)
+def test_a_bad_key_file_is_explained_without_its_values(content: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        KeyRing(str(tmp_path / "keys.yaml"))
+    assert named in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_keys_are_made_on_the_command_line(tmp_path: Path) -> None:
+    helios = str(Path(sys.executable).parent / "helios")
+    made = subprocess.run(
+        [helios, "keys", "new", "ci", "--tenant", "a", "--scope", "read"], capture_output=True, text=True
+    )
+    (tmp_path / "keys.yaml").write_text(made.stdout)
+    key = made.stderr.split(": ")[1].strip()
+    assert key not in made.stdout
+    metadata = (("authorization", f"Bearer {key}"),)
+    assert KeyRing(str(tmp_path / "keys.yaml")).authenticate("GetJob", metadata).tenant == "a"
+    refused = subprocess.run([helios, "keys", "new", "ci", "--tenant", "a b"], capture_output=True, text=True)
+    assert (refused.returncode, "tenant: 'a b'" in refused.stderr) == (1, True)
+
+
+def test_keys_are_not_sent_in_the_clear() -> None:
+    with pytest.raises(ValueError, match=r"is not sent to 'example\.org:443' in the clear"):
+        Connection(api_key="k").channel("example.org:443")
+
+
+# ---- TLS ----
+
+
+class Authority:
+    """Signs certificates for 127.0.0.1."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self.name = folder, name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._signed(self._subject, self._key.public_key(), ca=True)
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Files of a certificate and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._signed(
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), ca=False
+        )
+        pem, encoding = self._folder / f"{name}.crt", serialization.Encoding.PEM
+        pem.write_bytes(certificate.public_bytes(encoding))
+        key_file = self._folder / f"{name}.key"
+        no_password = serialization.NoEncryption()
+        key_file.write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, no_password))
+        return pem, key_file
+
+    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key)
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        return builder.add_extension(names, critical=False).sign(self._key, hashes.SHA256())
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "authority")
+
+
+async def served(config: ServiceConfig, **options: Any) -> Gateway:
+    gateway = Gateway(config.model_copy(update={"gateway": config.gateway.model_copy(update=options)}))
+    await gateway.start()
+    return gateway
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_tls(config: ServiceConfig, keys: Keys, authority: Authority, tmp_path: Path, mutual: bool) -> None:
+    certificate, key = authority.issue("gateway")
+    options = {"tls_certificate_file": str(certificate), "tls_key_file": str(key)}
+    if mutual:
+        options["tls_client_ca_file"] = str(authority.file)
+    gateway = await served(config, **options)
+    target = f"localhost:{gateway.port}"
+    mine, my_key = authority.issue("client")
+    stranger = Authority(tmp_path, "stranger")
+    trusting = Connection(
+        api_key=keys["alice"], ca_file=authority.file, certificate_file=mine if mutual else None,
+        key_file=my_key if mutual else None,
+    )  # fmt: skip
+    try:
+        async with AsyncHeliosClient(target, trusting) as client:
+            assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
+        wrong = [Connection(api_key=keys["alice"]), Connection(api_key=keys["alice"], ca_file=stranger.file)]
+        if mutual:
+            wrong.append(Connection(api_key=keys["alice"], ca_file=authority.file))
+        for connection in wrong:
+            async with AsyncHeliosClient(target, connection) as client:
+                with pytest.raises(HeliosError) as caught:
+                    await client.submit("a lake")
+                assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        # the certificate is exchanged while the gateway runs
+        newer = Authority(tmp_path, "newer")
+        for old, new in zip((certificate, key), newer.issue("renewed"), strict=True):
+            os.replace(new, old)
+        if not mutual:
+            async with AsyncHeliosClient(target, Connection(api_key=keys["alice"], ca_file=newer.file)) as client:
+                assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
+    finally:
+        await gateway.stop()
+
+
+async def test_half_a_certificate_is_refused(config: ServiceConfig) -> None:
+    with pytest.raises(ConfigError, match="must be given together"):
+        await served(config, tls_key_file="/nowhere.key")
+    with pytest.raises(ConfigError, match=r"gateway.tls_key_file: /nowhere.key: No such file"):
+        await served(config, tls_key_file="/nowhere.key", tls_certificate_file="/nowhere.crt")

@@ -1,0 +1,165 @@
+"""Prompts that change while a job runs, and live sessions."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_services.client import AsyncHeliosClient, HeliosError
+from helios_services.config import JobsConfig, ServiceConfig
+from helios_services.jobs.records import Verdict
+from services.gateway.conftest import Worker, fragment
+
+SIZE = 1000
+
+
+@pytest.fixture
+def config(config: ServiceConfig) -> ServiceConfig:
+    jobs = JobsConfig(max_prompt_updates=3, session_grace_s=0.6, live_window_chunks=3)
+    return config.model_copy(update={"jobs": jobs})
+
+
+async def test_a_prompt_update_names_the_chunk_it_takes_effect_at(client: AsyncHeliosClient, worker: Worker) -> None:
+    job = await client.submit("a lake", num_frames=99)
+    assert await client.update_prompt(job.id, "a sea") == 0  # nothing has started
+    claim = await worker.claim()
+    verdict, updates = await worker.store.begin_chunk(claim.lease, 0, 1)
+    assert (verdict, updates) == (Verdict.GO, [])
+    assert await client.update_prompt(job.id, "a storm", interpolation_chunks=0) == 1
+    (update,) = (await client.get(job.id)).prompt_updates[1:]
+    assert (update.chunk_index, update.prompt, update.interpolation_chunks) == (1, "a storm", 0)
+    assert [each.prompt for each in (await worker.store.begin_chunk(claim.lease, 1, 1))[1]] == ["a storm"]
+    await client.update_prompt(job.id, "calm")
+    with pytest.raises(HeliosError, match="changed 3 times") as caught:
+        await client.update_prompt(job.id, "one more")
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    late = await client.submit("a lake", num_frames=33)
+    claim = await worker.claim()
+    await worker.store.begin_chunk(claim.lease, 0, 0)
+    with pytest.raises(HeliosError, match="no chunk left") as caught:
+        await client.update_prompt(late.id, "too late")
+    assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    await client.cancel(late.id)
+    with pytest.raises(HeliosError, match="is cancelled"):
+        await client.update_prompt(late.id, "too late")
+
+
+class Commands:
+    """Commands that a test sends one by one."""
+
+    def __init__(self, *first: pb.InteractRequest) -> None:
+        self._queue: asyncio.Queue[pb.InteractRequest | None] = asyncio.Queue()
+        for request in first:
+            self.send(request)
+
+    def send(self, request: pb.InteractRequest | None) -> None:
+        self._queue.put_nowait(request)
+
+    async def __aiter__(self) -> AsyncIterator[pb.InteractRequest]:
+        while (request := await self._queue.get()) is not None:
+            yield request
+
+
+def start(**params: Any) -> pb.InteractRequest:
+    return pb.InteractRequest(start=pb.SubmitJobRequest(params=pb.GenerationParams(prompt="a lake", **params)))
+
+
+async def next_event(events: Any, kind: str) -> Any:
+    """The next event of a kind; others are skipped."""
+    async with asyncio.timeout(10):
+        async for event in events:
+            if event.WhichOneof("event") == kind:
+                return getattr(event, kind)
+    raise AssertionError(f"no {kind}")
+
+
+async def test_a_live_session_from_start_to_stop(client: AsyncHeliosClient, worker: Worker, tmp_path: Path) -> None:
+    commands = Commands(start(open_ended=True))
+    events = client.interact(commands)
+    job = await next_event(events, "job")
+    assert (job.state, job.chunks_total, job.priority) == (pb.JOB_STATE_QUEUED, 0, pb.PRIORITY_INTERACTIVE)
+    claim = await worker.claim()
+    assert (await worker.store.begin_chunk(claim.lease, 0, 0))[0] is Verdict.GO
+    await worker.append(claim, 0, SIZE)
+    assert (await next_event(events, "chunk")).init_segment
+    chunk = await next_event(events, "chunk")
+    assert (chunk.chunk_index, chunk.data) == (0, fragment(0, SIZE))
+    commands.send(pb.InteractRequest(prompt=pb.ScheduledPrompt(prompt="a sea", interpolation_chunks=2)))
+    assert (await next_event(events, "prompt")).chunk_index == 1
+    commands.send(pb.InteractRequest(prompt=pb.ScheduledPrompt(prompt="")))
+    refused = await next_event(events, "refused")
+    assert (refused.code, "prompt: ''" in refused.message) == (grpc.StatusCode.INVALID_ARGUMENT.value[0], True)
+    commands.send(pb.InteractRequest(pause=pb.Pause()))
+    assert (await next_event(events, "job")).paused
+    assert (await worker.store.begin_chunk(claim.lease, 1, 1))[0] is Verdict.PAUSED
+    commands.send(pb.InteractRequest(resume=pb.Resume()))
+    assert not (await next_event(events, "job")).paused
+    assert (await worker.store.begin_chunk(claim.lease, 1, 1))[0] is Verdict.GO
+    commands.send(pb.InteractRequest(stop=pb.Stop()))
+    await asyncio.sleep(0.8)  # longer than the grace: this stream keeps the session alive
+    assert (await worker.store.begin_chunk(claim.lease, 2, 1))[0] is Verdict.STOPPED
+    await worker.append(claim, 1, SIZE)
+    assert (await next_event(events, "chunk")).chunk_index == 1
+    await worker.publish(claim, b"video", tmp_path)
+    states = [event.job.state async for event in events if event.WhichOneof("event") == "job"]
+    assert states[-1] == pb.JOB_STATE_SUCCEEDED
+
+
+async def test_a_cut_session_can_be_attached_again_and_lapses_without(
+    client: AsyncHeliosClient, worker: Worker
+) -> None:
+    events = client.interact(Commands(start(open_ended=True)))
+    job = await next_event(events, "job")
+    claim = await worker.claim()
+    await worker.store.begin_chunk(claim.lease, 0, 0)
+    await worker.append(claim, 0, SIZE)
+    await events.aclose()
+    attach = pb.InteractRequest(attach=pb.StreamVideoRequest(job_id=job.id))
+    events = client.interact(Commands(attach))
+    assert (await next_event(events, "job")).id == job.id
+    assert (await next_event(events, "chunk")).init_segment
+    assert (await next_event(events, "chunk")).data == fragment(0, SIZE)
+    await asyncio.sleep(1.0)
+    assert (await worker.store.begin_chunk(claim.lease, 1, 0))[0] is Verdict.GO
+    await events.aclose()
+    await asyncio.sleep(1.0)
+    assert (await worker.store.begin_chunk(claim.lease, 2, 0))[0] is Verdict.STOPPED
+    with pytest.raises(HeliosError, match="no live session") as caught:
+        await next_event(client.interact(Commands(attach)), "job")
+    assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    ("first", "named"),
+    [
+        (pb.InteractRequest(pause=pb.Pause()), "command: 'pause' is not allowed; allowed: start or attach"),
+        (pb.InteractRequest(), "command: None is not allowed"),
+        (start(num_frames=-1), "params.num_frames: -1"),
+    ],
+)
+async def test_sessions_that_begin_badly(client: AsyncHeliosClient, first: pb.InteractRequest, named: str) -> None:
+    with pytest.raises(HeliosError, match=named) as caught:
+        await next_event(client.interact(Commands(first)), "job")
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_chunks_that_an_open_ended_job_has_dropped_are_out_of_range(
+    client: AsyncHeliosClient, worker: Worker
+) -> None:
+    job = await client.submit("a lake", open_ended=True)
+    claim = await worker.claim()
+    for index in range(5):
+        await worker.store.begin_chunk(claim.lease, index, 0)
+        await worker.append(claim, index, SIZE)
+    assert (await client.get(job.id)).first_chunk == 2
+    with pytest.raises(HeliosError, match="0 is no longer kept; allowed: 2 and later") as caught:
+        await anext(client.stream(job.id))
+    assert caught.value.code is grpc.StatusCode.OUT_OF_RANGE
+    stream = client.stream(job.id, from_chunk=2)
+    segments = [await anext(stream) for _ in range(4)]
+    assert [segment.data for segment in segments] == [b"init", *(fragment(index, SIZE) for index in (2, 3, 4))]
+    await stream.aclose()  # type: ignore[attr-defined]
