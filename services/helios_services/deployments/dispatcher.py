@@ -39,6 +39,7 @@ class Dispatcher:
         self._artifacts = ArtifactStore(config.artifacts)
         self.metrics = WorkerMetrics()
         self._runs: dict[JobRun, asyncio.Task[None]] = {}
+        self.metrics.watch(lambda: [run.last_progress for run in list(self._runs)])
         self._draining = asyncio.Event()
         self._main = asyncio.create_task(self._work(), name="dispatcher")
 
@@ -106,6 +107,7 @@ class Dispatcher:
             await asyncio.gather(draining, arrival, return_exceptions=True)
 
     async def _drive(self, claim: Claim) -> None:
+        self.metrics.starts.labels(claim.job.spec.priority.value).inc()
         run = JobRun(
             claim,
             stages=self._stages,

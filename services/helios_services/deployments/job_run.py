@@ -73,6 +73,11 @@ class JobRun:
         self._last_chunk_at = time.perf_counter()
         self._log = log.bind(job_id=claim.job.id)
 
+    @property
+    def last_progress(self) -> float:
+        """When the last chunk was appended, or the attempt started (time.perf_counter())."""
+        return self._last_chunk_at
+
     def stop_after_chunk(self) -> None:
         """Gives the job back to the queue after the chunk in progress."""
         self._stopping = True

@@ -25,12 +25,16 @@ class Outcome:
 class GatewayMetrics(Collector):
     """Calls, queue depth and delivery."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_queued: int = 0) -> None:
         self.registry = CollectorRegistry()
-        self._ended: dict[JobState, int] = {}
+        self._ended: dict[JobState, int] | None = None
         self.registry.register(self)
         self._stage = stage_histogram(self.registry)
         self._depth = Gauge("helios_queue_depth", "Queued jobs.", ("priority",), registry=self.registry)
+        Gauge("helios_queue_limit", "Queued jobs beyond which submissions are refused.", registry=self.registry).set(
+            max_queued
+        )
+        self._store_up = Gauge("helios_job_store_up", "1 if the job store answered last.", registry=self.registry)
         self._calls = Counter("helios_grpc_requests", "Calls ended.", ("method", "code"), registry=self.registry)
         self._active = Gauge("helios_grpc_active_requests", "Calls in progress.", ("method",), registry=self.registry)
         self._seconds = Histogram(
@@ -58,9 +62,19 @@ class GatewayMetrics(Collector):
         for priority, depth in depths.items():
             self._depth.labels(priority.value).set(depth)
         self._ended = dict(ended)
+        self._store_up.set(1)
+
+    def store_lost(self) -> None:
+        """The store did not answer; what it said last stays exposed."""
+        self._store_up.set(0)
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Called by the registry: the counter that the store keeps."""
+        """Called by the registry: the counter that the store keeps.
+
+        Nothing before the store was read: a jump from 0 would look like that many jobs ending at once.
+        """
+        if self._ended is None:
+            return
         family = CounterMetricFamily("helios_jobs", "Jobs ended, by final state.", labels=("state",))
         for state in sorted(FINAL):
             family.add_metric((state.value,), self._ended.get(state, 0))

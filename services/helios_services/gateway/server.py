@@ -1,7 +1,6 @@
 """The gRPC server: service, health, reflection, limits, and an orderly end."""
 
 import asyncio
-import contextlib
 
 import grpc
 import structlog
@@ -43,7 +42,7 @@ class Gateway:
 
     def __init__(self, config: ServiceConfig) -> None:
         self._config = config
-        self.metrics = GatewayMetrics()
+        self.metrics = GatewayMetrics(config.jobs.max_queued)
         self.port = 0
         self._drain = Drain()
         self._background: list[asyncio.Task[None]] = []
@@ -111,8 +110,10 @@ class Gateway:
     async def _look_at_redis(self) -> None:
         """Sets health by whether the store answers, and the metrics that the store holds."""
         status = health_pb2.HealthCheckResponse.NOT_SERVING
-        with contextlib.suppress(RedisError):
+        try:
             self.metrics.store(await self._store.depths(self._config.model.name), await self._store.ended())
             status = health_pb2.HealthCheckResponse.SERVING
+        except RedisError:
+            self.metrics.store_lost()
         for name in ("", SERVICE):
             await self._health.set(name, status)

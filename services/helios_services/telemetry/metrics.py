@@ -5,11 +5,14 @@ holds them.
 """
 
 import errno
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from helios_services.jobs.records import Priority
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +66,9 @@ class WorkerMetrics:
     fps: Gauge = field(init=False)
     realtime: Gauge = field(init=False)
     memory: Gauge = field(init=False)
+    starts: Counter = field(init=False)
+    running: Gauge = field(init=False)
+    stall: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         registry = self.registry
@@ -85,9 +91,23 @@ class WorkerMetrics:
             "fps": Gauge("helios_fps", "Frames per second of the last finished chunk.", registry=registry),
             "realtime": Gauge("helios_realtime_factor", "Play time over time of the last chunk.", registry=registry),
             "memory": Gauge("helios_gpu_memory_bytes", "Peak device memory.", ("stage",), registry=registry),
+            "starts": Counter("helios_job_starts", "Attempts started.", ("priority",), registry=registry),
+            "running": Gauge("helios_running_jobs", "Jobs that this dispatcher drives.", registry=registry),
+            "stall": Gauge(
+                "helios_job_stall_seconds", "Longest time since a running job's last chunk or start.", registry=registry
+            ),
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)
+        for priority in Priority:  # a series that begins at 0 shows its first increase
+            self.starts.labels(priority.value)
+        for stage in ("text", "denoise", "decode"):
+            self.retries.labels(stage)
+
+    def watch(self, progress: Callable[[], Collection[float]]) -> None:
+        """Asks at every scrape, on its thread, when each running job last got on (time.perf_counter())."""
+        self.running.set_function(lambda: len(progress()))
+        self.stall.set_function(lambda: max((time.perf_counter() - at for at in progress()), default=0.0))
 
     def record_chunk(self, timing: ChunkTiming) -> None:
         """A chunk has been appended."""
