@@ -8,7 +8,7 @@ from benchmarks.capacity_model.inputs import Playback, Rank
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class SimJob:
-    """made: chunks denoised; delivered: chunks stored. playing_until_s: when the viewer has played all that is there."""
+    """made: chunks denoised; delivered: chunks stored. playing_until_s: when the viewer has played all of them."""
 
     number: int
     arrival: Arrival

@@ -60,6 +60,7 @@ class Simulation:
         self._free: list[Dispatcher] = []
         self._slots = self._surplus = 0
         self._queue: list[tuple[Rank, int, SimJob]] = []
+        self._waiting, self._yielding = Counter[Rank](), 0
         self._tallies, self._ends = tallies(), Counter[str]()
         self._arrived = self._preemptions = 0
         self._wait_sum_s, self._chunks, self._arrivals_over = 0.0, 0, False
@@ -106,7 +107,7 @@ class Simulation:
             if len(self._queue) >= self._fleet.max_queued:
                 self._ends["refused"] += 1
                 continue
-            heapq.heappush(self._queue, (arrival.kind.rank, number, SimJob(number=number, arrival=arrival)))
+            self._enqueue(SimJob(number=number, arrival=arrival))
             self._start_jobs()
         self._arrivals_over = True
         self._check_all_ended()
@@ -138,9 +139,14 @@ class Simulation:
             denoise=ServeRouter(self._env, self._denoisers), decode=ServeRouter(self._env, self._decoders)
         )
 
+    def _enqueue(self, job: SimJob) -> None:
+        heapq.heappush(self._queue, (job.rank, job.number, job))  # its old place, if it had one
+        self._waiting[job.rank] += 1
+
     def _start_jobs(self) -> None:
         while self._queue and self._free:
             _, _, job = heapq.heappop(self._queue)
+            self._waiting[job.rank] -= 1
             self._env.process(self._drive(job, self._free.pop()))
 
     def _give_slot_back(self, dispatcher: Dispatcher) -> None:
@@ -151,7 +157,10 @@ class Simulation:
         self._start_jobs()
 
     def _outranked(self, job: SimJob) -> bool:
-        return self._fleet.preemption and bool(self._queue) and self._queue[0][0] < job.rank
+        if not self._fleet.preemption or not self._queue or self._queue[0][0] >= job.rank:
+            return False
+        above = sum(count for rank, count in self._waiting.items() if rank < job.rank)
+        return above > self._yielding  # one job makes room for one
 
     # one job in one slot
 
@@ -167,6 +176,7 @@ class Simulation:
         alive = preempted = False
         while not (done := job.complete(env.now)):
             if preempted := self._outranked(job):
+                self._yielding += 1
                 break
             if (pause_s := job.pause_s(env.now, self._run.playback)) > 0:
                 yield env.timeout(pause_s)
@@ -189,9 +199,11 @@ class Simulation:
             job.made += 1
         if delivery is not None and not delivery.processed:
             yield delivery
+        if preempted:
+            self._yielding -= 1
         if preempted and not job.failed:
             self._preemptions += 1
-            heapq.heappush(self._queue, (job.rank, job.number, job))  # its old place
+            self._enqueue(job)
             self._give_slot_back(dispatcher)
             return
         if done and times.publish_s:
@@ -200,7 +212,9 @@ class Simulation:
         self._check_all_ended()
         self._give_slot_back(dispatcher)
 
-    def _decode(self, dispatcher: Dispatcher, delivery: Event, job: SimJob, losses: int, _: Event | None = None) -> None:
+    def _decode(
+        self, dispatcher: Dispatcher, delivery: Event, job: SimJob, losses: int, _: Event | None = None
+    ) -> None:
         call = dispatcher.decode.call(self._decode_s() + self._encode_s() + self._times.call_s)
         assert call.callbacks is not None
         call.callbacks.append(partial(self._decoded, dispatcher, delivery, job, losses))

@@ -132,9 +132,7 @@ def test_no_deadline_is_missed_under_light_load_and_all_are_by_a_slow_denoiser()
 
 def test_a_paced_session_keeps_to_its_viewer_and_leaves_the_denoiser_to_others() -> None:
     def session(ahead_chunks: int | None) -> Outcome:
-        kind = JobClass(
-            name="live", rank=Rank.INTERACTIVE, share=1.0, session_s=1.0, ahead_chunks=ahead_chunks
-        )
+        kind = JobClass(name="live", rank=Rank.INTERACTIVE, share=1.0, session_s=1.0, ahead_chunks=ahead_chunks)
         arrival = Arrival(at_s=0.0, kind=kind, chunks=1, session_s=137.5)
         return simulate(replace(TIMES, denoise_s=(0.5,)), ONE, iter([arrival]), Run(drain=True))
 
@@ -150,8 +148,7 @@ def test_serve_router_looks_again_after_growing_pauses() -> None:
     times = StageTimes(denoise_s=(1.0,), decode_s=(0.0,))
     jobs = [(0.0, 1, Rank.NORMAL), (0.0, 1, Rank.NORMAL)]
     immediate, serve = (
-        run_jobs(times, replace(ONE, slots=2, router=router), jobs)  # type: ignore[arg-type]
-        for router in ("immediate", "serve")
+        run_jobs(times, replace(ONE, slots=2, router=router), jobs) for router in ("immediate", "serve")
     )
     assert immediate.end_s == pytest.approx(2.0)
     assert serve.end_s == pytest.approx(2.275)
@@ -180,14 +177,16 @@ ROUGH = Fleet(
 def test_every_job_ends_once_whatever_happens(router: str, drain: bool) -> None:
     times = replace(TIMES, denoise_s=(0.3, 0.5, 0.9))
 
+    rates = [(0.0, 0.2), (300.0, 1.5), (600.0, 0.1)]
+
     def once(seed: int) -> Outcome:
-        arrivals = poisson([(0.0, 0.2), (300.0, 1.5), (600.0, 0.1)], MIX, until_s=900.0, seed=seed)
+        arrivals = poisson(rates, MIX, until_s=900.0, seed=seed)
         fleet = replace(ROUGH, router=router)  # type: ignore[arg-type]
         return simulate(times, fleet, arrivals, Run(horizon_s=900.0, drain=drain, seed=seed))
 
     outcome = once(1)
     ends = outcome.jobs
-    assert ends["arrived"] == sum(1 for _ in poisson([(0.0, 0.2), (300.0, 1.5), (600.0, 0.1)], MIX, until_s=900.0, seed=1))
+    assert ends["arrived"] == sum(1 for _ in poisson(rates, MIX, until_s=900.0, seed=1))
     assert ends["arrived"] == ends["succeeded"] + ends["failed"] + ends["refused"] + ends["unfinished"]
     assert min(ends["succeeded"], ends["refused"], outcome.preemptions, outcome.lost_calls) > 0
     assert (ends["unfinished"] == 0) is drain
