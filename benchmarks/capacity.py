@@ -64,13 +64,13 @@ def _studies(
 ) -> None:
     runs = {
         "scale": lambda: study.scale(SIZES, LOAD),
-        "needed": lambda: study.needed(jobs_per_s or (0.1, 1.0, 10.0, 100.0), Slo()),
-        "overload": lambda: study.overload(100, (0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.5)),
+        "needed": lambda: study.needed(jobs_per_s or (0.1, 1.0, 10.0, 50.0), Slo()),
+        "overload": lambda: study.overload(40, (0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.5)),
         "preemption": lambda: study.preemption(20, 0.95),
-        "spot": lambda: study.spot(100, 0.8, (1e6, 24.0, 4.0, 1.0, 0.25)),
-        "autoscaling": lambda: study.autoscaling(40, (30.0, 120.0, 300.0, 600.0)),
-        "routers": lambda: study.routers(100, 0.85, (1.0, 1.25, 1.5, 2.0)),
-        "sessions": lambda: study.sessions(100, (None, 4)),
+        "spot": lambda: study.spot(40, 0.8, (1e6, 24.0, 4.0, 1.0, 0.25)),
+        "autoscaling": lambda: study.autoscaling(20, (30.0, 120.0, 300.0, 600.0)),
+        "routers": lambda: study.routers(50, 0.85, (1.0, 1.5, 2.0)),
+        "sessions": lambda: study.sessions(40, (None, 4)),
     }
     if unknown := set(only) - set(runs):
         raise ValueError(f"only: {sorted(unknown)} is not allowed; allowed: {', '.join(runs)}")

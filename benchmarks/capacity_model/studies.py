@@ -24,6 +24,8 @@ DECODER_LOAD = 0.75
 GPUS_PER_DENOISER, GPUS_PER_DECODER = 1.0, 0.5
 """As in the configuration of docs/operations.md."""
 UNBOUNDED = 10**9
+WARMUP_S = 60.0
+"""Twice the longest job, and no queue is long at the loads that it is used for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,8 @@ class Study:
         """From one GPU to many, at the same load."""
         rows = []
         for size in sizes:
-            long_s = min(max(20_000.0 / size, 240.0), 20_000.0)  # small fleets need longer for as many jobs
-            fleet, run = self.fleet(size), Run(horizon_s=long_s + 120.0, warmup_s=120.0)
+            long_s = min(max(10_000.0 / size, 60.0), 10_000.0)  # small fleets need longer for as many jobs
+            fleet, run = self.fleet(size), Run(horizon_s=long_s + WARMUP_S, warmup_s=WARMUP_S)
             start = time.perf_counter()
             outcome = self.at_load(fleet, load, run)
             rows.append(row(fleet, outcome) | {"load": load, "simulated_in_s": time.perf_counter() - start})
@@ -91,19 +93,20 @@ class Study:
         rows = []
         for rate in jobs_per_s:
             busy = rate * denoiser_s_per_job(self.mix, self.times, Run().playback)
-            run = Run(horizon_s=120.0 + max(min(100_000.0 / busy, 10_000.0), 240.0), warmup_s=120.0)
+            run = Run(horizon_s=WARMUP_S + max(min(20_000.0 / busy, 5000.0), 60.0), warmup_s=WARMUP_S)
 
             def met(fleet: Fleet, rate: float = rate, run: Run = run) -> bool:
                 return slo.met(self.outcome(fleet, [(0.0, rate)], run))
 
             # jobs of lower rank may wait, but not for ever: at least as many as the work takes
-            denoisers = smallest(lambda size, met=met: met(self.fleet(size)), at_least=ceil(busy))  # type: ignore[misc]
+            denoisers = smallest(lambda size, met=met: met(self.fleet(size)), at_least=ceil(busy), resolution=0.02)  # type: ignore[misc]
             assert denoisers is not None, "a fleet of its own for each job would do"
             generous = self.fleet(denoisers)
             decoders = smallest(
                 lambda size, met=met, fleet=generous: met(replace(fleet, decoders=size)),  # type: ignore[misc]
                 at_least=max(ceil(generous.decoders * DECODER_LOAD * busy / denoisers), 1),
                 at_most=generous.decoders,
+                resolution=0.02,
             )
             fleet = replace(generous, decoders=decoders or generous.decoders)
             outcome = self.outcome(fleet, [(0.0, rate)], run)
@@ -113,7 +116,7 @@ class Study:
 
     def overload(self, denoisers: int, loads: Sequence[float]) -> list[dict[str, Any]]:
         """Up to and over what the fleet can do, with the service's bounded queue."""
-        run = Run(horizon_s=1500.0, warmup_s=300.0)
+        run = Run(horizon_s=1200.0, warmup_s=300.0)
         fleet = self.fleet(denoisers, max_queued=Fleet(denoisers=1, decoders=1).max_queued)
         return [{"load": load} | row(fleet, self.at_load(fleet, load, run)) for load in loads]
 
@@ -125,7 +128,7 @@ class Study:
 
     def spot(self, denoisers: int, load: float, mtbf_h: Sequence[float]) -> list[dict[str, Any]]:
         """Denoisers that die after a mean time, and take `start_s` to come back."""
-        run, rows = Run(horizon_s=3900.0, warmup_s=900.0), []
+        run, rows = Run(horizon_s=2400.0, warmup_s=600.0), []
         for hours in mtbf_h:
             fleet = self.fleet(denoisers, denoiser_loss=ReplicaLoss(mtbf_s=hours * 3600.0), start_s=300.0)
             rows.append({"mtbf_h": hours} | row(fleet, self.at_load(fleet, load, run)))
@@ -145,7 +148,7 @@ class Study:
 
     def routers(self, denoisers: int, load: float, slots_per_denoiser: Sequence[float]) -> list[dict[str, Any]]:
         """Ray Serve's router against an ideal one, by the number of jobs that share a denoiser."""
-        run, rows = Run(horizon_s=900.0, warmup_s=300.0), []
+        run, rows = Run(horizon_s=600.0, warmup_s=200.0), []
         for router in ("immediate", "serve"):
             for ratio in slots_per_denoiser:
                 fleet = self.fleet(denoisers, router=router, slots=round(ratio * denoisers))
@@ -156,7 +159,7 @@ class Study:
 
     def sessions(self, denoisers: int, ahead_chunks: Sequence[int | None]) -> list[dict[str, Any]]:
         """Live sessions that make chunks as fast as they can (the service today), or a few ahead of their viewers."""
-        run, rows = Run(horizon_s=1800.0, warmup_s=300.0), []
+        run, rows = Run(horizon_s=1200.0, warmup_s=300.0), []
         for ahead in ahead_chunks:
             study = replace(self, mix=(replace(SESSION, ahead_chunks=ahead),))
             fleet = self.fleet(denoisers, slots=denoisers if ahead is None else 3 * denoisers)

@@ -32,7 +32,7 @@ STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         ],
     ),
     "overload": (
-        "100 denoisers, growing load, at most 1000 jobs queued",
+        "40 denoisers, growing load, at most 1000 jobs queued",
         [("load", "load", ".0%"), *RATE, *LOAD, *WAITS, *BATCH, ("refused", "jobs.refused", "d")],
     ),
     "preemption": (
@@ -40,28 +40,28 @@ STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [("preemption", "preemption", ""), *RATE, *LOAD, *WAITS, *BATCH, ("preemptions", "preemptions", "d")],
     ),
     "spot": (
-        "denoisers that die (mean time between losses), back after 300 s; 100 denoisers, 80 % load of all of them",
+        "denoisers that die (mean time between losses), back after 300 s; 40 denoisers, 80 % load of all of them",
         [
             ("MTBF h", "mtbf_h", "g"), ("denoisers there", "denoisers_mean", ".1f"), *RATE, *LOAD, *WAITS, *BATCH,
             ("lost chunks", "lost_calls", "d"), ("failed jobs", "jobs.failed", "d"),
         ],
     ),
     "autoscaling": (
-        "traffic trebles for 20 minutes; 40 denoisers, up to 240 by the rule; replicas start in",
+        "traffic trebles for 20 minutes; 20 denoisers, up to 120 by the rule; replicas start in",
         [
             ("start s", "start_s", ""), ("denoisers, mean", "denoisers_mean", ".1f"),
             ("GPUs, mean", "gpus_mean", ".1f"), *RATE, *LOAD, *WAITS, *BATCH,
         ],
     ),
     "routers": (
-        "Ray Serve's router (two random replicas, growing pauses) against an immediate one; 100 denoisers, 85 % load",
+        "Ray Serve's router (two random replicas, growing pauses) against an immediate one; 50 denoisers, 85 % load",
         [
             ("router", "router", ""), ("slots / denoiser", "slots_per_denoiser", "g"), *RATE, *LOAD, *WAITS,
             ("unfinished", "jobs.unfinished", "d"),
         ],
     ),
     "sessions": (
-        "live sessions of 2 minutes, 100 denoisers: as fast as can be (today), or 4 chunks ahead (not in the service)",
+        "live sessions of 2 minutes, 40 denoisers: as fast as can be (today), or 4 chunks ahead (not in the service)",
         [
             ("chunks ahead", "ahead_chunks", ""), ("sessions / denoiser", "sessions_per_denoiser", ".2f"),
             *RATE, *LOAD, *WAITS,
