@@ -37,7 +37,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Result file; studies that are not run keep their tables.")] = RESULT,
 ) -> None:
     """Runs the studies or the validation."""
-    console = Console(width=140)
+    console = Console(width=200)
     report: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
     try:
         if validate:
@@ -74,7 +74,7 @@ def _studies(
     }
     if unknown := set(only) - set(runs):
         raise ValueError(f"only: {sorted(unknown)} is not allowed; allowed: {', '.join(runs)}")
-    console.print(f"[bold]Stage times:[/bold] {study.times.source}", highlight=False)
+    console.print(f"Stage times: {study.times.source}", highlight=False)
     for name in only:
         rows = runs[name]()
         inputs = {"stage_times": asdict(study.times), "mix": [asdict(kind) for kind in MIX], "slo": asdict(Slo())}

@@ -1,8 +1,9 @@
-"""The tables."""
+"""The tables, printed as Markdown: docs/capacity.md has them as they are printed."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
@@ -73,9 +74,10 @@ STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
 def show_study(console: Console, name: str, rows: Sequence[Row]) -> None:
     """Prints a study."""
     title, columns = STUDIES[name]
-    table = Table(*(label for label, _, _ in columns), title=f"{name}: {title}")
+    table = Table(*(label for label, _, _ in columns), box=MARKDOWN)
     for row in rows:
         table.add_row(*(format(_dig(row, path), form) if form else str(_dig(row, path)) for _, path, form in columns))
+    console.print(f"\n**{name}**: {title}\n", highlight=False)
     console.print(table)
 
 

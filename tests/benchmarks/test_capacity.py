@@ -1,8 +1,10 @@
 """The capacity model against closed forms and pipelines worked out by hand. Simulated time only."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf, log
+from math import log
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from benchmarks.capacity_model.inputs import Fleet, JobClass, Playback, Rank, Re
 from benchmarks.capacity_model.outcome import Outcome
 from benchmarks.capacity_model.search import smallest
 from benchmarks.capacity_model.simulation import simulate
+from benchmarks.capacity_model.stage_times import ASSUMED, stage_times
 from benchmarks.player import play
 
 ONE = Fleet(denoisers=1, decoders=1)
@@ -224,5 +227,26 @@ def test_search_finds_the_smallest() -> None:
     assert smallest(lambda size: False, at_least=1, at_most=50) is None
 
 
-def test_no_loss_means_never() -> None:
-    assert ReplicaLoss().mtbf_s == inf
+def test_stage_times_of_a_service_benchmark(tmp_path: Path) -> None:
+    report = {
+        "conditions": {"cpu": "a cpu"},
+        "results": {
+            "2 cores": {
+                "service": {"stage_s": {"text": 0.1, "denoise": 2.0, "decode": 0.5, "encode": 0.25}},
+                "overhead_ms": {"between": 50.0},
+            }
+        },
+    }
+    file = tmp_path / "service.json"
+    file.write_text(json.dumps(report))
+    times = stage_times(file)
+    assert (times.denoise_s, times.decode_s, times.encode_s) == ((2.0,), (0.5,), (0.25,))
+    assert times.call_s == 0.025
+    assert times.source.startswith("measured")
+    with pytest.raises(ValueError, match="3 cores"):
+        stage_times(file, "3 cores")
+
+
+def test_assumed_times_say_that_they_are_assumed() -> None:
+    assert ASSUMED.source.startswith("ASSUMED, not measured")
+    assert ASSUMED.denoise_s == (pytest.approx(0.594, abs=1e-3),)
