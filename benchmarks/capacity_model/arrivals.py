@@ -9,12 +9,16 @@ from benchmarks.capacity_model.inputs import JobClass, Playback, StageTimes
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """A job as it comes in. session_s: how long its client stays; 0 for a job with a number of chunks."""
+    """A job as it comes in. session_s: how long its client stays; 0 for a job with a number of chunks.
+
+    own_s: of a recorded job, the seconds of each chunk: denoising; decoding and encoding. Empty: drawn.
+    """
 
     at_s: float
     kind: JobClass
     chunks: int
     session_s: float = 0.0
+    own_s: tuple[tuple[float, float], ...] = ()
 
 
 def poisson(

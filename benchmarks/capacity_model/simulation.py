@@ -186,8 +186,9 @@ class Simulation:
             for losses in range(self._fleet.denoiser_loss.max_losses):
                 if losses:
                     yield env.timeout(self._fleet.denoiser_loss.notice_s)
-                hold_s = self._denoise_s() * job.arrival.kind.denoise_factor + times.call_s
-                alive = yield dispatcher.denoise.call(hold_s)
+                own_s = job.arrival.own_s
+                denoise_s = own_s[job.made][0] if own_s else self._denoise_s() * job.arrival.kind.denoise_factor
+                alive = yield dispatcher.denoise.call(denoise_s + times.call_s)
                 if alive:
                     break
             if delivery is not None and not delivery.processed:
@@ -215,7 +216,9 @@ class Simulation:
     def _decode(
         self, dispatcher: Dispatcher, delivery: Event, job: SimJob, losses: int, _: Event | None = None
     ) -> None:
-        call = dispatcher.decode.call(self._decode_s() + self._encode_s() + self._times.call_s)
+        own_s = job.arrival.own_s
+        decode_s = own_s[job.delivered][1] if own_s else self._decode_s() + self._encode_s()
+        call = dispatcher.decode.call(decode_s + self._times.call_s)
         assert call.callbacks is not None
         call.callbacks.append(partial(self._decoded, dispatcher, delivery, job, losses))
 

@@ -30,7 +30,7 @@ WARMUP_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Slo:
-    """What must hold: for interactive jobs these 99th percentiles, and few late chunks; and batch jobs do not starve."""
+    """What must hold: for interactive jobs 99th percentiles, few late chunks; and batch jobs do not starve."""
 
     queue_wait_p99_s: float = 5.0
     first_chunk_p99_s: float = 8.0

@@ -7,7 +7,7 @@ from random import Random
 from statistics import mean, median
 from typing import Any
 
-from benchmarks.capacity_model.arrivals import poisson, trace
+from benchmarks.capacity_model.arrivals import Arrival, poisson
 from benchmarks.capacity_model.inputs import Fleet, JobClass, Rank, Run, StageTimes
 from benchmarks.capacity_model.real_run import Seen, run_trace, running_service
 from benchmarks.capacity_model.simulation import simulate
@@ -41,10 +41,13 @@ def validate(seeds: Sequence[int]) -> dict[str, Any]:
             chunks = [random.choice(KIND.chunks) for _ in range(JOBS)]
             arrivals = list(poisson([(0.0, rate)], [KIND], until_s=10 * JOBS / rate, seed=seed))[:JOBS]
             seen = run_trace(client, [arrival.at_s for arrival in arrivals], chunks)
-            rows.append(_compare(f"Poisson, seed {seed}", seen, chunks, alone))
+            rows.append(compare(f"Poisson, seed {seed}", seen, alone))
         chunks = [KIND.chunks[index % 3] for index in range(BURST_JOBS)]
-        rows.append(_compare("all at once", run_trace(client, [0.0] * BURST_JOBS, chunks), chunks, alone))
-    errors = {name: median(abs(row["error"][name]) for row in rows) for name in rows[0]["error"]}
+        rows.append(compare("all at once", run_trace(client, [0.0] * BURST_JOBS, chunks), alone))
+    errors = {
+        kind: {name: median(abs(row[kind][name]) for row in rows) for name in rows[0][kind]}
+        for kind in ("replayed_error", "error")
+    }
     return {"slots": SLOTS, "poisson_load": LOAD, "jobs_per_row": JOBS, "rows": rows, "median_error": errors}
 
 
@@ -70,17 +73,22 @@ def measured_times(alone: Sequence[Seen], run: Sequence[Seen]) -> StageTimes:
     )
 
 
-def predicted(times: StageTimes, seen: Sequence[Seen], chunks: Sequence[int], seed: int) -> Figures:
-    """The model's, for the arrivals as they were."""
-    order = sorted(range(len(seen)), key=lambda index: seen[index].created_s)
-    begin_s = seen[order[0]].created_s
-    arrivals = trace(
-        [seen[index].created_s - begin_s for index in order], [KIND] * len(seen), [chunks[index] for index in order]
-    )
+def predicted(times: StageTimes, seen: Sequence[Seen], *, seed: int, replayed: bool) -> Figures:
+    """The model's, for the arrivals as they were. replayed: with each chunk's own times instead of draws."""
+    ordered = sorted(seen, key=lambda job: job.created_s)
+    arrivals = [
+        Arrival(
+            at_s=job.created_s - ordered[0].created_s,
+            kind=KIND,
+            chunks=len(job.ready_s),
+            own_s=tuple((s["denoise"], s["decode"] + s["encode"]) for s in job.stage_s) if replayed else (),
+        )
+        for job in ordered
+    ]
     fleet = Fleet(denoisers=1, decoders=1, slots=SLOTS, slots_per_dispatcher=SLOTS, router="serve")
-    outcome = simulate(times, fleet, arrivals, Run(drain=True, seed=seed))
+    outcome = simulate(times, fleet, iter(arrivals), Run(drain=True, seed=seed))
     return Figures(
-        chunks_per_s=sum(chunks) / outcome.end_s,
+        chunks_per_s=outcome.every.chunks / outcome.end_s,
         queue_wait_mean_s=outcome.mean_wait_s,
         queue_wait_p50_s=outcome.every.queue_wait_p50_s,
     )
@@ -97,15 +105,16 @@ def measured(seen: Sequence[Seen]) -> Figures:
     )
 
 
-def _compare(name: str, seen: Sequence[Seen], chunks: Sequence[int], alone: Sequence[Seen]) -> dict[str, Any]:
+def compare(name: str, seen: Sequence[Seen], alone: Sequence[Seen]) -> dict[str, Any]:
     times = measured_times(alone, seen)
     truth = asdict(measured(seen))
-    guesses = [asdict(predicted(times, seen, chunks, seed)) for seed in MODEL_SEEDS]
+    guesses = [asdict(predicted(times, seen, seed=seed, replayed=False)) for seed in MODEL_SEEDS]
+    replay = asdict(predicted(times, seen, seed=0, replayed=True))
     guess = {key: mean(g[key] for g in guesses) for key in truth}
     return {
         "run": name,
         "jobs": len(seen),
-        "chunks": sum(chunks),
+        "chunks": sum(len(job.ready_s) for job in seen),
         "stage_s_mean": {
             "denoise": mean(times.denoise_s), "decode": mean(times.decode_s), "encode": mean(times.encode_s),
             "text": mean(times.text_s), "call": times.call_s, "claim": times.claim_s, "publish": times.publish_s,
@@ -113,8 +122,15 @@ def _compare(name: str, seen: Sequence[Seen], chunks: Sequence[int], alone: Sequ
         "measured": truth,
         "predicted": guess,
         "predicted_range": {key: [min(g[key] for g in guesses), max(g[key] for g in guesses)] for key in truth},
-        "error": {key: guess[key] / truth[key] - 1.0 if truth[key] else 0.0 for key in truth},
+        "replayed": replay,
+        "error": {key: _error(guess[key], truth[key]) for key in truth},
+        "replayed_error": {key: _error(replay[key], truth[key]) for key in truth},
+        "records": [asdict(job) for job in seen],
     }  # fmt: skip
+
+
+def _error(guess: float, truth: float) -> float:
+    return guess / truth - 1.0 if truth else 0.0
 
 
 def _work_s(stages: dict[str, float]) -> list[float]:
