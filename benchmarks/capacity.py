@@ -5,6 +5,7 @@ Without arguments: all studies, with assumed GPU stage times, printed and writte
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.conditions import conditions
 RESULT = Path(__file__).parent / "results" / "capacity.json"
 SIZES = (1, 10, 100, 1000, 10_000)
 LOAD = 0.8
+Save = Callable[[str, dict[str, Any]], None]
 
 
 def main(
@@ -38,30 +40,32 @@ def main(
 ) -> None:
     """Runs the studies or the validation."""
     console = Console(width=200)
-    report: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+
+    def save(name: str, result: dict[str, Any]) -> None:
+        report: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+        output.parent.mkdir(exist_ok=True)
+        output.write_text(json.dumps(report | {name: result}, indent=1) + "\n")
+
     try:
         if validate:
             from benchmarks.capacity_model.validation import validate as against_service  # Ray starts only for this
 
-            report["validation"] = _stamped("--validate", against_service(range(seeds)))
-            show_validation(console, report["validation"])
+            result = _stamped("--validate", against_service(range(seeds)))
+            save("validation", result)
+            show_validation(console, result)
         else:
             times = ASSUMED if stages is None else stage_times(stages, setting)
             given = {"denoise_s": denoise_s, "decode_s": decode_s, "encode_s": encode_s}
             changed = {name: (value,) for name, value in given.items() if value is not None}
             if changed:
                 times = replace(times, source=f"{', '.join(changed)} given by hand; others: {times.source}", **changed)  # type: ignore[arg-type]
-            _studies(console, report, Study(times=times, seed=seed), only or list(STUDIES), jobs_per_s)
+            _studies(console, save, Study(times=times, seed=seed), only or list(STUDIES), jobs_per_s)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"written to {output.name}")
 
 
-def _studies(
-    console: Console, report: dict[str, Any], study: Study, only: list[str], jobs_per_s: list[float] | None
-) -> None:
+def _studies(console: Console, save: Save, study: Study, only: list[str], jobs_per_s: list[float] | None) -> None:
     runs = {
         "scale": lambda: study.scale(SIZES, LOAD),
         "needed": lambda: study.needed(jobs_per_s or (0.1, 1.0, 10.0, 50.0), Slo()),
@@ -78,7 +82,7 @@ def _studies(
     for name in only:
         rows = runs[name]()
         inputs = {"stage_times": asdict(study.times), "mix": [asdict(kind) for kind in MIX], "slo": asdict(Slo())}
-        report[name] = _stamped(f"--only {name}", {"seed": study.seed, "inputs": inputs, "rows": rows})
+        save(name, _stamped(f"--only {name}", {"seed": study.seed, "inputs": inputs, "rows": rows}))
         show_study(console, name, rows)
 
 

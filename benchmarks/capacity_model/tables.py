@@ -23,7 +23,7 @@ RATE = [("chunks/s", "chunks_per_s", ".1f")]
 STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "scale": (
         "80 % load, from 1 GPU to 10,000 (waits, first chunks and late chunks: of interactive jobs)",
-        [*SIZES, *RATE, *LOAD, *WAITS, *BATCH, ("simulated in s", "simulated_in_s", ".0f")],
+        [*SIZES, *RATE, *LOAD, *WAITS, *BATCH, ("simulated in CPU s", "simulated_in_cpu_s", ".1f")],
     ),
     "needed": (
         "the smallest fleet; p99 of interactive waits 5 s, of first chunks 8 s, of batch waits 30 s; late chunks 1 %",
