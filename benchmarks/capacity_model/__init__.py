@@ -1,0 +1,1 @@
+"""A discrete-event model of the whole service, for capacity planning: see docs/capacity.md."""
