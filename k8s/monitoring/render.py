@@ -100,7 +100,7 @@ def _draw_panel(axis: Any, panel: dict[str, Any], prometheus: Prometheus, start:
     axis.set_xlim(0, end - start)
     axis.set_ylim(0, axis.get_ylim()[1] * 1.05)
     axis.set_xlabel("seconds", fontsize=8)
-    axis.legend(fontsize=7, loc="best", ncols=2, framealpha=0.6)
+    axis.legend(fontsize=7, loc="best", ncols=1 if drawn < 3 else 2, framealpha=0.6)
 
 
 def _legend(text: str, labels: dict[str, str]) -> str:

@@ -70,6 +70,9 @@ def test_counters_with_labels_begin_at_zero_so_that_their_first_increase_is_seen
     for priority in Priority:
         assert f'helios_job_starts_total{{priority="{priority.value}"}} 0.0' in text
     assert 'helios_stage_retries_total{stage="denoise"} 0.0' in text
+    text = generate_latest(GatewayMetrics().registry).decode()
+    assert 'helios_grpc_requests_total{code="RESOURCE_EXHAUSTED",method="SubmitJob"} 0.0' in text
+    assert 'helios_grpc_request_seconds_count{method="GetJob"} 0.0' in text
 
 
 def test_a_gateway_that_has_not_read_the_store_exposes_no_ended_jobs() -> None:

@@ -2,7 +2,7 @@
 
 from k8s.monitoring.panels import Panel, Query, one, quantiles, rate
 
-REFUSED = 'helios_grpc_requests_total{code="RESOURCE_EXHAUSTED"}'
+REFUSED = 'helios_grpc_requests_total{method=~"SubmitJob|GenerateVideo|Interact", code="RESOURCE_EXHAUSTED"}'
 
 PANELS = [
     Panel(

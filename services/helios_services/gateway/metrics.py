@@ -10,9 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from helios.v1 import video_generation_pb2 as pb
 from helios_services.jobs.records import Priority
 from helios_services.jobs.state import FINAL, JobState
 from helios_services.telemetry.metrics import STAGE_BUCKETS, stage_histogram
+
+METHODS = tuple(pb.DESCRIPTOR.services_by_name["VideoGeneration"].methods_by_name)
+WATCHED_CODES = ("OK", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS")
+"""What alerts and objectives ask for; other codes get a series with their first call."""
 
 
 @dataclass
@@ -40,6 +45,10 @@ class GatewayMetrics(Collector):
         self._seconds = Histogram(
             "helios_grpc_request_seconds", "Time of a call.", ("method",), buckets=STAGE_BUCKETS, registry=self.registry
         )
+        for method in METHODS:  # a series that begins at 0 shows its first increase
+            self._seconds.labels(method)
+            for code in WATCHED_CODES:
+                self._calls.labels(method, code)
 
     @contextmanager
     def call(self, method: str) -> Iterator[Outcome]:
