@@ -51,9 +51,9 @@ def test_public_settings_change_only_on_purpose() -> None:
         "redis": 3,
         "jobs": 10,
         "gateway": 8,
-        "dispatcher": 17,
-        "text_encoder": 15,
-        "denoiser": 15,
-        "decoder": 15,
+        "dispatcher": 18,
+        "text_encoder": 16,
+        "denoiser": 16,
+        "decoder": 16,
         "media": 9,
     }

@@ -51,6 +51,7 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
     wanted = sum(section.num_cpus * section.autoscaling.max_replicas for section in sections)
     ray.init(
+        address="local",  # unset, Ray joins a cluster that someone else started on this machine
         num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
         include_dashboard=False,
         log_to_driver=False,
