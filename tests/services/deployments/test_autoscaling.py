@@ -2,16 +2,19 @@
 
 import asyncio
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import yaml
 from ray import serve
 from ray.serve.schema import ReplicaState
 
 from helios_services.config import RedisConfig, ServiceConfig, load_config
+from helios_services.deployments.ray_stages import RayStages
 from helios_services.deployments.serving import APP_NAME, serving, settled
 from helios_services.jobs.records import Control, Job, JobSpec, Priority
 from helios_services.jobs.state import JobState
@@ -36,12 +39,11 @@ def config(checkpoint: Path, redis: RedisConfig, tmp_path: Path) -> ServiceConfi
         "redis": redis.model_dump(),
         "model": {"checkpoint": str(checkpoint), "dtype": "float32"},
         "dispatcher": {"concurrent_jobs": 6, "metrics_port": 0},
-        "text_encoder": small | {"autoscaling": scaled | {"max_replicas": 1}},
+        # impatient: while it wakes, calls are given up on again and again
+        "text_encoder": small | {"autoscaling": scaled | {"max_replicas": 1}, "request_timeout_s": 2},
         "denoiser": small | {"autoscaling": scaled | {"max_replicas": 2}},
-        "decoder": small | {"autoscaling": scaled | {"max_replicas": 1, "min_replicas": 0}},
+        "decoder": small | {"autoscaling": scaled | {"max_replicas": 1}},
     }
-    import yaml
-
     file.write_text(yaml.safe_dump(sections))
     return settled(load_config(file, {}))
 
@@ -116,9 +118,7 @@ async def settled_at(deployment: str, number: int) -> None:
 
 
 async def repeated_calls() -> float:
-    """Stage calls that a dispatcher had to repeat."""
-    import urllib.request
-
+    """Calls for chunks that the dispatcher had to repeat."""
     port = await asyncio.to_thread(lambda: serve.get_app_handle(APP_NAME).metrics_port.remote().result())
 
     def read() -> str:
@@ -127,25 +127,23 @@ async def repeated_calls() -> float:
 
     lines = (await asyncio.to_thread(read)).splitlines()
     assert any(line.startswith("helios_work_chunks") for line in lines)
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("helios_stage_retries_total"))
+    counters = [f'helios_stage_retries_total{{stage="{stage}"}} ' for stage in ("denoise", "decode")]
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(tuple(counters)))
 
 
 async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is_lost(
     config: ServiceConfig, store: JobStore
 ) -> None:
-    def deploy() -> Any:
-        context = serving(config)
-        context.__enter__()
-        return context
-
-    context = deploy()
-    try:
+    with serving(config):
         bench = Bench(config, store)
         assert {name: replicas(name) for name in MODEL_DEPLOYMENTS} == {name: {} for name in MODEL_DEPLOYMENTS}
 
         # from nothing: the first job wakes all three, and is the undisturbed one
         first = await bench.submit()
+        stages = RayStages(APP_NAME, *(serve.get_deployment_handle(name, APP_NAME) for name in MODEL_DEPLOYMENTS))
+        assert await stages.absent("denoise")
         await bench.succeeded(first)
+        assert not await stages.absent("denoise")
 
         # a burst. The two open-ended jobs want few chunks a second, but take all that they can get: while they run,
         # every denoiser is always in the middle of a chunk
@@ -173,5 +171,3 @@ async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is
         await bench.succeeded(last)
         assert {bench.video(job_id) for job_id in (*burst, last)} == {bench.video(first)}
         assert await repeated_calls() == 0
-    finally:
-        context.__exit__(None, None, None)

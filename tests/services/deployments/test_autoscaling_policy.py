@@ -1,8 +1,10 @@
 """The formula and the hold: tables, and what must be true of any work."""
 
 import json
+import re
 import threading
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helios_services.config import AutoscalingConfig
 from helios_services.deployments import work_board, work_policy
 from helios_services.deployments.autoscaling_policy import Hold, Need
 from helios_services.deployments.work_board import BoardReader
@@ -126,6 +129,15 @@ def test_the_hold_is_the_largest_of_the_window(steps: list[tuple[float, int]], w
         assert hold(now, number) == max(n for at, n in past if at >= now - window_s)
 
 
+class Clock:
+    """In place of the module time."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 class FakeReader:
     """A board in the hand."""
 
@@ -142,7 +154,7 @@ class FakeReader:
 def policy(monkeypatch: pytest.MonkeyPatch) -> work_policy.WorkPolicy:
     monkeypatch.setattr(work_policy, "BoardReader", FakeReader)
     monkeypatch.setattr(FakeReader, "work", None)
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    clock = Clock()
     monkeypatch.setattr(work_policy, "time", clock)
     policy = work_policy.WorkPolicy(downscale_delay_s=10, **asdict(NEED))
     policy.clock = clock  # type: ignore[attr-defined]
@@ -227,3 +239,13 @@ def test_the_reading_thread_ends_with_its_reader(monkeypatch: pytest.MonkeyPatch
     del reader
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_the_document_has_every_knob_and_no_other() -> None:
+    text = (Path(__file__).parents[3] / "docs/autoscaling.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {
+        *AutoscalingConfig.model_fields,
+        "start_timeout_s",
+    }
+    for name, field in AutoscalingConfig.model_fields.items():
+        assert f"| `{name}` | {field.default:g} |" in text
