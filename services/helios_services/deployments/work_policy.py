@@ -37,4 +37,8 @@ class WorkPolicy:
         if not self._primed:  # a controller that has just started knows nothing of the delay before
             self._hold(now, math.ceil(context.target_num_replicas))
             self._primed = True
-        return self._hold(now, self._need.replicas(work)), {}
+        replicas = self._hold(now, self._need.replicas(work))
+        if replicas == 0 and context.total_num_requests > 0:
+            # Serve still remembers calls: it would start a replica again as soon as the last one is gone
+            replicas = min(context.target_num_replicas, 1)
+        return replicas, {}

@@ -23,7 +23,7 @@ from helios_services.jobs.store import JobStore
 pytestmark = pytest.mark.timeout(300)
 MODEL_DEPLOYMENTS = ("text-encoder", "denoiser", "decoder")
 PARAMS: dict[str, Any] = {"prompt": "a lake", "height": 64, "width": 64, "seed": 3, "pyramid_steps": [1, 1, 1]}
-CHUNKS = 4
+CHUNKS = 3
 ENDLESS = 100_000
 """Chunks of the job that keeps a backlog until it is cancelled."""
 

@@ -161,9 +161,9 @@ def policy(monkeypatch: pytest.MonkeyPatch) -> work_policy.WorkPolicy:
     return policy
 
 
-def wanted(policy: Any, *, now: float, target: int) -> int:
+def wanted(policy: Any, *, now: float, target: int, requests: float = 0.0) -> int:
     policy.clock.now = now
-    number, state = policy(SimpleNamespace(app_name="helios", target_num_replicas=target))
+    number, state = policy(SimpleNamespace(app_name="helios", target_num_replicas=target, total_num_requests=requests))
     assert state == {}
     return int(number)
 
@@ -187,6 +187,14 @@ def test_the_policy_goes_up_at_once_and_down_after_the_delay(policy: Any) -> Non
     assert wanted(policy, now=2, target=3) == 3
     assert wanted(policy, now=11, target=3) == 3
     assert wanted(policy, now=11.1, target=3) == 1
+
+
+def test_the_last_replica_stays_while_serve_would_start_it_again(policy: Any) -> None:
+    FakeReader.work = Work()
+    assert wanted(policy, now=0, target=0, requests=0.5) == 0
+    assert wanted(policy, now=20, target=4, requests=0.5) == 1
+    assert wanted(policy, now=40, target=1, requests=0.1) == 1
+    assert wanted(policy, now=60, target=1) == 0
 
 
 class FakeStore:
@@ -243,7 +251,7 @@ def test_the_reading_thread_ends_with_its_reader(monkeypatch: pytest.MonkeyPatch
 
 def test_the_document_has_every_knob_and_no_other() -> None:
     text = (Path(__file__).parents[3] / "docs/autoscaling.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {
+    assert set(re.findall(r"^\| `(\w+)` \| [0-9.]+ \|", text, re.MULTILINE)) == {
         *AutoscalingConfig.model_fields,
         "start_timeout_s",
     }
