@@ -66,3 +66,26 @@ class Hold:
         while self._falling[0][0] < now - self.window_s:
             self._falling.popleft()
         return self._falling[0][1]
+
+
+class Scaler:
+    """The decisions about one deployment, one after another."""
+
+    def __init__(self, need: Need, downscale_delay_s: float) -> None:
+        self._need, self._hold = need, Hold(downscale_delay_s)
+        self._primed = False
+
+    def __call__(self, now: float, work: Work | None, *, target: int, recent_calls: float) -> int:
+        """Replicas wanted, before bounds.
+
+        work: None while it is not known. target: replicas wanted so far. recent_calls: what Serve remembers of them.
+        """
+        if work is None:
+            return target
+        if not self._primed:  # a controller that has just started knows nothing of the delay before
+            self._hold(now, target)
+            self._primed = True
+        replicas = self._hold(now, self._need.replicas(work))
+        if replicas == 0 and recent_calls > 0:  # Serve would start one again as soon as the last is gone
+            return min(target, 1)
+        return replicas

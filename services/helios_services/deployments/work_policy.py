@@ -8,14 +8,13 @@ Serve pickles this module by value and makes one instance per deployment in the 
 must be importable there.
 """
 
-import math
 import time
 from functools import partial
 from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from helios_services.deployments.autoscaling_policy import Hold, Need
+from helios_services.deployments.autoscaling_policy import Need, Scaler
 from helios_services.deployments.work_board import BoardReader, fetch
 
 
@@ -23,22 +22,12 @@ class WorkPolicy:
     """Called by the controller some ten times a second; never blocks."""
 
     def __init__(self, *, downscale_delay_s: float, **need: Any) -> None:
-        self._need, self._hold = Need(**need), Hold(downscale_delay_s)
+        self._scaler = Scaler(Need(**need), downscale_delay_s)
         self._reader: BoardReader | None = None
-        self._primed = False
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Replicas wanted, and no state: Serve keeps that no longer than this object."""
         if self._reader is None:
             self._reader = BoardReader(partial(fetch, context.app_name or ""))
-        work, now = self._reader.latest(), time.monotonic()
-        if work is None:
-            return context.target_num_replicas, {}
-        if not self._primed:  # a controller that has just started knows nothing of the delay before
-            self._hold(now, math.ceil(context.target_num_replicas))
-            self._primed = True
-        replicas = self._hold(now, self._need.replicas(work))
-        if replicas == 0 and context.total_num_requests > 0:
-            # Serve still remembers calls: it would start a replica again as soon as the last one is gone
-            replicas = min(context.target_num_replicas, 1)
-        return replicas, {}
+        work, target = self._reader.latest(), context.target_num_replicas
+        return self._scaler(time.monotonic(), work, target=target, recent_calls=context.total_num_requests), {}

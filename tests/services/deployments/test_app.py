@@ -12,6 +12,7 @@ from ray.serve.schema import RayActorOptionsSchema, ServeDeploySchema
 
 from helios_services.config import AutoscalingConfig, ConfigError, DecoderConfig, DenoiserConfig, DispatcherConfig
 from helios_services.deployments.app import BuildArgs, build, deployment_options, work_policy
+from helios_services.deployments.work_policy import WorkPolicy
 
 
 def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
@@ -54,8 +55,7 @@ def test_different_bounds_mean_autoscaling_by_work() -> None:
     assert "num_replicas" not in options
     config = options["autoscaling_config"]
     assert (config.min_replicas, config.max_replicas, config.upscale_delay_s) == (0, 8, 5)
-    policy = config.policy.get_policy()(**config.policy.policy_kwargs)
-    assert type(policy).__name__ == "WorkPolicy"
+    assert isinstance(WorkPolicy(**config.policy.policy_kwargs), WorkPolicy)  # it takes them
     assert config.policy.policy_kwargs == {
         "deployment": "denoiser",
         "slots": 6,

@@ -5,7 +5,6 @@ import re
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_services.config import AutoscalingConfig
-from helios_services.deployments import work_board, work_policy
-from helios_services.deployments.autoscaling_policy import Hold, Need
+from helios_services.deployments import work_board
+from helios_services.deployments.autoscaling_policy import Hold, Need, Scaler
 from helios_services.deployments.work_board import BoardReader
 from helios_services.jobs.work import Work
 
@@ -129,72 +128,28 @@ def test_the_hold_is_the_largest_of_the_window(steps: list[tuple[float, int]], w
         assert hold(now, number) == max(n for at, n in past if at >= now - window_s)
 
 
-class Clock:
-    """In place of the module time."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-class FakeReader:
-    """A board in the hand."""
-
-    work: Work | None = None
-
-    def __init__(self, read: Any) -> None:
-        pass
-
-    def latest(self) -> Work | None:
-        return FakeReader.work
+def test_the_number_stays_while_nothing_is_known() -> None:
+    scaler = Scaler(NEED, downscale_delay_s=10)
+    assert scaler(0, None, target=5, recent_calls=0) == 5
+    assert scaler(1, Work(), target=5, recent_calls=0) == 5  # idle, but it may have begun just now
+    assert scaler(20, None, target=5, recent_calls=0) == 5
+    assert scaler(21, Work(), target=5, recent_calls=0) == 0
 
 
-@pytest.fixture
-def policy(monkeypatch: pytest.MonkeyPatch) -> work_policy.WorkPolicy:
-    monkeypatch.setattr(work_policy, "BoardReader", FakeReader)
-    monkeypatch.setattr(FakeReader, "work", None)
-    clock = Clock()
-    monkeypatch.setattr(work_policy, "time", clock)
-    policy = work_policy.WorkPolicy(downscale_delay_s=10, **asdict(NEED))
-    policy.clock = clock  # type: ignore[attr-defined]
-    return policy
+def test_the_number_rises_at_once_and_falls_after_the_delay() -> None:
+    scaler = Scaler(NEED, downscale_delay_s=10)
+    assert scaler(0, Work(), target=0, recent_calls=0) == 0
+    assert scaler(1, Work(queued_jobs=9, queued_chunks=100), target=0, recent_calls=0) == 3
+    little = Work(running_jobs=1, running_chunks=1)
+    assert [scaler(now, little, target=3, recent_calls=1) for now in (2, 11, 11.1)] == [3, 3, 1]
 
 
-def wanted(policy: Any, *, now: float, target: int, requests: float = 0.0) -> int:
-    policy.clock.now = now
-    number, state = policy(SimpleNamespace(app_name="helios", target_num_replicas=target, total_num_requests=requests))
-    assert state == {}
-    return int(number)
-
-
-def test_the_policy_keeps_the_number_while_nothing_is_known(policy: Any) -> None:
-    assert wanted(policy, now=0, target=5) == 5
-    FakeReader.work = Work()
-    assert wanted(policy, now=1, target=5) == 5  # idle, but it may have begun just now
-    FakeReader.work = None
-    assert wanted(policy, now=20, target=5) == 5
-    FakeReader.work = Work()
-    assert wanted(policy, now=21, target=5) == 0
-
-
-def test_the_policy_goes_up_at_once_and_down_after_the_delay(policy: Any) -> None:
-    FakeReader.work = Work()
-    assert wanted(policy, now=0, target=0) == 0
-    FakeReader.work = Work(queued_jobs=9, queued_chunks=100)
-    assert wanted(policy, now=1, target=0) == 3
-    FakeReader.work = Work(running_jobs=1, running_chunks=1)
-    assert wanted(policy, now=2, target=3) == 3
-    assert wanted(policy, now=11, target=3) == 3
-    assert wanted(policy, now=11.1, target=3) == 1
-
-
-def test_the_last_replica_stays_while_serve_would_start_it_again(policy: Any) -> None:
-    FakeReader.work = Work()
-    assert wanted(policy, now=0, target=0, requests=0.5) == 0
-    assert wanted(policy, now=20, target=4, requests=0.5) == 1
-    assert wanted(policy, now=40, target=1, requests=0.1) == 1
-    assert wanted(policy, now=60, target=1) == 0
+def test_the_last_replica_stays_while_serve_would_start_it_again() -> None:
+    scaler = Scaler(NEED, downscale_delay_s=10)
+    assert scaler(0, Work(), target=0, recent_calls=0.5) == 0
+    assert scaler(20, Work(), target=4, recent_calls=0.5) == 1
+    assert scaler(40, Work(), target=1, recent_calls=0.1) == 1
+    assert scaler(60, Work(), target=1, recent_calls=0) == 0
 
 
 class FakeStore:
