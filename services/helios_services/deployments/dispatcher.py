@@ -160,8 +160,9 @@ class DispatcherReplica:
     async def check_health(self) -> None:
         """Called by Serve; raising makes it replace the replica."""
         self._dispatcher.check()
+        self._meter.check()
 
     async def __del__(self) -> None:
         """Called and awaited by Serve when the replica is shut down."""
-        await self._meter.close()
         await self._dispatcher.drain()
+        await self._meter.close()

@@ -26,6 +26,11 @@ class WorkMeter:
         self._seen: dict[str, tuple[float, float]] = {}
         self._task = asyncio.create_task(self._run(), name="work-meter")
 
+    def check(self) -> None:
+        """Raises what ended the counting, if something did."""
+        if self._task.done():
+            self._task.result()
+
     async def close(self) -> None:
         """Stops counting."""
         self._task.cancel()
