@@ -104,13 +104,32 @@ class GatewayConfig(Section):
 
 
 class AutoscalingConfig(Section):
-    """Replica bounds of one deployment; equal bounds mean a fixed number."""
+    """Replica bounds of one deployment, and how much work is enough for one more; equal bounds mean a fixed number."""
 
     min_replicas: int = Field(1, ge=0)
-    max_replicas: PositiveInt = 1
-    target_ongoing_requests: PositiveFloat = 1.0
+    max_replicas: int = Field(1, gt=0, validate_default=True)
+    backlog_target_s: PositiveFloat = 60.0
+    """Replicas are added until the chunks that wait could be made in this time."""
+    live_utilization: float = Field(0.8, gt=0, le=1)
+    """Share of a replica's time that live jobs may plan on; the rest absorbs their collisions."""
+    assumed_chunk_s: PositiveFloat = 1.2
+    """Time of a chunk until the first one was measured."""
     upscale_delay_s: float = Field(5.0, ge=0)
+    """More work must last this long before replicas are added; the first one is added at once."""
     downscale_delay_s: float = Field(300.0, ge=0)
+    """Replicas are kept for what was needed at any moment of this time."""
+
+    @field_validator("max_replicas")
+    @classmethod
+    def _bounds_in_order(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("min_replicas", 0):
+            raise ValueError(f"must be at least min_replicas, {info.data['min_replicas']}")
+        return value
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the number of replicas never changes."""
+        return self.min_replicas == self.max_replicas
 
 
 class DeploymentConfig(Section):
@@ -125,6 +144,8 @@ class DeploymentConfig(Section):
     max_ongoing_requests: PositiveInt = 1
     request_timeout_s: PositiveFloat = 600.0
     """The dispatcher gives up on a call after this long (waiting included) and repeats it."""
+    start_timeout_s: PositiveFloat = 1800.0
+    """While no replica runs (scaled to zero, or starting), giving up on a call is not a loss, for this long."""
     graceful_shutdown_timeout_s: PositiveFloat = 30.0
     graceful_shutdown_wait_loop_s: PositiveFloat = 0.5
     health_check_period_s: PositiveFloat = 5.0
@@ -145,6 +166,18 @@ class DispatcherConfig(DeploymentConfig):
     """Tries to write a finished video to the artifact store before the job fails."""
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9465
+
+    @field_validator("autoscaling")
+    @classmethod
+    def _fixed_number(cls, value: AutoscalingConfig) -> AutoscalingConfig:
+        if not value.fixed:
+            raise ValueError("min_replicas and max_replicas must be equal: dispatchers are what scales the others")
+        return value
+
+    @property
+    def slots(self) -> int:
+        """Jobs that all dispatchers together drive at a time."""
+        return self.concurrent_jobs * self.autoscaling.max_replicas
 
 
 class ParallelConfig(Section):

@@ -136,9 +136,9 @@ def placement(manifests: Manifests) -> Iterator[str]:
         if homes.count(id(deployment)) != 1:
             yield f"{name}: {homes.count(id(deployment))} groups take it"
     slots = config.dispatcher.concurrent_jobs * config.dispatcher.autoscaling.max_replicas
-    denoiser = config.denoiser.autoscaling
-    if slots < denoiser.max_replicas * denoiser.target_ongoing_requests:
-        yield f"dispatcher: {slots} jobs at a time never make Serve want {denoiser.max_replicas} denoisers"
+    denoisers = config.denoiser.autoscaling.max_replicas
+    if slots < denoisers:
+        yield f"dispatcher: {slots} jobs at a time never keep {denoisers} denoisers busy"
 
 
 def _deployments(config: ServiceConfig) -> dict[str, DeploymentConfig]:

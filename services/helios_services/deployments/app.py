@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
 from helios_services.deployments.rank_placement import replica_placement
@@ -18,6 +18,8 @@ ENVIRONMENT = {
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+COLD_START_LOOK_BACK_S = 15.0
+"""Serve starts a replica of a deployment without one if there were calls within this time. It wants more than 10."""
 
 
 class BuildArgs(BaseModel):
@@ -50,8 +52,11 @@ def build_app(config: ServiceConfig) -> serve.Application:
     from helios_services.deployments.dispatcher import DispatcherReplica
     from helios_services.deployments.text_encoder import TextEncoderReplica
 
+    slots = config.dispatcher.slots
     text, denoiser, decoder = (
-        serve.deployment(replica, name=name, **deployment_options(options)).bind(config)
+        serve.deployment(replica, name=name, **deployment_options(options, work_policy(name, options, slots))).bind(
+            config
+        )
         for replica, name, options in (
             (TextEncoderReplica, "text-encoder", config.text_encoder),
             (DenoiserReplica, "denoiser", config.denoiser),
@@ -62,7 +67,25 @@ def build_app(config: ServiceConfig) -> serve.Application:
     return dispatcher.bind(config, text, denoiser, decoder)
 
 
-def deployment_options(options: DeploymentConfig) -> dict[str, Any]:
+def work_policy(deployment: str, options: DeploymentConfig, slots: int) -> AutoscalingPolicy | None:
+    """How Serve is to scale the deployment; None for a fixed number. slots: jobs that are driven at a time."""
+    scaling = options.autoscaling
+    if scaling.fixed:
+        return None
+    return AutoscalingPolicy(
+        policy_function="helios_services.deployments.work_policy:WorkPolicy",
+        policy_kwargs={  # Serve logs and shows them
+            "deployment": deployment,
+            "slots": slots,
+            "downscale_delay_s": scaling.downscale_delay_s,
+            "backlog_target_s": scaling.backlog_target_s,
+            "live_utilization": scaling.live_utilization,
+            "assumed_chunk_s": scaling.assumed_chunk_s,
+        },
+    )
+
+
+def deployment_options(options: DeploymentConfig, policy: AutoscalingPolicy | None = None) -> dict[str, Any]:
     """Everything Serve can be told about a deployment, from our configuration; nothing is left to its defaults."""
     scaling = options.autoscaling
     resources: dict[str, Any] = {
@@ -72,11 +95,18 @@ def deployment_options(options: DeploymentConfig) -> dict[str, Any]:
     }
     if options.accelerator_type:
         resources["accelerator_type"] = options.accelerator_type
-    replicas: dict[str, Any] = (
-        {"num_replicas": scaling.max_replicas}
-        if scaling.min_replicas == scaling.max_replicas
-        else {"autoscaling_config": AutoscalingConfig(**scaling.model_dump())}
-    )
+    replicas: dict[str, Any] = {"num_replicas": scaling.max_replicas}
+    if policy is not None:
+        replicas = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=scaling.min_replicas,
+                max_replicas=scaling.max_replicas,
+                upscale_delay_s=scaling.upscale_delay_s,
+                downscale_delay_s=0.0,  # the policy's own: see work_policy
+                look_back_period_s=COLD_START_LOOK_BACK_S,
+                policy=policy,
+            )
+        }
     return {
         **replicas,
         **replica_placement(options),

@@ -7,6 +7,7 @@ import socket
 from uuid import uuid4
 
 import structlog
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 from redis.exceptions import RedisError
 
@@ -14,6 +15,7 @@ from helios_services.config import ServiceConfig
 from helios_services.deployments.job_run import JobRun
 from helios_services.deployments.ray_stages import RayStages
 from helios_services.deployments.stages import Stages
+from helios_services.deployments.work_meter import WorkMeter
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier, Watch
@@ -147,7 +149,9 @@ class DispatcherReplica:
     ) -> None:
         configure_logging(config.log_level)
         configure_tracing(config.tracing, "helios-dispatcher")
-        self._dispatcher = Dispatcher(config, RayStages(text, denoiser, decoder))
+        app = serve.get_replica_context().app_name
+        self._dispatcher = Dispatcher(config, RayStages(app, text, denoiser, decoder))
+        self._meter = WorkMeter(config, self._dispatcher.metrics, app)
         options = config.dispatcher
         self._metrics_port = serve_metrics(
             self._dispatcher.metrics.registry, options.metrics_host, options.metrics_port
@@ -160,7 +164,9 @@ class DispatcherReplica:
     async def check_health(self) -> None:
         """Called by Serve; raising makes it replace the replica."""
         self._dispatcher.check()
+        self._meter.check()
 
     async def __del__(self) -> None:
         """Called and awaited by Serve when the replica is shut down."""
         await self._dispatcher.drain()
+        await self._meter.close()

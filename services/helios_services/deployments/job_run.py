@@ -327,14 +327,21 @@ class JobRun:
 
     async def _stage(self, name: str, call: Callable[[], Awaitable[Value]]) -> Value:
         """Calls a stage; repeats the call while replicas die (a bounded number of times) or are not there yet."""
-        timeout_s = getattr(self._config, _SECTION[name]).request_timeout_s
+        options = getattr(self._config, _SECTION[name])
+        start_until = time.monotonic() + options.start_timeout_s
         losses = waits = 0
         while True:
             try:
                 with tracing.span(name, attempt=waits + 1):
-                    return await asyncio.wait_for(_as_coroutine(call()), timeout_s)
+                    return await asyncio.wait_for(_as_coroutine(call()), options.request_timeout_s)
             except Exception as error:
-                if isinstance(error, TimeoutError) or self._stages.lost(error):
+                if (
+                    isinstance(error, TimeoutError)
+                    and time.monotonic() < start_until
+                    and await self._stages.absent(name)
+                ):
+                    self._log.info("stage_absent", stage=name)  # scaled to zero, or not up yet: nothing was lost
+                elif isinstance(error, TimeoutError) or self._stages.lost(error):
                     losses += 1
                     if losses >= self._config.jobs.max_attempts:
                         raise JobFailed("WORKER_LOST", f"the {name} stage was lost {losses} times in a row") from None

@@ -1,20 +1,24 @@
 """The stages as Ray Serve deployments."""
 
+import asyncio
 from collections.abc import Awaitable
 from typing import cast
 
 import torch
+from ray import serve
 from ray.exceptions import (
     ActorUnavailableError,
     NodeDiedError,
     ObjectLostError,
     OwnerDiedError,
     RayActorError,
+    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ReplicaState
 
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
@@ -22,14 +26,16 @@ from helios_services.deployments.stages import Call, Conditioned, Denoised, Embe
 from helios_services.jobs.records import JobFailure, Media
 
 UNAVAILABLE = (ActorUnavailableError, BackPressureError, DeploymentUnavailableError)
+STATUS_TIMEOUT_S = 30.0
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError)
 
 
 class RayStages:
     """Calls through deployment handles. A response handed on travels by reference through the object store."""
 
-    def __init__(self, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle) -> None:
-        self._text, self._denoiser, self._decoder = text, denoiser, decoder
+    def __init__(self, app: str, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle) -> None:
+        self._app, self._text, self._denoiser, self._decoder = app, text, denoiser, decoder
+        self._deployments = {"text": text, "condition": decoder, "denoise": denoiser, "decode": decoder}
 
     def embed(self, prompt: str) -> Awaitable[Embedded]:
         """See Stages."""
@@ -57,3 +63,13 @@ class RayStages:
         """See Stages. A RayTaskError is the stage's own exception, unless it reports a lost argument."""
         cause = error.cause if isinstance(error, RayTaskError) else error
         return isinstance(cause, LOST) and not self.unavailable(cause)
+
+    async def absent(self, stage: str) -> bool:
+        """See Stages. False also while the controller cannot tell."""
+        name = self._deployments[stage].deployment_name
+        try:
+            status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_TIMEOUT_S)
+            states = status.applications[self._app].deployments[name].replica_states
+        except (RayError, TimeoutError, KeyError):
+            return False
+        return ReplicaState.RUNNING not in states

@@ -7,6 +7,7 @@
 | leases | zset | running job ids by lease end (ms) | never: entries leave with the lease |
 | index | zset | all job ids by submission number | never: entries of expired records leave at later submissions |
 | ended | hash | jobs ended so far, by final state | never: three counters, for the metrics |
+| pace:<model> | hash | seconds of a chunk by stage, a moving average | job_ttl_s after the last finished chunk |
 | seq | string | submission counter | never: 8 bytes, order depends on it |
 | idempotency:<key> | string | job id | with the job's record |
 | claim:<nonce> | string | job id, answers a repeated claim | after one lease |

@@ -57,6 +57,7 @@ from helios_services.jobs.records import (
 )
 from helios_services.jobs.scripts import source
 from helios_services.jobs.state import JobState
+from helios_services.jobs.work import JOBS_COUNTED, Pace, Work, work_from_answer
 
 PRIORITIES = ",".join(Priority)
 MAX_CONNECTIONS = 64
@@ -318,6 +319,11 @@ class JobStore:
             for priority in Priority:
                 pipeline.zcard(self._keys.of("queue", model, priority))
             return dict(zip(Priority, await pipeline.execute(), strict=True))
+
+    async def work(self, model: str, measured: Sequence[Pace] = ()) -> Work:
+        """What there is to do, and how fast chunks are made; `measured` goes into that."""
+        pace = [part for pace in measured for part in (pace.stage, pace.chunks, f"{pace.seconds:.6f}")]
+        return work_from_answer(await self._run("work", model, JOBS_COUNTED, PRIORITIES, self._ttls[0], *pace))
 
     async def ended(self) -> dict[JobState, int]:
         """Jobs ended since the store began, by final state: exact, whichever processes died."""

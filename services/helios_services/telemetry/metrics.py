@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from helios_services.jobs.records import Priority
+from helios_services.jobs.work import Work
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,8 @@ class WorkerMetrics:
     starts: Counter = field(init=False)
     running: Gauge = field(init=False)
     stall: Gauge = field(init=False)
+    work: Gauge = field(init=False)
+    live: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         registry = self.registry
@@ -96,6 +99,10 @@ class WorkerMetrics:
             "stall": Gauge(
                 "helios_job_stall_seconds", "Longest time since a running job's last chunk or start.", registry=registry
             ),
+            "work": Gauge(
+                "helios_work_chunks", "Missing chunks of jobs that are not live.", ("state",), registry=registry
+            ),
+            "live": Gauge("helios_live_chunks_per_second", "Chunks that live jobs need.", registry=registry),
         }
         for name, metric in made.items():
             object.__setattr__(self, name, metric)
@@ -118,6 +125,20 @@ class WorkerMetrics:
         self.fps.set(timing.num_frames / timing.interval_s)
         self.realtime.set(timing.duration_s / timing.interval_s)
         self.missed.inc(timing.interval_s > timing.duration_s)
+
+    def record_work(self, work: Work) -> None:
+        """The whole model's work has been counted: every dispatcher shows the same."""
+        self.work.labels("queued").set(work.queued_chunks)
+        self.work.labels("running").set(work.running_chunks)
+        self.live.set(work.live_chunks_per_s)
+
+    def stage_totals(self, stage: str) -> tuple[float, float]:
+        """Chunks recorded of a stage, and their seconds together."""
+        count, total = (
+            self.registry.get_sample_value(f"helios_chunk_stage_seconds_{name}", {"stage": stage}) or 0.0
+            for name in ("count", "sum")
+        )
+        return count, total
 
 
 def stage_histogram(registry: CollectorRegistry) -> Histogram:

@@ -10,8 +10,16 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import RayActorOptionsSchema, ServeDeploySchema
 
-from helios_services.config import AutoscalingConfig, ConfigError, DenoiserConfig, DispatcherConfig, ParallelConfig
-from helios_services.deployments.app import BuildArgs, build, deployment_options
+from helios_services.config import (
+    AutoscalingConfig,
+    ConfigError,
+    DecoderConfig,
+    DenoiserConfig,
+    DispatcherConfig,
+    ParallelConfig,
+)
+from helios_services.deployments.app import BuildArgs, build, deployment_options, work_policy
+from helios_services.deployments.work_policy import WorkPolicy
 
 
 def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
@@ -40,7 +48,7 @@ def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> 
     file, built = tmp_path / "config.yaml", tmp_path / "serve.yaml"
     file.write_text(
         "model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\n"
-        "denoiser: {num_gpus: 1, parallel: {ring_degree: 2}}\n"
+        "denoiser: {num_gpus: 1, parallel: {ring_degree: 2}, autoscaling: {min_replicas: 0, max_replicas: 4}}\n"
     )
     command = [str(Path(sys.executable).parent / "serve"), "build", "helios_services.deployments.app:app"]
     environment = os.environ | {"HELIOS_CONFIG": str(file)}
@@ -52,14 +60,41 @@ def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> 
     assert isinstance(options, RayActorOptionsSchema)
     assert options.num_gpus == 1
     assert deployments["denoiser"].placement_group_bundles == [{"CPU": 1.0, "GPU": 1.0}] * 2
+    scaling = deployments["denoiser"].autoscaling_config
+    assert isinstance(scaling, dict)
+    assert scaling["policy"]["policy_function"].endswith("work_policy:WorkPolicy")
+    assert scaling["policy"]["policy_kwargs"]["slots"] == 2
 
 
-def test_different_bounds_mean_autoscaling() -> None:
-    scaling = AutoscalingConfig(min_replicas=0, max_replicas=8, target_ongoing_requests=2)
-    options = deployment_options(DenoiserConfig(autoscaling=scaling))
+def test_different_bounds_mean_autoscaling_by_work() -> None:
+    scaling = AutoscalingConfig(min_replicas=0, max_replicas=8, backlog_target_s=7, downscale_delay_s=9)
+    denoiser = DenoiserConfig(autoscaling=scaling)
+    options = deployment_options(denoiser, work_policy("denoiser", denoiser, slots=6))
     assert "num_replicas" not in options
     config = options["autoscaling_config"]
-    assert (config.min_replicas, config.max_replicas, config.target_ongoing_requests) == (0, 8, 2)
+    assert (config.min_replicas, config.max_replicas, config.upscale_delay_s) == (0, 8, 5)
+    assert isinstance(WorkPolicy(**config.policy.policy_kwargs), WorkPolicy)  # it takes them
+    assert config.policy.policy_kwargs == {
+        "deployment": "denoiser",
+        "slots": 6,
+        "downscale_delay_s": 9,
+        "backlog_target_s": 7,
+        "live_utilization": 0.8,
+        "assumed_chunk_s": 1.2,
+    }
+
+
+def test_equal_bounds_mean_a_fixed_number() -> None:
+    decoder = DecoderConfig(autoscaling=AutoscalingConfig(min_replicas=3, max_replicas=3))
+    assert work_policy("decoder", decoder, slots=6) is None
+    assert deployment_options(decoder)["num_replicas"] == 3
+
+
+def test_bounds_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValidationError, match="at least min_replicas, 3"):
+        AutoscalingConfig(min_replicas=3, max_replicas=2)
+    with pytest.raises(ValidationError, match="must be equal"):
+        DispatcherConfig(autoscaling=AutoscalingConfig(min_replicas=1, max_replicas=2))
 
 
 def test_the_builder_takes_a_file_and_nothing_unknown(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class FakeStages:
         self.prompts: list[str] = []
         self.seen: list[tuple[float, int | None]] = []
         self.refusal: JobFailure | None = None
+        self.replicas = 1
+        self.asked: list[str] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def _step(self, name: str) -> None:
@@ -97,6 +99,10 @@ class FakeStages:
     def unavailable(self, error: BaseException) -> bool:
         return isinstance(error, NotThere)
 
+    async def absent(self, stage: str) -> bool:
+        self.asked.append(stage)
+        return self.replicas == 0
+
 
 class Bench:
     """A store with one submitted job, and runs of it."""
@@ -108,6 +114,13 @@ class Bench:
         self.artifacts = ArtifactStore(self.config.artifacts)
         self.metrics = WorkerMetrics()
         self.stages = FakeStages()
+
+    def impatient(self, *, start_timeout_s: float) -> None:
+        """Calls of the denoiser are given up on at once."""
+        denoiser = self.config.denoiser.model_copy(
+            update={"request_timeout_s": 0.05, "start_timeout_s": start_timeout_s}
+        )
+        self.config = self.config.model_copy(update={"denoiser": denoiser})
 
     async def submit(self, *, chunks: int = CHUNKS, options: Any = None, **params: Any) -> str:
         job_id = uuid4().hex
@@ -437,3 +450,38 @@ async def test_a_session_without_its_client_is_stopped(bench: Bench) -> None:
     assert (await bench.store.get(kept)).state is JobState.SUCCEEDED
     with pytest.raises(SessionEnded):
         await bench.store.keep_session(kept)
+
+
+async def test_waiting_for_a_stage_that_is_scaled_to_zero_is_no_loss(bench: Bench) -> None:
+    """More waits than losses are allowed, and then the replica comes."""
+    bench.impatient(start_timeout_s=600)
+    bench.stages.replicas, calls = 0, 0
+
+    async def come_late() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > bench.config.jobs.max_attempts + 1:
+            bench.stages.replicas = 1
+            bench.stages.before.clear()
+            return
+        await asyncio.Event().wait()
+
+    bench.stages.before["denoise 0"] = come_late
+    job_id = await bench.submit()
+    await (await bench.run()).run()
+    assert (await bench.store.get(job_id)).state is JobState.SUCCEEDED
+    assert bench.stages.asked == ["denoise"] * (bench.config.jobs.max_attempts + 1)
+
+
+@pytest.mark.parametrize(("replicas", "start_timeout_s"), [(0, 0.001), (1, 600)])
+async def test_a_stage_that_never_comes_or_never_answers_fails_the_job(
+    bench: Bench, replicas: int, start_timeout_s: float
+) -> None:
+    bench.impatient(start_timeout_s=start_timeout_s)
+    bench.stages.replicas = replicas
+    bench.stages.before["denoise 0"] = asyncio.Event().wait  # type: ignore[assignment]
+    job_id = await bench.submit()
+    await (await bench.run()).run()
+    error = (await bench.store.get(job_id)).error
+    assert error is not None
+    assert error.reason == "WORKER_LOST"

@@ -1,0 +1,173 @@
+"""Autoscaling on a local Ray: from nothing to two denoisers and back, while jobs run; no job, chunk or bit is lost."""
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from ray import serve
+from ray.serve.schema import ReplicaState
+
+from helios_services.config import RedisConfig, ServiceConfig, load_config
+from helios_services.deployments.ray_stages import RayStages
+from helios_services.deployments.serving import APP_NAME, serving, settled
+from helios_services.jobs.records import Control, Job, JobSpec, Priority
+from helios_services.jobs.state import JobState
+from helios_services.jobs.store import JobStore
+
+pytestmark = pytest.mark.timeout(300)
+MODEL_DEPLOYMENTS = ("text-encoder", "denoiser", "decoder")
+PARAMS: dict[str, Any] = {"prompt": "a lake", "height": 64, "width": 64, "seed": 3, "pyramid_steps": [1, 1, 1]}
+CHUNKS = 3
+ENDLESS = 100_000
+"""Chunks of the job that keeps a backlog until it is cancelled."""
+
+
+@pytest.fixture
+def config(checkpoint: Path, redis: RedisConfig, tmp_path: Path) -> ServiceConfig:
+    small = {"num_cpus": 0.1, "torch_threads": 1}
+    scaled = {"min_replicas": 0, "upscale_delay_s": 0, "downscale_delay_s": 3, "backlog_target_s": 1}
+    file = tmp_path / "config.yaml"
+    sections = {
+        "state_dir": str(tmp_path),
+        "log_level": "warning",
+        "redis": redis.model_dump(),
+        "model": {"checkpoint": str(checkpoint), "dtype": "float32"},
+        "dispatcher": {"concurrent_jobs": 6, "metrics_port": 0},
+        # impatient: while it wakes, calls are given up on again and again
+        "text_encoder": small | {"autoscaling": scaled | {"max_replicas": 1}, "request_timeout_s": 2},
+        "denoiser": small | {"autoscaling": scaled | {"max_replicas": 2}},
+        "decoder": small | {"autoscaling": scaled | {"max_replicas": 1}},
+    }
+    file.write_text(yaml.safe_dump(sections))
+    return settled(load_config(file, {}))
+
+
+@pytest.fixture
+async def store(config: ServiceConfig) -> AsyncIterator[JobStore]:
+    store = JobStore.connect(config.redis, config.jobs)
+    yield store
+    await store.close()
+
+
+class Bench:
+    """Jobs of a service, and its replicas."""
+
+    def __init__(self, config: ServiceConfig, store: JobStore) -> None:
+        self._config, self.store = config, store
+
+    async def submit(self, chunks: int = CHUNKS, *, priority: Priority = Priority.NORMAL, fps: int = 24) -> str:
+        """An open-ended job for 0 chunks."""
+        params = PARAMS | {"num_frames": 33 * (chunks or 1), "fps": fps}
+        spec = JobSpec(model=self._config.model.name, params=params, chunks_total=chunks, priority=priority)
+        return (await self.store.submit(uuid4().hex, spec)).id
+
+    async def succeeded(self, job_id: str) -> Job:
+        """The job after its end; it must have gone well, in one attempt."""
+        job = await self.store.get(job_id)
+
+        async def ended() -> bool:
+            nonlocal job
+            job = await self.store.get(job_id)
+            return job.ended_s is not None
+
+        await until(ended)
+        assert (job.state, job.attempts, job.error) == (JobState.SUCCEEDED, 1, None)
+        return job
+
+    def video(self, job_id: str) -> bytes:
+        """The published file."""
+        return (Path(self._config.artifacts) / f"{job_id}.mp4").read_bytes()
+
+    async def chunks(self, job_id: str, at_least: int) -> None:
+        """Waits until the job has made that many chunks more than now."""
+        goal = (await self.store.get(job_id)).chunks_done + at_least
+
+        async def there() -> bool:
+            return (await self.store.get(job_id)).chunks_done >= goal
+
+        await until(there)
+
+
+def replicas(deployment: str) -> dict[str, int]:
+    """Replicas by state."""
+    states = serve.status().applications[APP_NAME].deployments[deployment].replica_states
+    return {ReplicaState(state).value: number for state, number in states.items() if number}
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not await condition():
+        assert time.monotonic() < deadline, {name: replicas(name) for name in MODEL_DEPLOYMENTS}
+        await asyncio.sleep(0.2)
+
+
+async def settled_at(deployment: str, number: int) -> None:
+    """Waits until the deployment has exactly this many replicas, all running."""
+    wanted = {"RUNNING": number} if number else {}
+
+    async def there() -> bool:
+        return await asyncio.to_thread(replicas, deployment) == wanted
+
+    await until(there)
+
+
+async def repeated_calls() -> float:
+    """Calls for chunks that the dispatcher had to repeat."""
+    port = await asyncio.to_thread(lambda: serve.get_app_handle(APP_NAME).metrics_port.remote().result())
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+            return str(response.read(), "utf-8")
+
+    lines = (await asyncio.to_thread(read)).splitlines()
+    assert any(line.startswith("helios_work_chunks") for line in lines)
+    counters = [f'helios_stage_retries_total{{stage="{stage}"}} ' for stage in ("denoise", "decode")]
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(tuple(counters)))
+
+
+async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is_lost(
+    config: ServiceConfig, store: JobStore
+) -> None:
+    with serving(config):
+        bench = Bench(config, store)
+        assert {name: replicas(name) for name in MODEL_DEPLOYMENTS} == {name: {} for name in MODEL_DEPLOYMENTS}
+
+        # from nothing: the first job wakes all three, and is the undisturbed one
+        first = await bench.submit()
+        stages = RayStages(APP_NAME, *(serve.get_deployment_handle(name, APP_NAME) for name in MODEL_DEPLOYMENTS))
+        assert await stages.absent("denoise")
+        await bench.succeeded(first)
+        assert not await stages.absent("denoise")
+
+        # a burst. The two open-ended jobs want few chunks a second, but take all that they can get: while they run,
+        # every denoiser is always in the middle of a chunk
+        watched = [await bench.submit(0, fps=1) for _ in range(2)]
+        backlog = await bench.submit(ENDLESS, priority=Priority.BATCH)
+        await settled_at("denoiser", 2)
+        burst = [await bench.submit() for _ in range(2)]
+        for job_id in burst:
+            await bench.succeeded(job_id)
+
+        # the backlog goes, one denoiser is enough, and the other goes between two chunks
+        await bench.store.cancel(backlog)
+        await settled_at("denoiser", 1)
+        for job_id in watched:
+            await bench.chunks(job_id, at_least=2)
+        assert await repeated_calls() == 0
+
+        # idle: everything goes, and comes back
+        for job_id in watched:
+            await bench.store.control(job_id, Control.STOP)
+            await bench.succeeded(job_id)
+        for name in MODEL_DEPLOYMENTS:
+            await settled_at(name, 0)
+        last = await bench.submit()
+        await bench.succeeded(last)
+        assert {bench.video(job_id) for job_id in (*burst, last)} == {bench.video(first)}
+        assert await repeated_calls() == 0
