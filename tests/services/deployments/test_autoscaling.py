@@ -145,8 +145,8 @@ async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is
         await bench.succeeded(first)
         assert not await stages.absent("denoise")
 
-        # a burst. The two open-ended jobs want few chunks a second, but take all that they can get: while they run,
-        # every denoiser is always in the middle of a chunk
+        # a burst. The two open-ended jobs need few chunks a second, but take all that they can get: they keep the
+        # denoisers busy while one is taken away
         watched = [await bench.submit(0, fps=1) for _ in range(2)]
         backlog = await bench.submit(ENDLESS, priority=Priority.BATCH)
         await settled_at("denoiser", 2)
