@@ -108,7 +108,7 @@ class Bench:
     """A store with one submitted job, and runs of it."""
 
     def __init__(self, redis: RedisConfig, folder: Path) -> None:
-        jobs = JobsConfig(max_attempts=3, lease_s=30, live_window_chunks=2, session_grace_s=0.2)
+        jobs = JobsConfig(max_attempts=3, lease_s=30, live_window_chunks=2, session_grace_s=1.5)
         self.config = ServiceConfig(state_dir=folder, redis=redis, jobs=jobs)
         self.store = JobStore.connect(redis, self.config.jobs)
         self.artifacts = ArtifactStore(self.config.artifacts)
@@ -437,13 +437,13 @@ async def test_an_open_ended_job_keeps_its_newest_chunks_only(bench: Bench) -> N
 
 async def test_a_session_without_its_client_is_stopped(bench: Bench) -> None:
     abandoned = await bench.submit(chunks=0, options={"session": True})
-    await asyncio.sleep(0.3)  # longer than the grace
+    await asyncio.sleep(2.0)  # longer than the grace
     await (await bench.run()).run()
     assert (await bench.store.get(abandoned)).state is JobState.CANCELLED  # nothing was made
     kept = await bench.submit(chunks=0, options={"session": True})
     task = asyncio.create_task((await bench.run()).run())
-    for _ in range(8):
-        await asyncio.sleep(0.05)
+    for _ in range(12):
+        await asyncio.sleep(0.2)
         await bench.store.keep_session(kept)
     assert (await bench.store.get(kept)).state is JobState.RUNNING
     await asyncio.wait_for(task, 10)
