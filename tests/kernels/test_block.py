@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helios_engine.attention import MAX_KEY_SCALE, sdpa
+from helios_engine.attention import MAX_KEY_SCALE, TextKeysValues, sdpa
 from helios_engine.block import Block
 from helios_engine.configs import TransformerConfig
 from helios_kernels.gated_residual import add_gated, add_gated_affine_norm, add_noisy_modulated_norm
@@ -19,7 +19,7 @@ def fused(
     time_26D: torch.Tensor,
     history: int,
     table: torch.Tensor,
-    text: tuple[torch.Tensor, torch.Tensor],
+    text: TextKeysValues,
     *,
     noisy_only: bool,
 ) -> torch.Tensor:
@@ -47,7 +47,7 @@ def fused(
     x, noisy = add_gated_affine_norm(x, update, history, gate, block.norm2.weight, block.norm2.bias, eps)
 
     q = rms_norm(cross.to_q(noisy), cross.norm_q.weight, eps).unflatten(-1, (cross.heads, -1))
-    update = cross.to_out[0](sdpa(q, *text).flatten(2))
+    update = cross.to_out[0](sdpa(q, text.k_BLHK, text.v_BLHK).flatten(2))
     x, normed = add_noisy_modulated_norm(x, update, history, shift_ffn, scale_ffn, eps)
     return add_gated(x, block.ffn(normed), history, gate_ffn)
 
@@ -66,7 +66,7 @@ def test_block_of_fused_kernels_is_the_block(noisy_only: bool) -> None:
     block.to(device)
     x, time = random(2, 7, 36, device=device), random(2, 6, 36, device=device, seed=1)
     table = torch.polar(torch.ones(7, 6), torch.randn(7, 6)).to(device)
-    text = (random(2, 5, 3, 12, device=device, seed=2), random(2, 5, 3, 12, device=device, seed=3))
+    text = TextKeysValues(*(random(2, 5, 3, 12, device=device, seed=seed) for seed in (2, 3)))
     expected = block(x, time, 3, table, text, noisy_only=noisy_only)
     actual = fused(block, x, time, 3, table, text, noisy_only=noisy_only)
     # float32 throughout; matrix products amplify the last bits of their inputs

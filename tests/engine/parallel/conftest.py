@@ -1,4 +1,4 @@
-"""Rank processes that all tests of a session share."""
+"""Rank processes that all tests of a file share."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from engine.parallel.launch import Ranks
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # idle ranks still cost CPU time
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Ranks]]:
     """Two or four ranks. A group that lost a process is started afresh."""
     groups: dict[int, Ranks] = {}
