@@ -2,14 +2,18 @@
 
 Both run in this process from the same random weights and in turn. diffusers runs eagerly and, in a third column, with
 its transformer and VAE under torch.compile. Each row checks first that both compute the same. Rows of a size whose
-device is not here are recorded as not measured.
+device is not here are recorded as not measured; rows that are not asked for stay as the JSON has them. Every row says
+which commit it was measured at.
 """
 
 import argparse
 import json
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from benchmarks.timing import Timing, clock_name, matmul_peak, measure
 
 RESULTS = Path(__file__).parent / "results"
 NOT_MEASURED = "not measured"
+COMPILE_LIMIT_S = 900
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 ROW_NAMES = (
     "text encode",
@@ -50,41 +55,48 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = SIZES[args.size]
+    output: Path = args.output or RESULTS / f"engine-{size.name}.json"
     report: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
-        "conditions": {**conditions(), "threads": args.threads, "clock": clock_name(size.device), "gpu": gpu()},
+        "conditions": {**conditions(), **{name: version(name) for name in ("diffusers", "transformers")}},
         "size": describe(size),
-        "rows": dict.fromkeys(ROW_NAMES, NOT_MEASURED),
     }
+    report["conditions"] |= {"threads": args.threads, "clock": clock_name(size.device), "gpu": gpu()}
+    report = save(output, report, {}, keep=bool(args.rows))
     if size.device == "cpu" or torch.cuda.is_available():
-        report |= run(size, args.runs, compile_too=not args.no_compile, only=args.rows)
-    output = args.output or RESULTS / f"engine-{size.name}.json"
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
+        for facts, measured in run(size, args.runs, compile_too=not args.no_compile, only=args.rows):
+            dated = {name: row | {"commit": report["conditions"]["commit"]} for name, row in measured.items()}
+            report = save(output, report | facts, dated, keep=True)
     show(report)
     print(f"written to {output}")
 
 
-def run(size: Size, runs: int, *, compile_too: bool = True, only: list[str] | None = None) -> dict[str, Any]:
-    """Peak of the machine, and every row of this size."""
-    from importlib.metadata import version
+def save(output: Path, report: dict[str, Any], measured: dict[str, Any], *, keep: bool) -> dict[str, Any]:
+    """Writes the report with the rows measured so far; what is in the file already stays, if it is to be kept."""
+    written = json.loads(output.read_text())["rows"] if keep and output.exists() else {}
+    report["rows"] = dict.fromkeys(ROW_NAMES, NOT_MEASURED) | written | measured
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(json.dumps(report, indent=2) + "\n")
+    return report
 
+
+def run(
+    size: Size, runs: int, *, compile_too: bool, only: list[str]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Row by row: facts about the machine, and what was measured."""
     peak = matmul_peak(size.device, size.dtype)
     peers = build(size)
     backend = fastest_backend(size)
     with with_backend(backend):
         other = compiled(peers.diffusers) if compile_too else None
         flops = {name: sum(p.flops for p in products) for name, products in parts(size).items()}
-        measured: dict[str, Any] = dict.fromkeys(ROW_NAMES, NOT_MEASURED)
         for row in rows(size, peers):
             if only and not any(part in row.name for part in only):
                 continue
-            measured[row.name] = measure_row(row, peers, other, size, runs)
-            rate = flops[row.cost] / measured[row.name]["ours"]["median"] if row.cost else None
-            measured[row.name]["share_of_peak"] = None if rate is None else rate / peak
-            print(f"{row.name}: {summary(measured[row.name])}", file=sys.stderr, flush=True)
-    versions = {name: version(name) for name in ("diffusers", "transformers")}
-    return {"matmul_peak_flops_per_s": peak, "attention_backend": backend, "versions": versions, "rows": measured}
+            record = measure_row(row, peers, other, size, runs)
+            record["share_of_peak"] = flops[row.cost] / record["ours"]["median"] / peak if row.cost else None
+            print(f"{row.name}: {summary(record)}", file=sys.stderr, flush=True)
+            yield {"matmul_peak_flops_per_s": peak, "attention_backend": backend}, {row.name: record}
 
 
 def measure_row(row: Row, peers: Peers, other: Any, size: Size, runs: int) -> dict[str, Any]:
@@ -103,16 +115,32 @@ def measure_row(row: Row, peers: Peers, other: Any, size: Size, runs: int) -> di
     if other is not None and row.name != "text encode":
         try:
             before = time.perf_counter()
-            with torch.inference_mode():
+            with torch.inference_mode(), time_limit(COMPILE_LIMIT_S):
                 row.theirs(other)
             record["compile_s"] = time.perf_counter() - before
             contestants["diffusers compiled"] = lambda: row.theirs(other)
         except Exception as failure:  # whatever the compiler raises: the row says so
             record["diffusers compiled"] = f"failed: {' '.join(str(failure).split())[:160]}"
-    timings = measure(contestants, device=size.device, runs=runs)
+    timings = measure(contestants, device=size.device, runs=runs, warmups=int(size.device == "cuda"))
     record |= {name: timing.record() for name, timing in timings.items()}
     record["ratio"] = {name: _ratio(timings["ours"], timing) for name, timing in timings.items() if name != "ours"}
     return record
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raises TimeoutError inside, after this long."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _ratio(ours: Timing, theirs: Timing) -> dict[str, float]:
