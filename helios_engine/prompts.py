@@ -27,18 +27,18 @@ def prompt_weights(schedule: Sequence[ScheduledPrompt], chunk: int) -> dict[int,
 
     schedule: in the order in which the entries were made; a later entry counts from the chunk it names.
     """
-    number = len(schedule)
-    while number and schedule[number - 1].chunk_index > chunk:
+    weights: dict[int, float] = {}
+    left, number = 1.0, len(schedule)
+    while number and left:
+        entry = schedule[number - 1]
+        if entry.chunk_index <= chunk:
+            share = _share(chunk - entry.chunk_index, entry.interpolation_chunks)
+            if share:
+                weights[number] = left * share
+            # the rest is as it was, without this entry, in the chunk at which it came
+            left, chunk = left * (1.0 - share), entry.chunk_index
         number -= 1
-    if number == 0:
-        return {0: 1.0}
-    entry = schedule[number - 1]
-    share = _share(chunk - entry.chunk_index, entry.interpolation_chunks)
-    if share == 1.0:
-        return {number: 1.0}
-    before = prompt_weights(schedule[: number - 1], entry.chunk_index)
-    weights = {prompt: weight * (1.0 - share) for prompt, weight in before.items()}
-    return weights | {number: share} if share else weights
+    return {0: left} | weights if left else weights
 
 
 def _share(elapsed: int, chunks: int) -> float:

@@ -65,3 +65,9 @@ def test_blended_tokens_are_the_weighted_sum_of_padded_prompts() -> None:
     padded = [torch.nn.functional.pad(part, (0, 0, 0, 5 - len(part))) for part in tokens.values()]
     assert torch.allclose(blended, 0.25 * padded[0] + 0.25 * padded[1] + 0.5 * padded[2])
     assert chunk_tokens({0: tokens[0].bfloat16(), 1: tokens[1].bfloat16()}, [entry(0)], 1).dtype is torch.bfloat16
+
+
+def test_thousands_of_prompts_at_one_chunk_are_no_trouble() -> None:
+    schedule = [entry(5, 4)] * 5000
+    assert prompt_weights(schedule, 5) == {0: 1.0}
+    assert prompt_weights(schedule, 6) == pytest.approx({0: 2 / 3, 5000: 1 / 3})

@@ -66,7 +66,7 @@ def test_block_of_fused_kernels_is_the_block(noisy_only: bool) -> None:
     block.to(device)
     x, time = random(2, 7, 36, device=device), random(2, 6, 36, device=device, seed=1)
     table = torch.polar(torch.ones(7, 6), torch.randn(7, 6)).to(device)
-    text = TextKeysValues(*(random(2, 5, 3, 12, device=device, seed=seed) for seed in (2, 3)))
+    text = TextKeysValues(random(2, 5, 3, 12, device=device, seed=2), random(2, 5, 3, 12, device=device, seed=3))
     expected = block(x, time, 3, table, text, noisy_only=noisy_only)
     actual = fused(block, x, time, 3, table, text, noisy_only=noisy_only)
     # float32 throughout; matrix products amplify the last bits of their inputs

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from opentelemetry.trace import use_span
+from opentelemetry.trace import Span, use_span
 from redis.exceptions import RedisError
 
 from helios_engine.errors import InvalidField
@@ -145,12 +145,11 @@ class JobRun:
                     self._job, done = replace(self._job, chunks_total=made), True
                     break
                 chunk = tracing.start("chunk", chunk=made)
-                with use_span(chunk):
+                with use_span(chunk), tracing.ended_on_error(chunk):
                     call, denoised = await self._denoise(previous, state, *await self._tokens(made))
                     await self._delivered(delivery)
                     stage_s, self._stage_s = self._stage_s, {}
-                    delivery = asyncio.create_task(self._deliver(made, call, denoised, stage_s))
-                    delivery.add_done_callback(lambda _, chunk=chunk: chunk.end())  # type: ignore[misc]
+                    delivery = asyncio.create_task(self._delivering(chunk, made, call, denoised, stage_s))
                 previous, state, made = call, denoised.state, made + 1
                 done = self._complete(made)
             await self._delivered(delivery)
@@ -178,7 +177,10 @@ class JobRun:
     async def _first_state(self) -> DenoiseState:
         """Where to go on: after the last chunk, after the last chunk of the job that is continued, or at the start."""
         spec = self._job.spec
-        state = None if self._claim.checkpoint is None else DenoiseState.from_bytes(self._claim.checkpoint)
+        try:
+            state = None if self._claim.checkpoint is None else DenoiseState.from_bytes(self._claim.checkpoint)
+        except ValueError as error:  # stored by a worker of another version
+            raise JobFailed("INVALID_REQUEST", str(error)) from None
         if state is not None and self._job.chunks_done:
             return state
         if state is not None:
@@ -236,6 +238,12 @@ class JobRun:
         denoised = await self._stage("denoise", attempt)
         assert call is not None
         return call, denoised
+
+    async def _delivering(self, chunk: Span, *args: Any) -> None:
+        try:
+            await self._deliver(*args)
+        finally:
+            chunk.end()
 
     async def _deliver(self, index: int, call: Call, denoised: Denoised, stage_s: dict[str, float]) -> None:
         """Decodes, encodes and appends a chunk. stage_s: what was spent before it was denoised."""

@@ -45,15 +45,22 @@ class PromptBook:
 
     async def tokens(self, chunk: int, encode: Encode, save: Save, always: str | None = None) -> torch.Tensor:
         """What `chunk` is conditioned on, (n, D). always: a prompt whose embedding is kept besides."""
-        # updates and scheduled prompts take over in the order of their chunks; of equal ones, an update is the newer
-        schedule = sorted([*self._scheduled, *self._updates], key=lambda entry: entry.chunk_index)
-        weights = prompt_weights(schedule, chunk)
-        prompts = {number: schedule[number - 1].prompt if number else self._initial for number in weights}
-        needed = {prompt_key(prompt) for prompt in (*prompts.values(), *([always] if always is not None else []))}
+        weights, prompts = self._weighted(chunk)
+        # the chunk before may still be on its way into the store: a resumption would begin with it
+        _, before = self._weighted(max(chunk - 1, 0))
+        kept = [*prompts.values(), *before.values(), *([always] if always is not None else [])]
+        needed = {prompt_key(prompt) for prompt in kept}
         for prompt in prompts.values():
             await self.one(prompt, encode, save, needed)
         self._tokens = {key: tokens for key, tokens in self._tokens.items() if key in needed}
         return embeds.blend({number: self._tokens[prompt_key(prompt)] for number, prompt in prompts.items()}, weights)
+
+    def _weighted(self, chunk: int) -> tuple[dict[int, float], dict[int, str]]:
+        """Weights and texts of the chunk's prompts, by number."""
+        # updates and scheduled prompts take over in the order of their chunks; of equal ones, an update is the newer
+        schedule = sorted([*self._scheduled, *self._updates], key=lambda entry: entry.chunk_index)
+        weights = prompt_weights(schedule, chunk)
+        return weights, {number: schedule[number - 1].prompt if number else self._initial for number in weights}
 
     async def one(self, prompt: str, encode: Encode, save: Save, keep: set[str]) -> torch.Tensor:
         """A single prompt's embedding. keep: keys of the embeddings that stay in the store."""

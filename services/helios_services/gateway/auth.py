@@ -165,11 +165,11 @@ def _read(path: Path) -> dict[str, KeyEntry]:
         content = KeyFile.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
         raise ConfigError(f"gateway.api_keys_file: {path}: {error.strerror}") from None
-    except yaml.YAMLError:
-        raise ConfigError(f"gateway.api_keys_file: {path}: is no YAML") from None
     except ValidationError as error:  # without the values: they may hold secrets in the wrong place
         places = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise ConfigError(f"gateway.api_keys_file: {path}: {places}") from None
+    except (yaml.YAMLError, ValueError):  # also bytes that are no text, and values that YAML cannot read
+        raise ConfigError(f"gateway.api_keys_file: {path}: is no YAML") from None
     keys = {entry.id: entry for entry in content.keys}
     if len(keys) < len(content.keys):
         raise ConfigError(f"gateway.api_keys_file: {path}: two keys have the same id")

@@ -54,15 +54,15 @@ class LiveSession:
         match first.WhichOneof("command") if first is not None else None:
             case "start":
                 assert first is not None
-                return await self._submitter.submit(first.start, session=True), 0
+                job, from_chunk = await self._submitter.submit(first.start, session=True), 0
             case "attach":
                 assert first is not None
-                job = await visible_job(self._store, first.attach.job_id)
-                if job.ended_s is None:
-                    await self._store.keep_session(job.id)
-                return job, first.attach.from_chunk
+                job, from_chunk = await visible_job(self._store, first.attach.job_id), first.attach.from_chunk
             case other:
                 raise InvalidField("command", other, "start or attach, in the first message")
+        if job.ended_s is None:  # also after a start: under an idempotency key the job may be older
+            await self._store.keep_session(job.id)
+        return job, from_chunk
 
     async def _deliver(self, job_id: str, from_chunk: int) -> None:
         """Chunks and changes of state, then the end."""

@@ -65,7 +65,11 @@ class Uploads:
             )
             expired = await self._store.add_media(media, ttl_s=self._limits.ttl_s, max_files=self._limits.max_files)
             file.seek(0)
-            await self._keep(file.read(), name)
+            try:
+                await self._keep(file.read(), name)
+            except BaseException:  # also when the call is cancelled: a record without a file would count as an upload
+                await self._store.forget_media([name])
+                raise
         await self._sweep(expired)
         return await self._store.media(media_id)
 

@@ -70,10 +70,7 @@ class VideoStream:
         total = (await visible_job(self._store, job_id)).chunks_total
         if from_chunk < 0:
             raise InvalidField("from_chunk", from_chunk, f"an integer from 0 to {total - 1}" if total else "from 0 on")
-        if from_chunk >= total > 0:
-            raise Refusal(
-                grpc.StatusCode.OUT_OF_RANGE, f"from_chunk: {from_chunk} is beyond the video; allowed: 0 to {total - 1}"
-            )
+        _check_within(from_chunk, total)
         index, opened_s = from_chunk, time.time()
         with self._notifier.job(job_id) as watch:
             while True:
@@ -90,17 +87,20 @@ class VideoStream:
                         for part in _parts(job_id, await self._store.init_segment(job_id), init_segment=True):
                             yield part
                     delivery = start_span("deliver", remote(job.trace), chunk=record.index)
-                    fragment = await self._store.fragment(job_id, record.index)
-                    for part in _parts(job_id, fragment, chunk_index=record.index):
-                        if part.last_part:
-                            part.info.CopyFrom(chunk_info(record))
-                        yield part
-                    delivery.end()
+                    try:
+                        fragment = await self._store.fragment(job_id, record.index)
+                        for part in _parts(job_id, fragment, chunk_index=record.index):
+                            if part.last_part:
+                                part.info.CopyFrom(chunk_info(record))
+                            yield part
+                    finally:
+                        delivery.end()
                     if record.ready_s >= opened_s:
                         self._metrics.delivered(time.time() - record.ready_s)
                     index = record.index + 1
                 if index == job.chunks_total > 0:
                     return
+                _check_within(index, job.chunks_total)  # the job may have been stopped before it came that far
                 if not records:
                     _check_alive(job)
                     self._drain.check(f"resume with from_chunk={index}")
@@ -126,6 +126,13 @@ class VideoStream:
                 yield pb.DownloadVideoResponse(data=data)
         finally:
             await asyncio.to_thread(reader.close)
+
+
+def _check_within(from_chunk: int, total: int) -> None:
+    """total: 0 while it is open. A stream from right behind the last chunk on is empty."""
+    if from_chunk > total > 0:
+        message = f"from_chunk: {from_chunk} is beyond the video; allowed: 0 to {total - 1}"
+        raise Refusal(grpc.StatusCode.OUT_OF_RANGE, message)
 
 
 def _check_alive(job: Job) -> None:

@@ -52,7 +52,7 @@ def job_from_hash(job_id: str, fields: Mapping[bytes, bytes], prompt_updates: Se
         error=JobFailure(reason=reason, message=text["error_message"]) if reason else None,
         artifact=text.get("artifact", ""),
         video_bytes=int(text.get("video_bytes", 0)),
-        first_chunk=int(text["first_chunk"]),
+        first_chunk=int(text.get("first_chunk", 0)),
         paused=bool(text.get("paused_ms")),
         trace=text.get("trace", ""),
         prompt_updates=tuple(map(prompt_from_entry, prompt_updates)),

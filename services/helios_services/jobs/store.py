@@ -133,7 +133,7 @@ class JobStore:
         fields = await self._client.hgetall(self._keys.of("job", job_id))
         if not fields:
             raise JobNotFound(f"job {job_id!r} does not exist or has expired")
-        updated = int(fields[b"updates"]) > 0
+        updated = int(fields.get(b"updates", 0)) > 0
         updates = await self._client.lrange(self._keys.of("prompts", job_id), 0, -1) if updated else ()
         return job_from_hash(job_id, fields, updates)
 
@@ -218,7 +218,7 @@ class JobStore:
         return answer[1:]
 
     async def forget_media(self, names: Sequence[str]) -> None:
-        """Expired files have been deleted."""
+        """These files are not kept (any more)."""
         await self._run("forget_media", *names)
 
     async def media(self, media_id: str) -> Media:

@@ -71,6 +71,16 @@ def span(name: str, context: Context | None = None, **attributes: Any) -> Iterat
         yield opened
 
 
+@contextmanager
+def ended_on_error(opened: Span) -> Iterator[None]:
+    """Ends a span if the block raises; otherwise whoever goes on with it does."""
+    try:
+        yield
+    except BaseException:
+        opened.end()
+        raise
+
+
 def failed(opened: Span, reason: str) -> None:
     """Marks a span as failed."""
     opened.set_status(StatusCode.ERROR, reason)

@@ -145,6 +145,7 @@ async def test_keys_change_without_a_restart_and_a_broken_file_changes_nothing(
     ("content", "named"),
     [
         ("keys: [{", "is no YAML"),
+        ("keys: 2024-13-45", "is no YAML"),
         ("keys: [{id: a b, sha256: x, tenant: t}]", "keys.0.id"),
         ("keys: [{id: a, secret: hunter2, tenant: t}]", "keys.0.secret: Extra inputs"),
         (f"keys: [{{id: a, sha256: {'a' * 64}, tenant: t}}, {{id: a, sha256: {'b' * 64}, tenant: t}}]", "same id"),

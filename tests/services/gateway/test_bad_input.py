@@ -134,7 +134,7 @@ async def test_bad_call(
 
 async def test_from_chunk_outside_the_video(client: AsyncHeliosClient) -> None:
     job = await client.submit("a lake", num_frames=66)
-    for from_chunk, code in ((-1, grpc.StatusCode.INVALID_ARGUMENT), (2, grpc.StatusCode.OUT_OF_RANGE)):
+    for from_chunk, code in ((-1, grpc.StatusCode.INVALID_ARGUMENT), (3, grpc.StatusCode.OUT_OF_RANGE)):
         with pytest.raises(HeliosError, match="0 to 1") as caught:
             _ = [segment async for segment in client.stream(job.id, from_chunk)]
         assert caught.value.code is code

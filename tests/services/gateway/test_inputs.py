@@ -14,6 +14,7 @@ from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import MediaConfig, ModelConfig, ServiceConfig
 from helios_services.gateway.server import Gateway
+from helios_services.media.artifacts import ArtifactStore
 from services.gateway.conftest import Worker
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(5000)
@@ -150,3 +151,21 @@ async def test_models_say_what_they_take(config: ServiceConfig, variant: Any) ->
                 await client.submit("a lake", loras=[pb.LoraWeight(name="other")])
     finally:
         await gateway.stop()
+
+
+async def test_an_upload_that_cannot_be_kept_does_not_count(
+    client: AsyncHeliosClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cat.png"
+    await asyncio.to_thread(file.write_bytes, PNG)
+
+    def full(*_: Any) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArtifactStore, "publish", full)
+        for _ in range(5):  # more than may be kept
+            with pytest.raises(HeliosError, match="cannot be written") as caught:
+                await client.upload(file)
+            assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    assert (await client.upload(file)).size_bytes == len(PNG)

@@ -7,11 +7,12 @@ from typing import Any
 
 import grpc
 import pytest
+from redis.asyncio import Redis
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import JobsConfig, ServiceConfig
-from helios_services.jobs.records import Verdict
+from helios_services.jobs.records import Control, Verdict
 from services.gateway.conftest import Worker, fragment
 
 SIZE = 1000
@@ -163,3 +164,44 @@ async def test_chunks_that_an_open_ended_job_has_dropped_are_out_of_range(
     segments = [await anext(stream) for _ in range(4)]
     assert [segment.data for segment in segments] == [b"init", *(fragment(index, SIZE) for index in (2, 3, 4))]
     await stream.aclose()  # type: ignore[attr-defined]
+
+
+async def test_readers_beyond_a_stopped_jobs_end(client: AsyncHeliosClient, worker: Worker, tmp_path: Path) -> None:
+    job = await client.submit("a lake", open_ended=True)
+    claim = await worker.claim()
+    await worker.store.begin_chunk(claim.lease, 0, 0)
+    await worker.append(claim, 0, SIZE)
+    far = asyncio.ensure_future(anext(client.stream(job.id, from_chunk=50)))
+    await asyncio.sleep(0.2)
+    await worker.store.control(job.id, Control.STOP)
+    await worker.store.begin_chunk(claim.lease, 1, 0)
+    await worker.publish(claim, b"video", tmp_path)
+    with pytest.raises(HeliosError, match="50 is beyond the video; allowed: 0 to 0"):
+        await asyncio.wait_for(far, 10)
+    assert [segment async for segment in client.stream(job.id, from_chunk=1)] == []  # the client had seen it all
+
+
+async def test_a_session_outlives_an_outage_that_no_worker_saw(client: AsyncHeliosClient, worker: Worker) -> None:
+    events = client.interact(Commands(start(open_ended=True)))
+    job = await next_event(events, "job")
+    async with Redis.from_url(worker.redis.url) as redis:
+        await redis.delete(f"helios:{{{worker.redis.namespace}}}:session:{job.id}")  # as if it had expired meanwhile
+    await asyncio.sleep(0.6)
+    claim = await worker.claim()
+    assert (await worker.store.begin_chunk(claim.lease, 0, 0))[0] is Verdict.GO
+    await events.aclose()
+
+
+async def test_a_start_that_is_repeated_keeps_the_session(client: AsyncHeliosClient, worker: Worker) -> None:
+    request = start(open_ended=True)
+    request.start.idempotency_key = "k"
+    first = client.interact(Commands(request))
+    job = await next_event(first, "job")
+    await first.aclose()
+    await asyncio.sleep(0.5)
+    second = client.interact(Commands(request))
+    assert (await next_event(second, "job")).id == job.id
+    await asyncio.sleep(0.15)  # longer than what was left, shorter than to the next sign of life
+    claim = await worker.claim()
+    assert (await worker.store.begin_chunk(claim.lease, 0, 0))[0] is Verdict.GO
+    await second.aclose()

@@ -68,7 +68,7 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   end
   redis.call('PEXPIRE', at('chunks', id), chunk_ttl_ms)
   redis.call('PEXPIRE', at('init', id), chunk_ttl_ms)
-  for index = field(id, 'first_chunk'), field(id, 'chunks_done') - 1 do
+  for index = field(id, 'first_chunk') or 0, field(id, 'chunks_done') - 1 do
     redis.call('PEXPIRE', at('fragment', id, index), chunk_ttl_ms)
   end
   redis.call('PEXPIRE', at('prompts', id), job_ttl_ms)

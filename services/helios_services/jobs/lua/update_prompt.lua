@@ -9,7 +9,7 @@ end
 if state ~= 'queued' and state ~= 'running' then return {'invalid', state} end
 local count = redis.call('LLEN', at('prompts', id))
 if count >= tonumber(max_updates) then return {'full', count} end
-chunk = math.max(tonumber(chunk), tonumber(field(id, 'chunks_started')))
+chunk = math.max(tonumber(chunk), tonumber(field(id, 'chunks_started') or 0))
 local total = tonumber(field(id, 'chunks_total'))
 if field(id, 'stopping') or (total > 0 and chunk >= total) then return {'late', total} end
 redis.call('RPUSH', at('prompts', id), cjson.encode({nonce, chunk, tonumber(interpolation), prompt}))
