@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DEFAULT_INTERPOLATION_CHUNKS = 3
-MAX_INTERPOLATION_CHUNKS = 1_000
+MAX_INTERPOLATION_CHUNKS = 30
+"""Bounds how many prompts can take part in one chunk, whose embeddings must all be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,9 +112,9 @@ BAD_CALLS: list[tuple[str, Any, grpc.StatusCode, list[str]]] = [
     ("UpdatePrompt", pb.UpdatePromptRequest(job_id="nope"), grpc.StatusCode.INVALID_ARGUMENT, ["prompt: ''"]),
     (
         "UpdatePrompt",
-        pb.UpdatePromptRequest(job_id="nope", prompt="a", interpolation_chunks=1001),
+        pb.UpdatePromptRequest(job_id="nope", prompt="a", interpolation_chunks=31),
         grpc.StatusCode.INVALID_ARGUMENT,
-        ["interpolation_chunks: 1001", "from 0 to 1000"],
+        ["interpolation_chunks: 31", "from 0 to 30"],
     ),
 ]
 
