@@ -182,7 +182,7 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         service.placement,
         lambda m: _worker(m, "decoder")["rayStartParams"].update({"num-gpus": "2"}),
     ),
-    "too few dispatchers": (service.placement, lambda m: _config(m, "concurrent_jobs: 5", "concurrent_jobs: 2")),
+    "too few dispatchers": (service.placement, lambda m: _config(m, "concurrent_jobs: 5", "concurrent_jobs: 1")),
     "a slow chunk and a short grace": (
         service.shutdown,
         lambda m: _config(m, "graceful_shutdown_timeout_s: 15", "graceful_shutdown_timeout_s: 60"),
