@@ -6,6 +6,7 @@ bit the undisturbed one. The tests share one service and run in order.
 
 import io
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -38,8 +39,10 @@ def undisturbed(client: HeliosClient, service: Service) -> list[bytes]:
     """The video's segments when nothing goes wrong; the job is submitted before any worker runs."""
     job = client.submit(**JOB)
     assert job.state == pb.JOB_STATE_QUEUED
-    service.start_worker()
-    segments = list(client.stream(job.id))
+    with ThreadPoolExecutor(1) as pool:
+        streamed = pool.submit(lambda: list(client.stream(job.id)))  # open before there is anything to deliver
+        service.start_worker()
+        segments = streamed.result()
     check_segments(segments)
     finished(client, job.id)
     return [segment.data for segment in segments]
