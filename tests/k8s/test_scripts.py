@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def _tool(folder: Path, name: str, body: str) -> None:
 
 
 def _run(script: str, *args: str, tools: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
-    env = {**os.environ, **environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    installed = Path(sys.executable).parent  # `helios` itself, also where the environment is not activated
+    env = {**os.environ, **environ, "PATH": f"{tools}:{installed}:{os.environ['PATH']}"}
     return subprocess.run(["sh", str(K8S / script), *args], env=env, capture_output=True, text=True, timeout=60)
 
 
