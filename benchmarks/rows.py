@@ -23,7 +23,7 @@ STAGES = (4, 2, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """ours(), theirs(pipeline): the same work. cost: FLOPs key of the roofline, None where it makes no sense."""
+    """ours(), theirs(pipeline): the same work. cost: the part's name in counts.py, None where it makes no sense."""
 
     name: str
     ours: Callable[[], Any]
