@@ -18,6 +18,7 @@ from helios_engine.state import DenoiseState
 from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
 from helios_services.deployments.job_run import JobRun
 from helios_services.deployments.stages import Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.turns import Turn
 from helios_services.jobs.errors import ChunkGone, SessionEnded
 from helios_services.jobs.records import Claim, Control, JobFailure, JobSpec, Media
 from helios_services.jobs.state import JobState
@@ -47,6 +48,7 @@ class FakeStages:
         self.refusal: JobFailure | None = None
         self.replicas = 1
         self.asked: list[str] = []
+        self.turns: list[Turn] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def _step(self, name: str) -> None:
@@ -66,7 +68,11 @@ class FakeStages:
         state = DenoiseState.initial(request)
         return Conditioned(state=replace(state, anchor=torch.ones(1, 16, 1, 8, 8)), seconds=0.125)
 
-    def denoise(self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None) -> Any:
+    def denoise(
+        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+    ) -> Any:
+        self.turns.append(turn)
+
         async def call() -> Denoised:
             state = previous if isinstance(previous, DenoiseState) else previous.result().state
             self.seen.append((float(prompt_tokens[0, 0]), None if negative_tokens is None else len(negative_tokens)))
@@ -124,7 +130,14 @@ class Bench:
 
     async def submit(self, *, chunks: int = CHUNKS, options: Any = None, **params: Any) -> str:
         job_id = uuid4().hex
-        values = {"prompt": "a lake", "height": 64, "width": 64, "num_frames": 33 * CHUNKS, "pyramid_steps": [1, 1, 1]}
+        values = {
+            "prompt": "a lake",
+            "height": 64,
+            "width": 64,
+            "num_frames": 33 * CHUNKS,
+            "pyramid_steps": [1, 1, 1],
+            "fps": 24,
+        }
         spec = JobSpec(model="m", params=values | params, chunks_total=chunks, **options or {})
         await self.store.submit(job_id, spec)
         return job_id
