@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -175,11 +176,11 @@ class KeyRing:
             log.error("api_keys_not_read", error=str(error))
 
 
-def new_key(key_id: str, tenant: str, scopes: frozenset[Scope]) -> tuple[str, KeyEntry]:
-    """A new key, which is told once, and its entry for the file."""
+def new_key(key_id: str, tenant: str, scopes: frozenset[Scope], **terms: Any) -> tuple[str, KeyEntry]:
+    """A new key, which is told once, and its entry for the file. terms: account, weight, quotas."""
     secret = secrets.token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return f"{key_id}.{secret}", KeyEntry(id=key_id, sha256=digest, tenant=tenant, scopes=scopes)
+    return f"{key_id}.{secret}", KeyEntry(id=key_id, sha256=digest, tenant=tenant, scopes=scopes, **terms)
 
 
 def _version(path: Path) -> tuple[int, int]:

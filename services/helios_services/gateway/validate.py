@@ -186,7 +186,9 @@ def _timeout(name: str, given: Duration | None, problems: list[InvalidField]) ->
         return None
     seconds = given.seconds + given.nanos / 1e9
     if not MIN_TIMEOUT_S <= seconds <= MAX_TIMEOUT_S:
-        problems.append(InvalidField(name, f"{seconds:g} s", f"{MIN_TIMEOUT_S:g} s to {MAX_TIMEOUT_S:g} s (30 days)"))
+        problems.append(
+            InvalidField(name, f"{seconds:g} s", f"{MIN_TIMEOUT_S:.0f} s to {MAX_TIMEOUT_S:.0f} s (30 days)")
+        )
     return seconds
 
 
