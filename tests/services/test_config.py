@@ -63,4 +63,5 @@ def test_public_settings_change_only_on_purpose() -> None:
         "decoder": 16,
         "media": 9,
         "tracing": 3,
+        "webhooks": 6,
     }

@@ -27,6 +27,7 @@ from helios_services.jobs.records import ChunkRecord, Claim, JobFailure, Priorit
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.remux import remux
+from helios_services.tasks import cancelled
 from helios_services.telemetry import tracing
 from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics
 
@@ -158,9 +159,8 @@ class JobRun:
             await self._delivered(delivery)
             return done
         finally:
-            if delivery is not None and not delivery.done():
-                delivery.cancel()
-                await asyncio.gather(delivery, return_exceptions=True)
+            if delivery is not None:
+                await cancelled(delivery)
 
     def _complete(self, made: int) -> bool:
         return made == self._job.chunks_total > 0

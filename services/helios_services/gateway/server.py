@@ -20,6 +20,8 @@ from helios_services.gateway.video_stream import Drain, VideoStream
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.tasks import cancelled
+from helios_services.webhooks.sender import WebhookSender
 
 log = structlog.get_logger(__name__)
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"].full_name
@@ -53,6 +55,7 @@ class Gateway:
         keys, credentials = KeyRing(options.api_keys_file), server_credentials(options)
         self._store = JobStore.connect(config.redis, config.jobs)
         self._notifier = Notifier(config.redis)
+        self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
         await self._notifier.start()
         video = VideoStream(self._store, self._notifier, ArtifactStore(config.artifacts), self.metrics, self._drain)
         self._server = grpc.aio.server(
@@ -83,18 +86,18 @@ class Gateway:
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._look_at_redis()
         await self._server.start()
+        await self._webhooks.start()
         self._background = [asyncio.create_task(self._watch_redis(), name="redis-watch")]
         log.info("gateway_serving", host=options.host, port=self.port)
 
     async def stop(self) -> None:
         """Health flips first; calls get `drain_s` to finish, streams end UNAVAILABLE with a resume point."""
         drain_s = self._config.gateway.drain_s
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await cancelled(*self._background)
         await self._health.enter_graceful_shutdown()
         self._drain.begin(max(drain_s - DRAIN_MARGIN_S, 0.0))
         await self._server.stop(drain_s)
+        await self._webhooks.close()
         await self._close()
         log.info("gateway_stopped")
 
