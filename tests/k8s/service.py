@@ -136,6 +136,8 @@ def placement(manifests: Manifests) -> Iterator[str]:
     for name, deployment in _deployments(config).items():
         if homes.count(id(deployment)) != 1:
             yield f"{name}: {homes.count(id(deployment))} groups take it"
+    if config.denoiser.autoscaling.max_replicas > 1 and config.denoiser.max_ongoing_requests > 1:
+        yield "denoiser: calls wait at one replica while another is idle"
     slots = config.dispatcher.concurrent_jobs * config.dispatcher.autoscaling.max_replicas
     denoisers = config.denoiser.autoscaling.max_replicas
     if slots < denoisers:

@@ -184,6 +184,10 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         lambda m: _container(m, "gateway")["livenessProbe"]["grpc"].pop("service"),
     ),
     "more replicas than GPUs": (service.placement, lambda m: _config(m, "max_replicas: 8", "max_replicas: 20")),
+    "calls that wait at a busy replica": (
+        service.placement,
+        lambda m: _config(m, "max_ongoing_requests: 1", "max_ongoing_requests: 4"),
+    ),
     "an accelerator that no group has": (
         service.placement,
         lambda m: _config(m, "accelerator_type: H100", "accelerator_type: B200"),

@@ -189,8 +189,8 @@ def slow_denoiser(folder: Path) -> type[Any]:
             self._replica = cast(Any, DenoiserReplica(config))
             self._make, self._replica._denoise = self._replica._denoise, self._held
 
-        async def denoise_chunk(self, *args: Any) -> Denoised:
-            chunk: Denoised = await self._replica.denoise_chunk(*args)
+        async def denoise_chunk(self, *args: Any, **options: Any) -> Denoised:
+            chunk: Denoised = await self._replica.denoise_chunk(*args, **options)
             return chunk
 
         def _held(self, state: DenoiseState, *prompts: Any) -> Any:
@@ -209,7 +209,7 @@ async def test_a_denoiser_scaled_away_ends_with_its_chunk_however_long_that_take
     monkeypatch.setattr("helios_services.deployments.denoiser.DenoiserReplica", slow_denoiser(tmp_path))
     # the two jobs' few chunks are within 30 s of one replica's work, also when a chunk takes seconds here
     scaling = config.denoiser.autoscaling.model_copy(update={"min_replicas": 1, "backlog_target_s": 30.0})
-    denoiser = {"autoscaling": scaling, "graceful_shutdown_timeout_s": 200.0}
+    denoiser = {"autoscaling": scaling, "graceful_shutdown_timeout_s": 200.0, "max_ongoing_requests": 1}
     config = config.model_copy(update={"denoiser": config.denoiser.model_copy(update=denoiser)})
     hold = tmp_path / "hold"
 
