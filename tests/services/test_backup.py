@@ -95,7 +95,7 @@ class Jobs:
         await worker.store.close()
 
     async def _submit(self, worker: Worker) -> str:
-        spec = JobSpec(model=self._config.model.name, params={"prompt": "a lake"}, chunks_total=2)
+        spec = JobSpec(model=self._config.model.name, params={"prompt": "a lake", "fps": 24}, chunks_total=2)
         return (await worker.store.submit(uuid4().hex, spec)).id
 
     async def _finish(self, worker: Worker, claim: Claim, video: bytes) -> None:
