@@ -56,7 +56,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         "model": 8,
         "redis": 3,
         "jobs": 11,
-        "gateway": 12,
+        "gateway": 13,
         "dispatcher": 19,
         "text_encoder": 16,
         "denoiser": 17,
