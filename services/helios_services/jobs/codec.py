@@ -13,7 +13,7 @@ from helios_services.jobs.state import JobState
 
 def spec_to_json(spec: JobSpec) -> str:
     """Canonical JSON: equal specs give equal text."""
-    return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
+    return json.dumps(vars(spec), sort_keys=True, separators=(",", ":"))
 
 
 def terms_to_json(spec: JobSpec, account: Account, within_s: float | None) -> str:
