@@ -49,6 +49,8 @@ class RedisConfig(Section):
 
     url: str = ""
     """redis:// or rediss:// URL. Empty: the embedded server under the state folder."""
+    cluster: bool = False
+    """The URL is that of a node of a Redis Cluster, which names the others."""
     namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     socket_timeout_s: PositiveFloat = 5.0
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ JOB: dict[str, Any] = {
     "pyramid_steps": [4, 4, 4],
 }
 LEASE_S = 4.0
+Seen = Callable[[str], None]
 
 
 class Service:
@@ -128,3 +129,9 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def client(service: Service) -> Iterator[HeliosClient]:
     with HeliosClient(service.address) as client:
         yield client
+
+
+@pytest.fixture
+def seen(record_property: Callable[[str, object], None]) -> Seen:
+    """Records what a test saw, for the table of docs/reliability.md."""
+    return lambda text: record_property("seen", text)

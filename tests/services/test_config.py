@@ -54,7 +54,7 @@ def test_public_settings_change_only_on_purpose() -> None:
     }
     assert counts == {
         "model": 8,
-        "redis": 3,
+        "redis": 4,
         "jobs": 10,
         "gateway": 12,
         "dispatcher": 18,

@@ -8,12 +8,8 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import OutOfMemoryError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
@@ -25,6 +21,7 @@ from helios_services.jobs.codec import (
     prompt_from_entry,
     spec_to_json,
 )
+from helios_services.jobs.connect import store_client
 from helios_services.jobs.errors import (
     ChunkGone,
     IdempotencyConflict,
@@ -60,8 +57,6 @@ from helios_services.jobs.state import JobState
 from helios_services.jobs.work import JOBS_COUNTED, Pace, Work, work_from_answer
 
 PRIORITIES = ",".join(Priority)
-MAX_CONNECTIONS = 64
-"""Per store; calls beyond wait for a connection, at most `socket_timeout_s`, rather than fail at once."""
 RECORDS_AT_ONCE = 64
 """Chunk records read per round trip."""
 SCAN_PAGE = 200
@@ -71,7 +66,7 @@ SCAN_PAGE = 200
 class JobStore:
     """Jobs in Redis. Refusals raise JobStoreError subclasses; connection trouble raises redis' RedisError."""
 
-    def __init__(self, client: Redis, redis: RedisConfig, jobs: JobsConfig) -> None:
+    def __init__(self, client: Redis | RedisCluster, redis: RedisConfig, jobs: JobsConfig) -> None:
         self._client: Any = client  # redis-py's types leave open whether replies are bytes
         self._jobs = jobs
         self._keys = Keys(redis.namespace)
@@ -81,16 +76,7 @@ class JobStore:
     @classmethod
     def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
         """A store on `redis.url`; connects on first use."""
-        pool = BlockingConnectionPool.from_url(
-            redis.url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=redis.socket_timeout_s,
-            socket_timeout=redis.socket_timeout_s,
-            socket_connect_timeout=redis.socket_timeout_s,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (RedisConnectionError, RedisTimeoutError)),
-            health_check_interval=15,
-        )
-        return cls(Redis.from_pool(pool), redis, jobs)
+        return cls(store_client(redis), redis, jobs)
 
     async def close(self) -> None:
         """Closes the connections."""
