@@ -208,14 +208,18 @@ class QuickService:
 
     def check_books(self) -> None:
         """Every ended job was counted once, as what it is; none of them is queued or leased."""
-        jobs = list(self.client.list(page_size=500))
-        final = {pb.JOB_STATE_SUCCEEDED: "succeeded", pb.JOB_STATE_FAILED: "failed", pb.JOB_STATE_CANCELLED: "cancelled"}
-        counted = {state: int(count) for state, count in self.redis.hgetall(self.key("ended")).items()}
-        assert counted == Counter(final[job.state] for job in jobs if job.state in final)
-        over = {job.id for job in jobs if job.state in final}
+        until(lambda: self._counted() == Counter(map(_final_state, self._ended_jobs())), 20)  # others may be ending
+        jobs = self._ended_jobs()
+        over = {job.id for job in jobs}
         assert not over & set(self.redis.zrange(self.key("leases"), 0, -1))
         for queue in self.redis.scan_iter(self.key("queue", "*")):
             assert not over & set(self.redis.zrange(queue, 0, -1))
+
+    def _ended_jobs(self) -> list[pb.Job]:
+        return [job for job in self.client.list(page_size=500) if job.HasField("end_time")]
+
+    def _counted(self) -> dict[str, int]:
+        return {state: int(count) for state, count in self.redis.hgetall(self.key("ended")).items()}
 
     def reached(self, point: str) -> int:
         """How often workers came to a point."""
@@ -224,3 +228,7 @@ class QuickService:
     def wait_reached(self, point: str, times: int = 1) -> None:
         """Waits until workers came to a point so often."""
         until(lambda: self.reached(point) >= times)
+
+
+def _final_state(job: pb.Job) -> str:
+    return pb.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
