@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -22,6 +23,7 @@ from redis import Redis
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
+from helios_services.jobs.embedded import free_port
 
 CHUNKS = 3
 JOB: dict[str, Any] = {
@@ -134,11 +136,12 @@ class QuickService:
         gateway: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
+        self._metrics_port = free_port()
         self.config = ServiceConfig(
             state_dir=folder,
             redis=RedisConfig(**{"url": via or redis_url, "socket_timeout_s": 2.0} | (redis or {})),
             jobs=jobs,
-            gateway=GatewayConfig(**{"port": 0, "metrics_port": 0, "drain_s": 2.0} | (gateway or {})),
+            gateway=GatewayConfig(**{"port": 0, "metrics_port": self._metrics_port, "drain_s": 2.0} | (gateway or {})),
         )
         self.artifacts = Path(self.config.artifacts)
         self.journal = folder / "journal"
@@ -174,6 +177,11 @@ class QuickService:
         worker = Worker(config or self.config, plan, log)
         self.workers.append(worker)
         return worker
+
+    def with_slots(self, concurrent_jobs: int) -> ServiceConfig:
+        """The configuration of a worker that drives so many jobs at a time."""
+        dispatcher = self.config.dispatcher.model_copy(update={"concurrent_jobs": concurrent_jobs})
+        return self.config.model_copy(update={"dispatcher": dispatcher})
 
     def key(self, *parts: str) -> str:
         """A key of the store."""
@@ -215,11 +223,27 @@ class QuickService:
         for queue in self.redis.scan_iter(self.key("queue", "*")):
             assert not over & set(self.redis.zrange(queue, 0, -1))
 
+    def succeeded_jobs(self) -> int:
+        """Jobs that succeeded since the store began."""
+        return self._counted().get("succeeded", 0)
+
+    def server_time_s(self) -> float:
+        """The Redis server's clock."""
+        seconds, microseconds = self.redis.time()
+        return float(seconds + microseconds / 1e6)
+
     def _ended_jobs(self) -> list[pb.Job]:
         return [job for job in self.client.list(page_size=500) if job.HasField("end_time")]
 
     def _counted(self) -> dict[str, int]:
         return {state: int(count) for state, count in self.redis.hgetall(self.key("ended")).items()}
+
+    def gateway_streams(self) -> int:
+        """Streaming calls that the gateway serves now, by its metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        name = "helios_grpc_active_requests{"
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(name))
 
     def reached(self, point: str) -> int:
         """How often workers came to a point."""

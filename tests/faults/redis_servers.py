@@ -76,7 +76,9 @@ class RedisCluster:
 
     def wait(self) -> None:
         """Until all nodes agree that the cluster is whole."""
-        until(lambda: all(self._state(node) == {"cluster_state": "ok", "cluster_known_nodes": "3"} for node in self.nodes))
+        until(
+            lambda: all(self._state(node) == {"cluster_state": "ok", "cluster_known_nodes": "3"} for node in self.nodes)
+        )
 
     def owner(self, key: str) -> RedisServer:
         """The node that has the key's slot."""

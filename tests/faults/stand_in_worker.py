@@ -1,7 +1,7 @@
 """A stand-in worker: the real dispatcher in a process of its own, with quick stages that need neither Ray nor a model.
 
-It harms itself at named points, so that a test decides exactly where a worker dies, stops, waits or errs. The points are
-"before" and "after" the store's calls in STORE_CALLS and the upload of a finished video ("before upload", …), the
+It harms itself at named points, so that a test decides exactly where a worker dies, stops, waits or errs. The points
+are "before" and "after" the store's calls in STORE_CALLS and the upload of a finished video ("before upload", …), the
 embedding of a prompt ("embed <prompt>") and the denoising of a chunk ("denoise <index>").
 """
 
@@ -71,7 +71,7 @@ class Points:
     async def reach(self, point: str) -> None:
         """On the event loop."""
         for harm in self._due(point):
-            while harm.action == "wait" and Path(harm.gate).exists():
+            while harm.action == "wait" and Path(harm.gate).exists():  # noqa: ASYNC110 - the test's hand is a file
                 await asyncio.sleep(0.02)
 
     def reach_on_thread(self, point: str) -> None:

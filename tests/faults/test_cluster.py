@@ -1,4 +1,4 @@
-"""The store and the service on a Redis Cluster of three nodes: one slot a namespace, nodes that die, slots that move."""
+"""The store and the service on a Redis Cluster of three nodes: nodes that die, slots that move."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from faults.conftest import Seen
 from faults.quick_service import CHUNKS, QuickService
 from faults.redis_servers import RedisCluster, until
 from faults.stand_in_worker import Harm
-from services.jobs.conftest import JOBS, append, claim, spec
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.prompts import ScheduledPrompt
@@ -21,6 +20,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.records import Control, Media
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
+from services.jobs.conftest import JOBS, append, claim, spec
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -118,7 +118,7 @@ async def test_a_slot_that_has_moved_is_found(cluster: RedisCluster, redis: Redi
     seen(f"{moved} keys moved; the same connections went on, lease and notifications too")
 
 
-@pytest.mark.fault(number=12, fault="a whole service on the cluster; the node with its keys SIGKILLed in mid-job, restarted")
+@pytest.mark.fault(number=12, fault="a service on the cluster; the node with its keys SIGKILLed in mid-job, restarted")
 def test_a_service_on_a_cluster_outlives_its_node(
     cluster: RedisCluster, redis: RedisConfig, tmp_path: Path, seen: Seen
 ) -> None:

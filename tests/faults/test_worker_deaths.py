@@ -1,4 +1,4 @@
-"""Workers that die, stop, block or err at named points; another one takes over. Stand-in workers, real everything else."""
+"""Workers that die, stop, block or err at named points; another takes over. Stand-in workers, real everything else."""
 
 import signal
 import time
@@ -86,21 +86,25 @@ def test_a_worker_killed_at_any_transition_is_replaced(
     seen(f"{point}: ended {time.monotonic() - died:.1f} s after the kill, {CHUNKS} of {CHUNKS} chunks, bit-identical")
 
 
-@pytest.mark.parametrize(("point", "nth", "chunks_done"), [("before append_chunk", 2, 1), ("before succeed", 1, CHUNKS)])
+@pytest.mark.parametrize(
+    ("point", "nth", "chunks_done"), [("before append_chunk", 2, 1), ("before succeed", 1, CHUNKS)]
+)
 @pytest.mark.fault(number=2, fault="worker SIGSTOPped past its lease, then SIGCONT, while another has the job")
 def test_a_worker_that_comes_back_too_late_changes_nothing(
     service: QuickService, undisturbed: list[bytes], seen: Seen, gate: Path, point: str, nth: int, chunks_done: int
 ) -> None:
-    late = service.worker(Harm(point=point, nth=nth, action="stop"))
+    late = service.worker(Harm(point=point, nth=nth, action="stop"), config=service.with_slots(1))
     job_id = service.submit()
     until(lambda: late.stopped)
     held = "before upload" if chunks_done == CHUNKS else "denoise 1"
-    service.worker(Harm(point=held, action="wait", gate=str(gate)))
     before = service.reached(held)
+    service.worker(Harm(point=held, action="wait", gate=str(gate)), config=service.with_slots(1))
     until(lambda: service.reached(held) > before)
     record = service.redis.hgetall(service.key("job", job_id))
     late.send(signal.SIGCONT)
-    other = service.submit(prompt="another")  # only the late worker is free: when it has made this, it is past its write
+    other = service.submit(
+        prompt="another"
+    )  # only the late worker is free: when it has made this, it is past its write
     assert service.ended(other).state == pb.JOB_STATE_SUCCEEDED
     assert service.redis.hgetall(service.key("job", job_id)) == record
     assert service.client.get(job_id).chunks_done == chunks_done
@@ -149,8 +153,7 @@ def test_a_reclaimer_that_dies_in_the_act_is_replaced(
 
 def poisoned(service: QuickService, *, concurrent_jobs: int) -> tuple[pb.Job, pb.Job, int]:
     """A poison job and the one behind it after their ends, and how many workers died. Dead workers are replaced."""
-    dispatcher = service.config.dispatcher.model_copy(update={"concurrent_jobs": concurrent_jobs})
-    config = service.config.model_copy(update={"dispatcher": dispatcher})
+    config = service.with_slots(concurrent_jobs)
     poison = Harm(point="embed poison", action="kill")
     worker, deaths = service.worker(poison, config=config), 0
     jobs = [service.submit(prompt="poison"), service.submit()]
@@ -167,9 +170,7 @@ def poisoned(service: QuickService, *, concurrent_jobs: int) -> tuple[pb.Job, pb
 
 
 @pytest.mark.fault(number=5, fault="a job that kills every worker that touches it")
-def test_a_poison_job_fails_and_the_queue_flows_on(
-    service: QuickService, undisturbed: list[bytes], seen: Seen
-) -> None:
+def test_a_poison_job_fails_and_the_queue_flows_on(service: QuickService, undisturbed: list[bytes], seen: Seen) -> None:
     failed, behind, deaths = poisoned(service, concurrent_jobs=1)
     assert (failed.state, failed.error.reason) == (pb.JOB_STATE_FAILED, "WORKER_LOST")
     assert deaths == failed.attempts == JOBS.max_attempts
