@@ -1,5 +1,6 @@
 """The service as processes of its own: `helios gateway` and `helios worker` over a real Redis, killed at will."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -62,8 +63,16 @@ class Service:
 
     def replica(self, deployment: str) -> psutil.Process:
         """The process of the deployment's replica."""
-        title = f"ServeReplica:helios:{deployment}"
-        (found,) = [process for process in self.worker_processes() if title in " ".join(process.cmdline())]
+        (found,) = self.processes(f"ray::ServeReplica:helios:{deployment}")
+        return found
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The worker's processes whose program is, or whose title starts with, `name`."""
+        found = []
+        for process in self.worker_processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if process.name() == name or " ".join(process.cmdline()).startswith(name):
+                    found.append(process)
         return found
 
     def metrics(self, process: str) -> str:

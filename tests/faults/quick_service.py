@@ -146,7 +146,7 @@ class QuickService:
         self.artifacts = Path(self.config.artifacts)
         self.journal = folder / "journal"
         self.journal.touch()
-        self.redis = Redis.from_url(redis_url, decode_responses=True)
+        self.redis: Any = Redis.from_url(redis_url, decode_responses=True)
         self.gateway = GatewayProcess(self.config, folder / "gateway.log")
         self.client = HeliosClient(self.gateway.address)
         self.workers: list[Worker] = []

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -36,6 +37,10 @@ class RedisServer:
         self.client = Redis.from_url(self.url, socket_timeout=10.0)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def command(self, *parts: str | int) -> Any:
+        """Sends a command."""
+        return self.client.execute_command(*parts)  # type: ignore[no-untyped-call]
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
@@ -70,8 +75,8 @@ class RedisCluster:
         self.nodes = [RedisServer(folder / str(number), **options) for number in range(3)]
         bounds = [SLOTS * number // 3 for number in range(4)]
         for number, node in enumerate(self.nodes):
-            node.client.execute_command("CLUSTER ADDSLOTS", *range(bounds[number], bounds[number + 1]))
-            node.client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
+            node.command("CLUSTER ADDSLOTS", *range(bounds[number], bounds[number + 1]))
+            node.command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
         self.wait()
 
     def wait(self) -> None:
@@ -83,25 +88,25 @@ class RedisCluster:
     def owner(self, key: str) -> RedisServer:
         """The node that has the key's slot."""
         slot = self.slot(key)
-        ports = [row[2][1] for row in self.nodes[0].client.execute_command("CLUSTER SLOTS") if row[0] <= slot <= row[1]]
+        ports = [row[2][1] for row in self.nodes[0].command("CLUSTER SLOTS") if row[0] <= slot <= row[1]]
         (owner,) = [node for node in self.nodes if [node.port] == ports]
         return owner
 
     def slot(self, key: str) -> int:
         """The key's slot."""
-        return int(self.nodes[0].client.execute_command("CLUSTER KEYSLOT", key))
+        return int(self.nodes[0].command("CLUSTER KEYSLOT", key))
 
     def move(self, slot: int, source: RedisServer, target: RedisServer) -> int:
         """Moves a slot with all its keys, as resharding tools do; the number of keys."""
-        ids = {node.port: node.client.execute_command("CLUSTER MYID").decode() for node in (source, target)}
-        target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source.port])
-        source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target.port])
+        ids = {node.port: node.command("CLUSTER MYID").decode() for node in (source, target)}
+        target.command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source.port])
+        source.command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target.port])
         moved = 0
-        while keys := source.client.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
-            source.client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        while keys := source.command("CLUSTER GETKEYSINSLOT", slot, 100):
+            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
             moved += len(keys)
         for node in (target, source, *(node for node in self.nodes if node not in (source, target))):
-            node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target.port])
+            node.command("CLUSTER SETSLOT", slot, "NODE", ids[target.port])
         return moved
 
     def close(self) -> None:
@@ -112,7 +117,7 @@ class RedisCluster:
     @staticmethod
     def _state(node: RedisServer) -> dict[str, str]:
         with contextlib.suppress(RedisError):
-            info = node.client.execute_command("CLUSTER INFO")
+            info = node.command("CLUSTER INFO")
             lines = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
             return {name: str(lines[name]) for name in ("cluster_state", "cluster_known_nodes")}
         return {}

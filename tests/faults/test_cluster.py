@@ -43,7 +43,7 @@ def redis(cluster: RedisCluster) -> RedisConfig:
 
 @pytest.mark.fault(number=12, fault="every call of the store and its notifications, namespaces on all three nodes")
 async def test_every_call_works_on_every_node(cluster: RedisCluster, seen: Seen) -> None:
-    owners = set()
+    owners: set[int] = set()
     while len(owners) < len(cluster.nodes):
         config = RedisConfig(url=cluster.nodes[0].url, cluster=True, namespace=uuid4().hex)
         owners.add((await asyncio.to_thread(cluster.owner, f"helios:{{{config.namespace}}}:")).port)

@@ -161,8 +161,8 @@ async def test_a_gateway_ends_in_order_under_load(service: QuickService, tmp_pat
             health: Any = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-            calls = [stub.StreamVideo(pb.StreamVideoRequest(job_id=job_id)) for job_id, _ in jobs]
-            received = [[(await call.read()).data for _ in range(2)] for call in calls]
+            calls = [aiter(stub.StreamVideo(pb.StreamVideoRequest(job_id=job_id))) for job_id, _ in jobs]
+            received = [[(await anext(call)).data for _ in range(2)] for call in calls]
 
             async def rest(number: int) -> None:
                 try:

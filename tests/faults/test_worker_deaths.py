@@ -196,7 +196,7 @@ def test_a_clock_that_jumps_changes_no_lease(
     job_id = service.submit()
     until(lambda: service.reached("denoise 2") > before)
     service.worker()  # would take the job, were the lease to lapse
-    ends = set()
+    ends: set[float] = set()
     while len(ends) < 6:  # renewed several times since the jump
         end_ms = service.redis.zscore(service.key("leases"), job_id)
         seconds_now, microseconds = service.redis.time()
