@@ -26,6 +26,7 @@ from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatcher import Dispatcher
 from helios_services.deployments.stages import Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
@@ -113,7 +114,9 @@ class StandInStages:
         """See Stages."""
         return Conditioned(state=DenoiseState.initial(request), seconds=0.001)
 
-    def denoise(self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None) -> Any:
+    def denoise(
+        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+    ) -> Any:
         """See Stages."""
 
         async def call() -> Denoised:

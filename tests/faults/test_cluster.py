@@ -67,14 +67,14 @@ async def whole_life(config: RedisConfig) -> None:
             assert await arrivals.wait(10)
             assert await changes.wait(10)
         lost = await claim(hasty)
-        while not await store.reclaim():  # noqa: ASYNC110 - the store has no event for it
+        while not await store.sweep():  # noqa: ASYNC110 - the store has no event for it
             await asyncio.sleep(0.01)
         with pytest.raises(LeaseLost):
             await append(store, lost.lease, 0)
         lease = (await claim(store)).lease
         heartbeat.add(lease, lambda: None)
         await store.update_prompt("a", ScheduledPrompt(chunk_index=0, prompt="b"), "n")
-        assert (await store.begin_chunk(lease, 0, 0))[1][0].prompt == "b"
+        assert (await store.begin_chunk(lease, 0, 0)).prompt_updates[0].prompt == "b"
         await store.save_prompt_embeds(lease, "key", b"x", keep=())
         await store.control("a", Control.PAUSE)
         await store.control("a", Control.RESUME)

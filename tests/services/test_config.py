@@ -55,12 +55,13 @@ def test_public_settings_change_only_on_purpose() -> None:
     assert counts == {
         "model": 8,
         "redis": 4,
-        "jobs": 10,
-        "gateway": 12,
-        "dispatcher": 18,
+        "jobs": 11,
+        "gateway": 13,
+        "dispatcher": 19,
         "text_encoder": 16,
         "denoiser": 17,
         "decoder": 16,
         "media": 9,
         "tracing": 3,
+        "webhooks": 6,
     }
