@@ -38,9 +38,7 @@ def check_segments(segments: list[Segment]) -> None:
 def begun(client: HeliosClient) -> list[str]:
     """Two jobs that run and two that are queued behind them."""
     jobs = [client.submit(**JOB).id for _ in range(4)]
-    stream = client.stream(jobs[0])
-    for _ in range(2):  # init segment and first chunk
-        next(stream)
+    next(job for job in client.watch(jobs[0]) if job.state == pb.JOB_STATE_RUNNING)
     assert client.get(jobs[-1]).state == pb.JOB_STATE_QUEUED
     return jobs
 
