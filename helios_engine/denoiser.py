@@ -107,6 +107,8 @@ class Denoiser:
         )
         if offload_budget_bytes is not None:
             offload_blocks(transformer, device, offload_budget_bytes)
+        elif torch.device(device).type == "cuda":
+            transformer.join_projections()
         return cls(
             transformer,
             checkpoint.scheduler,
@@ -173,9 +175,9 @@ class Denoiser:
         for stage in range(stages):
             schedule = self._schedule(request, stage, latents, amplify=amplify)
             if stage > 0:
-                latents = upsample(latents)
-                noise = block_noise(tuple(latents.shape), self.scheduler.gamma, generator).to(self.device)
-                latents = schedule.alpha * latents + schedule.beta * noise
+                shape = (*latents.shape[:-2], *(2 * size for size in latents.shape[-2:]))
+                noise = block_noise(shape, self.scheduler.gamma, generator).to(self.device)
+                latents = upsample(latents, noise, schedule.alpha, schedule.beta)
             solver = make_solver(self.scheduler, schedule, latents)
             for index, timestep in enumerate(schedule.timesteps):
                 coarse_steps = index if stage == 0 else None

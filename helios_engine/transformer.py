@@ -108,6 +108,11 @@ class HeliosTransformer(nn.Module):
         self.proj_out = nn.Linear(dim, config.out_channels * math.prod(config.patch_size))
         self.rotary = lru_cache(maxsize=64)(self._rotary)
 
+    def join_projections(self) -> None:
+        """Has self-attention's three projections made in one product, where kernels are fused (`Attention`)."""
+        for block in self._blocks():
+            block.attn1.join_projections()
+
     def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
         """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings."""
         last_counts = 1

@@ -23,8 +23,10 @@ from helios_engine.vae_layers import (
     ResidualBlock,
     as_frames,
     as_video,
-    norm_silu,
+    norm_silu_convolve,
 )
+from helios_kernels.backend import use_triton
+from helios_kernels.rgb import rgb_frames
 
 IGNORED_PREFIXES = ("encoder.", "quant_conv.")
 """The encoder half of a published VAE folder."""
@@ -115,7 +117,7 @@ class WanDecoder(nn.Module):
         x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw.to(dtype) * std + mean)))
         for stage in layers.up_blocks:
             x = stage(x)
-        pixels: torch.Tensor = layers.conv_out(norm_silu(x, layers.norm_out, reuse=True))
+        pixels: torch.Tensor = norm_silu_convolve(x, layers.norm_out, layers.conv_out, reuse=True)
         return pixels.clamp_(-1.0, 1.0)
 
 
@@ -149,7 +151,11 @@ class VideoDecoder:
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """Normalised latents (1, 16, 9, H/8, W/8) to frames (33, H, W, 3) uint8."""
-        pixels = self.model(latents.to(self.model.post_quant_conv.weight.device))[0].float()
-        frames = pixels.add_(1.0).mul_(127.5).round_().to(torch.uint8)
-        result: NDArray[np.uint8] = frames.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+        pixels = self.model(latents.to(self.model.post_quant_conv.weight.device))[0]
+        if use_triton(pixels):
+            frames = rgb_frames(pixels)
+        else:
+            levels = pixels.float().add_(1.0).mul_(127.5).round_().to(torch.uint8)
+            frames = levels.permute(1, 2, 3, 0).contiguous()
+        result: NDArray[np.uint8] = frames.cpu().numpy()
         return result

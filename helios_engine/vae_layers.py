@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from helios_engine import onednn
+from helios_kernels.backend import use_triton
+from helios_kernels.channel_norm import channel_norm
 
 
 class CausalConv3d(nn.Conv3d):
@@ -27,8 +29,11 @@ class CausalConv3d(nn.Conv3d):
                 for video in x_BCThw.to(memory_format=torch.channels_last_3d).split(1)
             ]
             return torch.cat([as_video(frames, 1) for frames in videos]) if len(videos) > 1 else as_video(videos[0], 1)
-        padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
-        out: torch.Tensor = super().forward(padded)
+        return self.padded(F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw)
+
+    def padded(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        """As `forward`, of an input that has the `past` zero frames in front."""
+        out: torch.Tensor = super().forward(x_BCThw)
         return out
 
 
@@ -57,6 +62,16 @@ def norm_silu(x: torch.Tensor, norm: ChannelRMSNorm, *, reuse: bool = False) -> 
     return F.silu(channel_rms_norm(x, norm.gamma, out=x if reuse else None), inplace=True)
 
 
+def norm_silu_convolve(
+    x_BCThw: torch.Tensor, norm: ChannelRMSNorm, convolution: CausalConv3d, *, reuse: bool = False
+) -> torch.Tensor:
+    """convolution(silu(norm(x))); reuse as in `norm_silu`. On a GPU the norm writes the convolution's zero frames."""
+    if use_triton(x_BCThw):
+        return convolution.padded(channel_norm(x_BCThw, norm.gamma, silu=True, past=convolution.past))
+    convolved: torch.Tensor = convolution(norm_silu(x_BCThw, norm, reuse=reuse))
+    return convolved
+
+
 class ResidualBlock(nn.Module):
     """Two normalised causal convolutions around a (projected) identity."""
 
@@ -71,8 +86,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
         """(B, C, T, h, w) to (B, C', T, h, w)."""
-        inner = self.conv1(norm_silu(x_BCThw, self.norm1))
-        inner = self.conv2(norm_silu(inner, self.norm2, reuse=True))
+        inner = norm_silu_convolve(x_BCThw, self.norm1, self.conv1)
+        inner = norm_silu_convolve(inner, self.norm2, self.conv2, reuse=True)
         out: torch.Tensor = inner.add_(self.conv_shortcut(x_BCThw))
         return out
 
