@@ -6,13 +6,14 @@ Legend: B batch, L tokens, N history tokens, D width, H heads, K head width. Sou
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helios_engine.attention_backends import AttendFn, sdpa
 from helios_engine.configs import TransformerConfig
 from helios_engine.onednn import Linear
 from helios_engine.rope import rotate
@@ -20,15 +21,6 @@ from helios_kernels.backend import use_triton
 from helios_kernels.rms_norm import rms_norm
 
 MAX_KEY_SCALE = 10.0
-
-AttendFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Queries, keys and values, (B, L, H, K) each with their own L, to the queries' attention of the same shape."""
-
-
-def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """Attention on one device: softmax(q k^T / sqrt(K)) v for each head."""
-    q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
-    return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK).transpose(1, 2)
 
 
 class TextKeysValues(NamedTuple):
@@ -40,6 +32,18 @@ class TextKeysValues(NamedTuple):
     k_BLHK: torch.Tensor
     v_BLHK: torch.Tensor
     last_counts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedProjections:
+    """Queries, keys and values as one linear layer; weight (3D, D), bias (3D)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """(B, L, D) to (B, L, 3D)."""
+        return F.linear(x_BLD, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -70,7 +74,7 @@ class Attention(nn.Module):
         weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
         for layer, weight_part, bias_part in zip(layers, weight.chunk(3), bias.chunk(3), strict=True):
             layer.weight.data, layer.bias.data = weight_part, bias_part
-        self.joined = partial(F.linear, weight=weight, bias=bias)
+        self.joined = JoinedProjections(weight=weight, bias=bias)
 
     def projections(self, x_BLD: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries of the tokens from `first` on, keys and values of all; joined unless adapters hook on the layers."""

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import AttendFn, Attention, TextKeysValues, sdpa
+from helios_engine.attention import Attention, TextKeysValues
+from helios_engine.attention_backends import AttendFn, sdpa
 from helios_engine.configs import TransformerConfig
 from helios_engine.onednn import Linear
 from helios_kernels import gated_residual, norm_rotate

@@ -23,7 +23,9 @@ from helios_engine.vae_layers import (
     ResidualBlock,
     as_frames,
     as_video,
+    channels_last_,
     norm_silu_convolve,
+    per_channel,
 )
 from helios_kernels.backend import use_triton
 from helios_kernels.rgb import rgb_frames
@@ -111,10 +113,13 @@ class WanDecoder(nn.Module):
         """(B, 16, T, H/8, W/8) to (B, 3, 4T-3, H, W)."""
         config, layers, dtype = self.config, self.decoder, self.post_quant_conv.weight.dtype
         mean, std = (
-            torch.tensor(values, dtype=dtype, device=latents_BCThw.device).view(1, -1, 1, 1, 1)
+            per_channel(tuple(values), dtype, latents_BCThw.device)
             for values in (config.latents_mean, config.latents_std)
         )
-        x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw.to(dtype) * std + mean)))
+        latents_BCThw = latents_BCThw.to(dtype) * std + mean
+        if dtype != torch.float32:
+            latents_BCThw = latents_BCThw.contiguous(memory_format=torch.channels_last_3d)
+        x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw)))
         for stage in layers.up_blocks:
             x = stage(x)
         pixels: torch.Tensor = norm_silu_convolve(x, layers.norm_out, layers.conv_out, reuse=True)
@@ -126,12 +131,17 @@ class VideoDecoder:
 
     def __init__(self, model: WanDecoder) -> None:
         self.model = model.eval().requires_grad_(False)
+        if model.post_quant_conv.weight.dtype != torch.float32:
+            channels_last_(model)
 
     @classmethod
     def from_pretrained(
         cls, path: str | PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> "VideoDecoder":
-        """Loads `vae/` of a published checkpoint folder (its decoder half). Raises CheckpointError."""
+        """Loads `vae/` of a published checkpoint folder (its decoder half). Raises CheckpointError.
+
+        dtype: bfloat16 runs with channels last; what it costs is measured by benchmarks/vae_precision.py.
+        """
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
         checkpoint = open_checkpoint(path)

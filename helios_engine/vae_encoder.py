@@ -23,6 +23,7 @@ from helios_engine.vae_layers import (
     as_frames,
     as_video,
     norm_silu_convolve,
+    per_channel,
 )
 
 IGNORED_PREFIXES = ("decoder.", "post_quant_conv.")
@@ -85,7 +86,7 @@ class WanEncoder(nn.Module):
         moments = self.quant_conv(norm_silu_convolve(layers.mid_block(x), layers.norm_out, layers.conv_out, reuse=True))
         mean, log_variance = moments.chunk(2, dim=1)
         shift, scale = (
-            torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, 1, 1, 1)
+            per_channel(tuple(values), x.dtype, x.device)
             for values in (self.config.latents_mean, self.config.latents_std)
         )
         return (mean - shift) / scale, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) / scale

@@ -3,6 +3,8 @@
 Legend: B batch, C channels, T frames, h/w height and width. Source: `AutoencoderKLWan` (diffusers, Wan 2.1).
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -134,3 +136,18 @@ def as_video(frames: torch.Tensor, batch: int) -> torch.Tensor:
     """(B * T, C, h, w) to (B, C, T, h, w)."""
     video: torch.Tensor = frames.unflatten(0, (batch, -1))
     return video.transpose(1, 2)
+
+
+def channels_last_(module: nn.Module) -> None:
+    """Lays the convolutions' weights out with channels last, as tensor cores read them in half precision."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=formats[layer.weight.dim()])
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(1, C, 1, 1, 1) of these values; made once, as a copy to a GPU makes the host wait."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1, 1)

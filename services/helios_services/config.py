@@ -209,7 +209,22 @@ class DenoiserConfig(DeploymentConfig):
     """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
     offload_budget_gb: float | None = Field(None, gt=0)
     """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
+    compile: Literal["off", "regional", "graphs"] = "off"
+    """On a GPU: off launches the fused kernels one by one, regional compiles the blocks instead, graphs records CUDA
+    graphs of whole forwards. Compiled code is kept under the state folder."""
+    fp8: bool = False
+    """The DiT's large linear layers in 8-bit floating point: faster, at a loss of precision; from Ada and Hopper on."""
     parallel: ParallelConfig = ParallelConfig()
+
+    @model_validator(mode="after")
+    def _accelerations_go_together(self) -> "DenoiserConfig":
+        if self.compile != "off" and self.parallel.world_size > 1:
+            raise ValueError(f"compile must be off with {self.parallel.world_size} ranks, is {self.compile}")
+        if self.compile == "graphs" and not self.device.startswith("cuda"):
+            raise ValueError(f"compile must be off or regional on {self.device}, is graphs")
+        if self.offload_budget_gb is not None and (self.fp8 or self.compile != "off"):
+            raise ValueError("offload_budget_gb must not be set with fp8 or compile")
+        return self
 
     @model_validator(mode="after")
     def _resources_for_each_rank(self) -> "DenoiserConfig":
@@ -233,6 +248,8 @@ class TextEncoderConfig(DeploymentConfig):
 class DecoderConfig(DeploymentConfig):
     """The VAE decoder and H.264 encoder."""
 
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What chunks are decoded in; uploads are encoded in float32."""
     crf: int = Field(18, ge=0, le=51)
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
     encoder_threads: PositiveInt = 2
@@ -286,10 +303,21 @@ class ServiceConfig(Section):
     media: MediaConfig = MediaConfig()
     tracing: TracingConfig = TracingConfig()
 
+    @model_validator(mode="after")
+    def _adapters_per_request_need_plain_layers(self) -> "ServiceConfig":
+        if self.model.loras and (self.denoiser.fp8 or self.denoiser.compile != "off"):
+            raise ValueError("model.loras must be empty with denoiser.fp8 or denoiser.compile; merged_loras may be set")
+        return self
+
     @property
     def artifacts(self) -> str:
         """URL of the artifact folder."""
         return self.artifact_url or str(self.state_dir / "artifacts")
+
+    @property
+    def compile_cache(self) -> Path:
+        """Folder for compiled code."""
+        return self.state_dir / "compile-cache"
 
     @property
     def uploads(self) -> str:
