@@ -149,6 +149,10 @@ class Denoiser:
         else:
             raise ValueError(f"compile: {mode!r} is not allowed on {self.device}; allowed: 'off' and 'regional'")
 
+    def forget_prompts(self) -> None:
+        """Drops the keys and values of all prompts."""
+        self._text.clear()
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -254,25 +258,26 @@ class Denoiser:
         request, history = conditions.request, conditions.history
         model_input = latents.to(self.dtype)
         if not request.guided:
-            return self._predict(model_input, timestep, history, conditions.texts[0])
+            return self.predict(model_input, timestep, history, conditions.texts[0])
         if self.zero_star and request.zero_init and coarse_steps is not None:
             assert request.zero_steps is not None
             if coarse_steps <= request.zero_steps:  # zero-init: no need to ask the model
                 return torch.zeros_like(latents)
         if len(conditions.texts) == 1:
-            both = self._predict(model_input.expand(2, -1, -1, -1, -1), timestep, history, conditions.texts[0])
+            both = self.predict(model_input.expand(2, -1, -1, -1, -1), timestep, history, conditions.texts[0])
             conditional, unconditional = both.chunk(2)
         else:
             conditional, unconditional = (
-                self._predict(model_input, timestep, history, text) for text in conditions.texts
+                self.predict(model_input, timestep, history, text) for text in conditions.texts
             )
         combine = guide_zero_star if self.zero_star else guide
         assert request.guidance_scale is not None
         return combine(conditional, unconditional, request.guidance_scale)
 
-    def _predict(
+    def predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
+        """One forward of the transformer, in the way that `compile` says. timestep: a row of `timestep_rows`."""
         forward = self.transformer if self._graphs is None else self._graphs
         velocity: torch.Tensor = forward(latents, timestep, history, text)
         return velocity
