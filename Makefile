@@ -37,7 +37,7 @@ format: $(STAMP) ## Let ruff fix and format
 	$(BIN)/ruff format --quiet .
 
 bench: $(STAMP) ## What this machine can measure in under 10 minutes
-	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.quick
 
 monitoring: $(STAMP) ## Write the rules and dashboards that follow from their sources in k8s/monitoring
 	$(BIN)/python -m k8s.monitoring.generate

@@ -4,9 +4,9 @@ Both run in this process from the same random weights and in turn. Ours runs as 
 kernels, its attention kernels chosen by timing, and as CUDA graphs where that is faster. diffusers runs eagerly and, in
 a third column, with its text encoder, transformer and VAE under torch.compile. Each row checks first that both compute
 the same. Rows of a size whose device is not here are recorded as not measured; rows that are not asked for stay as the
-JSON has them. Every row says which commit it was measured at. The last column is the work that counts.py counts, by our
-time, by the machine's best matrix product; it can pass 100%, as ours computes less than is counted (prompt padding,
-doubling).
+JSON has them. Every row says by which command and at which commit it was measured. The last column is the work that
+counts.py counts, by our time, by the machine's best matrix product; it can pass 100%, as ours computes less than is
+counted (prompt padding, doubling).
 """
 
 import argparse
@@ -85,8 +85,8 @@ def main() -> None:
         budget_s = args.budget_s or (540.0 if size.device == "cuda" else 86_400.0)
         compile_until = time.monotonic() + (0.0 if args.no_compile else budget_s - RESERVE_S)
         for facts, measured in run(size, args.runs, modes=modes, compile_until=compile_until, only=args.rows):
-            commit = {"commit": report["conditions"]["commit"]}
-            dated = {name: row if isinstance(row, str) else row | commit for name, row in measured.items()}
+            origin = {"commit": report["conditions"]["commit"], "command": report["command"]}
+            dated = {name: row if isinstance(row, str) else row | origin for name, row in measured.items()}
             report = save(output, report | facts, dated, keep=True)
     show(report)
     print(f"written to {output}")
