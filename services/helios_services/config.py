@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from helios_services.webhooks.targets import check_place
+
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -59,6 +61,8 @@ class JobsConfig(Section):
     max_queued: PositiveInt = 1000
     max_attempts: PositiveInt = 5
     """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
+    fair_quantum_chunks: PositiveFloat = 4.0
+    """A job gives way to one of equal priority whose account has had less by so many chunks, each over its weight."""
     lease_s: PositiveFloat = 15.0
     heartbeat_s: PositiveFloat = 5.0
     job_ttl_s: PositiveFloat = 7 * 86400.0
@@ -66,13 +70,14 @@ class JobsConfig(Section):
     chunk_ttl_s: PositiveFloat = 3600.0
     """How long the chunks of an ended job can be streamed, and how long it can be continued."""
     live_window_chunks: PositiveInt = 64
-    """Chunks of an open-ended job that are kept; older ones are dropped."""
+    """Chunks of an open-ended job that are kept, older ones are dropped; a live session waits for its reader, so many
+    chunks ahead of it."""
     max_prompt_updates: PositiveInt = 1000
     """Times that a job's prompt can be changed while it runs."""
     session_grace_s: PositiveFloat = 30.0
     """How long a live session goes on without its client."""
     pause_limit_s: PositiveFloat = 600.0
-    """How long a job can be paused before it is stopped; it occupies a dispatcher's slot meanwhile."""
+    """How long a job can be paused before it is stopped."""
 
     @field_validator("heartbeat_s")
     @classmethod
@@ -90,6 +95,8 @@ class GatewayConfig(Section):
     port: Port = 50051
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
+    health_port: Port | None = None
+    """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     max_concurrent_rpcs: PositiveInt = 2000
     drain_s: PositiveFloat = 20.0
@@ -160,6 +167,8 @@ class DispatcherConfig(DeploymentConfig):
     num_cpus: float = Field(0.1, ge=0)
     concurrent_jobs: PositiveInt = 2
     """Jobs one dispatcher replica drives at a time."""
+    interactive_jobs: int = Field(1, ge=0)
+    """Interactive jobs that it drives besides: they start while all other slots are busy."""
     claim_poll_s: PositiveFloat = 1.0
     """Longest wait between looks at the queue when no notification arrives."""
     publish_attempts: PositiveInt = 5
@@ -177,7 +186,7 @@ class DispatcherConfig(DeploymentConfig):
     @property
     def slots(self) -> int:
         """Jobs that all dispatchers together drive at a time."""
-        return self.concurrent_jobs * self.autoscaling.max_replicas
+        return (self.concurrent_jobs + self.interactive_jobs) * self.autoscaling.max_replicas
 
 
 class ParallelConfig(Section):
@@ -203,6 +212,9 @@ class ParallelConfig(Section):
 class DenoiserConfig(DeploymentConfig):
     """The DiT denoiser."""
 
+    max_ongoing_requests: PositiveInt = 4
+    """Calls that a replica takes on; it serves one at a time, the most urgent of those that wait first. With several
+    replicas 1 is the better value: a call then waits for whichever replica is free first."""
     prompt_cache_entries: PositiveInt = 4
     """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
     guidance_batching: Literal["auto", "always", "never"] = "auto"
@@ -275,6 +287,31 @@ class MediaConfig(Section):
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
 
 
+class WebhooksConfig(Section):
+    """HTTP calls that tell clients of ended jobs."""
+
+    urls: tuple[str, ...] = ()
+    """Where they may go: URLs that a job's webhook_url must equal or lie below. Empty: nowhere."""
+    secret_file: str = ""
+    """File of the secrets that sign them, one a line (whsec_ and base64); all sign, so that one can take over."""
+    timeout_s: PositiveFloat = 10.0
+    max_tries: PositiveInt = 12
+    first_wait_s: PositiveFloat = 5.0
+    """Before the second try; the waits double, up to `longest_wait_s`."""
+    longest_wait_s: PositiveFloat = 3600.0
+
+    @model_validator(mode="after")
+    def _places_and_secret(self) -> "WebhooksConfig":
+        for url in self.urls:
+            try:
+                check_place(url)
+            except ValueError as error:
+                raise ValueError(f"urls: {url!r} {error}") from None
+        if self.urls and not self.secret_file:
+            raise ValueError("secret_file must be set where there are urls")
+        return self
+
+
 class TracingConfig(Section):
     """OpenTelemetry traces."""
 
@@ -302,6 +339,7 @@ class ServiceConfig(Section):
     decoder: DecoderConfig = DecoderConfig()
     media: MediaConfig = MediaConfig()
     tracing: TracingConfig = TracingConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
 
     @model_validator(mode="after")
     def _adapters_per_request_need_plain_layers(self) -> "ServiceConfig":

@@ -59,12 +59,13 @@ def test_public_settings_change_only_on_purpose() -> None:
     assert counts == {
         "model": 8,
         "redis": 3,
-        "jobs": 10,
-        "gateway": 12,
-        "dispatcher": 18,
+        "jobs": 11,
+        "gateway": 13,
+        "dispatcher": 19,
         "text_encoder": 16,
         "denoiser": 19,
         "decoder": 17,
         "media": 9,
         "tracing": 3,
+        "webhooks": 6,
     }

@@ -18,6 +18,7 @@ from helios_services.gateway.video_stream import VideoStream
 from helios_services.jobs.errors import JobNotFound, SessionEnded
 from helios_services.jobs.records import Control, Job
 from helios_services.jobs.store import JobStore
+from helios_services.tasks import cancelled
 
 EVENTS = 4
 """Events that wait for a slow client; each holds at most one part of a chunk."""
@@ -46,9 +47,7 @@ class LiveSession:
                     raise event
                 yield event
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancelled(*tasks)
 
     async def _open(self, first: pb.InteractRequest | None) -> tuple[Job, int]:
         match first.WhichOneof("command") if first is not None else None:
@@ -70,10 +69,16 @@ class LiveSession:
         try:
             async for part in self._video.chunks(job_id, from_chunk):
                 await self._events.put(pb.InteractResponse(chunk=part))
+                if part.last_part and not part.init_segment:
+                    await self._read(job_id, part.chunk_index + 1)
             await changes
         finally:
-            changes.cancel()
+            await cancelled(changes)
         await self._events.put(None)
+
+    async def _read(self, job_id: str, chunks: int) -> None:
+        with suppress(RedisError):  # what comes later says the same
+            await self._store.chunks_read(job_id, chunks)
 
     async def _report(self, job_id: str) -> None:
         last = None
