@@ -35,7 +35,7 @@ PARTS = (
         arguments=("--runs", "1", "--no-compile", "--rows", "text encode", "DiT step", "VAE decode"),
         budget_s=120,
     ),
-    Part(module="scaling", arguments=("--chunks", "4", "--runs", "1"), budget_s=120),
+    Part(module="scaling", arguments=("--chunks", "2", "--runs", "1"), budget_s=150),
     Part(module="service", arguments=("--quick",), budget_s=240),
 )
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import performance_page, quick, roofline
+from benchmarks import performance_page, quick, roofline, service, service_process
 from benchmarks.ablation_gpu import GPU_ROWS
 from benchmarks.engine import ROW_NAMES
 from benchmarks.performance_page import PAGES, RESULTS, TABLES, updated
+from helios_engine.request import GenerationRequest
+from helios_services.client.segments import submission
 
 PAGE, README = PAGES
 
@@ -79,3 +81,14 @@ def test_a_part_that_takes_too_long_is_ended_and_said_to(tmp_path: Path, monkeyp
     assert outcome("600", "0", budget_s=1) == "out of time"
     assert outcome("0", "0", budget_s=60) == "done"
     assert outcome("0", "3", budget_s=60) == "failed (3)"
+
+
+@pytest.mark.parametrize("request_", [service.REQUEST, service.ONE_CHUNK])
+def test_the_service_is_asked_for_the_engines_request(request_: GenerationRequest) -> None:
+    sent = submission(**{name: getattr(request_, name) for name in service_process.SENT}).params
+    assert list(sent.pyramid_steps) == list(request_.pyramid_steps or ())
+    assert (sent.num_frames, sent.height, sent.width, sent.seed) == (request_.num_frames, 128, 128, 1)
+    defaults = GenerationRequest(
+        prompt=request_.prompt, **{name: getattr(request_, name) for name in service_process.SENT[1:]}
+    )
+    assert defaults == request_  # what is not sent is at its default
