@@ -12,6 +12,8 @@ from redis import Redis
 
 from helios_services.gateway.auth import KeyRing, Scope, new_key
 from helios_services.jobs.embedded import EmbeddedRedis
+from helios_services.jobs.records import Account
+from helios_services.webhooks.sender import read_secrets
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = dict(
@@ -36,6 +38,8 @@ def test_there_are_no_commands_that_no_test_runs() -> None:
     fences = {title: re.findall(r"^```(\w+)$", text, re.MULTILINE) for title, text in SECTIONS.items()}
     assert {title for title, kinds in fences.items() if set(kinds) - {"yaml"}} == {
         "Who may call",
+        "Webhooks",
+        "Dead letters",  # services/gateway/test_quotas.py
         "Install, upgrade, roll back",
         "Back up",
     }
@@ -53,13 +57,29 @@ def test_a_key_is_rotated(place: int, tmp_path: Path) -> None:
     def allowed(key: str) -> str:
         return KeyRing(str(file)).authenticate("SubmitJob", (("authorization", f"Bearer {key}"),)).key_id
 
-    (block,) = blocks("Who may call")
+    _, block = blocks("Who may call")
     add, remove = block.splitlines()
     new_one = run(add, tmp_path).stderr.split(": ")[1].strip()
     assert [allowed(key) for key in (old_key, new_one)] == ["web-1", "web-2"]
     run(remove, tmp_path)
     assert [entry["id"] for entry in yaml.safe_load(file.read_text())["keys"]] == ["a", "b", "web-2"]
     assert [allowed(key) for key in (new_one, made["a"][0], made["b"][0])] == ["web-2", "a", "b"]
+
+
+def test_a_key_with_quotas_is_made(tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text("keys:\n")
+    made, _ = blocks("Who may call")
+    key = run(made, tmp_path).stderr.split(": ")[1].strip()
+    caller = KeyRing(str(tmp_path / "keys.yaml")).authenticate("SubmitJob", (("authorization", f"Bearer {key}"),))
+    account = Account(id="batch-1", weight=0.5, max_queued=100, video_minutes_per_day=600)
+    assert (caller.tenant, caller.account) == ("web", account)
+
+
+def test_a_webhook_secret_is_made(tmp_path: Path) -> None:
+    (block,) = blocks("Webhooks")
+    run(block, tmp_path)
+    (secret,) = read_secrets(str(tmp_path / "webhook-secrets"))
+    assert len(secret) == len("whsec_") + 32
 
 
 def test_a_checkpoint_is_checked_before_it_is_used(checkpoint: Path, tmp_path: Path) -> None:
