@@ -25,6 +25,7 @@ from helios_services.jobs.codec import (
     prompt_from_entry,
     spec_to_json,
 )
+from helios_services.jobs.connection import connection_options
 from helios_services.jobs.errors import (
     ChunkGone,
     IdempotencyConflict,
@@ -80,7 +81,7 @@ class JobStore:
 
     @classmethod
     def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
-        """A store on `redis.url`; connects on first use."""
+        """A store on `redis.url`; connects on first use. Raises ConfigError for credentials that cannot be used."""
         pool = BlockingConnectionPool.from_url(
             redis.url,
             max_connections=MAX_CONNECTIONS,
@@ -89,6 +90,7 @@ class JobStore:
             socket_connect_timeout=redis.socket_timeout_s,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (RedisConnectionError, RedisTimeoutError)),
             health_check_interval=15,
+            **connection_options(redis),
         )
         return cls(Redis.from_pool(pool), redis, jobs)
 
