@@ -23,15 +23,20 @@ _PATTERNS = (
 )
 _SECRET_NAMES = re.compile(r"(password|passwd|secret|token|authorization|api_?key|credential)s?$", re.IGNORECASE)
 _CONTENT_NAMES = frozenset(
-    "prompt prompts negative_prompt prompt_schedule prompt_updates params spec request labels image video data".split()
+    (
+        *("prompt", "prompts", "negative_prompt", "prompt_schedule", "prompt_updates"),
+        *("params", "spec", "request", "labels", "image", "video", "data"),
+    )
 )
 _FRAME = re.compile(r"  File \"[^\"\s]+\", line \d+, in \S+$")
 _ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)(?=:|$)")
 _TELLING = frozenset(
-    "OSError FileNotFoundError PermissionError IsADirectoryError NotADirectoryError ConnectionError "
-    "ConnectionRefusedError ConnectionResetError BrokenPipeError TimeoutError MemoryError OutOfMemoryError "
-    "AuthenticationError NoPermissionError BusyLoadingError ReadOnlyError SandboxError ConfigError CheckpointError "
-    "ActorDiedError RayActorError".split()
+    (
+        *("OSError", "FileNotFoundError", "PermissionError", "IsADirectoryError", "NotADirectoryError"),
+        *("ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError", "TimeoutError"),
+        *("MemoryError", "OutOfMemoryError", "AuthenticationError", "NoPermissionError", "BusyLoadingError"),
+        *("ReadOnlyError", "SandboxError", "ConfigError", "CheckpointError", "ActorDiedError", "RayActorError"),
+    )
 )
 """Exceptions whose messages tell of the system, not of what users sent."""
 

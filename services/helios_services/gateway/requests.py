@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from helios_engine.errors import InvalidField
@@ -22,7 +21,7 @@ class Malformed:
         self.text = text
 
 
-def tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def tolerant(deserialize: Any) -> Callable[[bytes], Any]:
     """A deserializer that leaves the refusal to the handler: gRPC's own would answer UNKNOWN or INTERNAL."""
 
     def read(data: bytes) -> Any:
@@ -54,8 +53,8 @@ def _count(message: Message, prefix: str) -> None:
         if field.is_repeated:
             if len(value) > MAX_ENTRIES:
                 raise InvalidField(name, f"{len(value)} entries", f"at most {MAX_ENTRIES}")
-            if field.type == FieldDescriptor.TYPE_MESSAGE and not field.message_type.GetOptions().map_entry:
+            if field.message_type is not None and not field.message_type.GetOptions().map_entry:
                 for number, entry in enumerate(value):
                     _count(entry, f"{name}[{number}].")
-        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+        elif field.message_type is not None:
             _count(value, f"{name}.")
