@@ -39,8 +39,8 @@ format: $(STAMP) ## Let ruff fix and format
 fuzz: $(STAMP) ## The fuzz tests' long mode: 10,000 cases, others in each run (make test runs 1,000, always the same)
 	HELIOS_FUZZ_CASES=10000 $(BIN)/python -m pytest -q tests/fuzz
 
-audit: $(STAMP) ## Known vulnerabilities of what is installed (asks the package index; needs a network)
-	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
+audit: $(STAMP) ## Known vulnerabilities of what is installed (asks osv.dev: fails without a network)
+	$(BIN)/pip-audit --local --skip-editable --vulnerability-service osv --progress-spinner off
 
 bench: $(STAMP) ## What this machine can measure in under 10 minutes
 	$(BIN)/python -m benchmarks.service
