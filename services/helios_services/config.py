@@ -70,6 +70,8 @@ class JobsConfig(Section):
     max_queued: PositiveInt = 1000
     max_attempts: PositiveInt = 5
     """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
+    fair_quantum_chunks: PositiveFloat = 4.0
+    """A job gives way to one of equal priority whose account has had less by so many chunks, each over its weight."""
     lease_s: PositiveFloat = 15.0
     heartbeat_s: PositiveFloat = 5.0
     job_ttl_s: PositiveFloat = 7 * 86400.0
@@ -77,13 +79,14 @@ class JobsConfig(Section):
     chunk_ttl_s: PositiveFloat = 3600.0
     """How long the chunks of an ended job can be streamed, and how long it can be continued."""
     live_window_chunks: PositiveInt = 64
-    """Chunks of an open-ended job that are kept; older ones are dropped."""
+    """Chunks of an open-ended job that are kept, older ones are dropped; a live session waits for its reader, so many
+    chunks ahead of it."""
     max_prompt_updates: PositiveInt = 1000
     """Times that a job's prompt can be changed while it runs."""
     session_grace_s: PositiveFloat = 30.0
     """How long a live session goes on without its client."""
     pause_limit_s: PositiveFloat = 600.0
-    """How long a job can be paused before it is stopped; it occupies a dispatcher's slot meanwhile."""
+    """How long a job can be paused before it is stopped."""
 
     @field_validator("heartbeat_s")
     @classmethod
@@ -171,6 +174,8 @@ class DispatcherConfig(DeploymentConfig):
     num_cpus: float = Field(0.1, ge=0)
     concurrent_jobs: PositiveInt = 2
     """Jobs one dispatcher replica drives at a time."""
+    interactive_jobs: int = Field(1, ge=0)
+    """Interactive jobs that it drives besides: they start while all other slots are busy."""
     claim_poll_s: PositiveFloat = 1.0
     """Longest wait between looks at the queue when no notification arrives."""
     publish_attempts: PositiveInt = 5
@@ -188,7 +193,7 @@ class DispatcherConfig(DeploymentConfig):
     @property
     def slots(self) -> int:
         """Jobs that all dispatchers together drive at a time."""
-        return self.concurrent_jobs * self.autoscaling.max_replicas
+        return (self.concurrent_jobs + self.interactive_jobs) * self.autoscaling.max_replicas
 
 
 class ParallelConfig(Section):
@@ -214,6 +219,9 @@ class ParallelConfig(Section):
 class DenoiserConfig(DeploymentConfig):
     """The DiT denoiser."""
 
+    max_ongoing_requests: PositiveInt = 4
+    """Calls that a replica takes on; it serves one at a time, the most urgent of those that wait first. With several
+    replicas 1 is the better value: a call then waits for whichever replica is free first."""
     prompt_cache_entries: PositiveInt = 4
     """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
     guidance_batching: Literal["auto", "always", "never"] = "auto"

@@ -54,10 +54,10 @@ def test_public_settings_change_only_on_purpose() -> None:
     }
     assert counts == {
         "model": 8,
-        "redis": 3,
-        "jobs": 10,
+        "redis": 8,
+        "jobs": 11,
         "gateway": 12,
-        "dispatcher": 18,
+        "dispatcher": 19,
         "text_encoder": 16,
         "denoiser": 17,
         "decoder": 16,

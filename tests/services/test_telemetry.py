@@ -80,8 +80,8 @@ def test_a_gateway_that_has_not_read_the_store_exposes_no_ended_jobs() -> None:
     read = metrics.registry.get_sample_value
     assert read("helios_jobs_total", {"state": "failed"}) is None
     assert (read("helios_queue_limit"), read("helios_job_store_up")) == (7, 0)
-    metrics.store({Priority.BATCH: 3}, {JobState.FAILED: 40})
+    metrics.store({Priority.BATCH: 3}, {JobState.FAILED: 40}, 2)
     assert read("helios_jobs_total", {"state": "failed"}) == 40
-    assert read("helios_job_store_up") == 1
+    assert (read("helios_job_store_up"), read("helios_dead_letters")) == (1, 2)
     metrics.store_lost()
     assert (read("helios_job_store_up"), read("helios_queue_depth", {"priority": "batch"})) == (0, 3)

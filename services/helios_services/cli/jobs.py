@@ -1,5 +1,6 @@
 """`helios jobs`: look at a gateway's jobs."""
 
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -10,9 +11,10 @@ from rich.table import Table
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.cli.connect import connect
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, cancel and watch jobs.")
+app = typer.Typer(no_args_is_help=True, help="List, inspect, cancel and watch jobs; queue dead letters again.")
 Server = Annotated[str, typer.Option(envvar="HELIOS_SERVER", help="HOST:PORT of the gateway.")]
 JobId = Annotated[str, typer.Argument(help="Job id.")]
+JobIds = Annotated[list[str], typer.Argument(help="Job ids.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one job a line.")]
 DEFAULT_SERVER = "localhost:50051"
 
@@ -22,11 +24,12 @@ def list_jobs(
     server: Server = DEFAULT_SERVER,
     state: Annotated[list[str] | None, typer.Option(help="Only these states; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(help="Most jobs shown.", min=1)] = 50,
+    dead_letters: Annotated[bool, typer.Option("--dead-letters", help="Only jobs that can be queued again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     with connect(server) as client:
-        jobs = [job for job, _ in zip(client.list(states=tuple(state or ())), range(limit), strict=False)]
+        jobs = list(islice(client.list(states=tuple(state or ()), dead_letters=dead_letters), limit))
     _show(jobs, as_json)
 
 
@@ -42,6 +45,20 @@ def cancel_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson =
     """Cancel a job."""
     with connect(server) as client:
         _show([client.cancel(job_id)], as_json)
+
+
+@app.command("requeue")
+def requeue_jobs(job_ids: JobIds, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Queue dead letters again; each goes on after its last chunk. Needs an API key with the scope admin."""
+    with connect(server) as client:
+        _show([client.requeue(job_id) for job_id in job_ids], as_json)
+
+
+@app.command("purge")
+def purge_jobs(job_ids: JobIds, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+    """Give up dead letters: they stay failed, and what another try would need is dropped. Needs the scope admin."""
+    with connect(server) as client:
+        _show([client.purge(job_id) for job_id in job_ids], as_json)
 
 
 @app.command("watch")

@@ -14,6 +14,7 @@ from helios_services.client.segments import (
     RECONNECT_WAIT_S,
     Assembler,
     Segment,
+    listing,
     resumable,
     submission,
     upload_parts,
@@ -48,23 +49,34 @@ class HeliosClient:
         job: pb.Job = self._call("GetJob", pb.GetJobRequest(job_id=job_id))
         return job
 
-    def list(self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = "") -> Iterator[pb.Job]:
-        """All jobs, newest first, page by page. states: for example ("queued", "running")."""
-        numbers = [pb.JobState.Value(f"JOB_STATE_{state.upper()}") for state in states]
-        token = ""
+    def list(
+        self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = "", dead_letters: bool = False
+    ) -> Iterator[pb.Job]:
+        """All jobs, newest first, page by page. states: for example ("queued", "running").
+
+        dead_letters: failed jobs that can be queued again, only.
+        """
+        request = listing(page_size=page_size, states=states, model=model, dead_letters=dead_letters)
         while True:
-            with call_errors():
-                page = self._stub.ListJobs(
-                    pb.ListJobsRequest(page_size=page_size, page_token=token, states=numbers, model=model)
-                )
+            page = self._call("ListJobs", request)
             yield from page.jobs
-            token = page.next_page_token
-            if not token:
+            request.page_token = page.next_page_token
+            if not request.page_token:
                 return
 
     def cancel(self, job_id: str) -> pb.Job:
         """Cancels a job."""
         job: pb.Job = self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
+        return job
+
+    def requeue(self, job_id: str) -> pb.Job:
+        """Queues a dead letter again."""
+        job: pb.Job = self._call("RequeueJob", pb.RequeueJobRequest(job_id=job_id))
+        return job
+
+    def purge(self, job_id: str) -> pb.Job:
+        """Gives up a dead letter."""
+        job: pb.Job = self._call("PurgeJob", pb.PurgeJobRequest(job_id=job_id))
         return job
 
     def watch(self, job_id: str) -> Iterator[pb.Job]:

@@ -14,6 +14,7 @@ from helios_services.client.segments import (
     RECONNECT_WAIT_S,
     Assembler,
     Segment,
+    listing,
     resumable,
     submission,
     upload_parts,
@@ -49,11 +50,10 @@ class AsyncHeliosClient:
         return job
 
     async def list(
-        self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = ""
+        self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = "", dead_letters: bool = False
     ) -> AsyncIterator[pb.Job]:
-        """All jobs, newest first, page by page."""
-        numbers = [pb.JobState.Value(f"JOB_STATE_{state.upper()}") for state in states]
-        request = pb.ListJobsRequest(page_size=page_size, states=numbers, model=model)
+        """All jobs, newest first, page by page. dead_letters: failed jobs that can be queued again, only."""
+        request = listing(page_size=page_size, states=states, model=model, dead_letters=dead_letters)
         while True:
             page = await self._call("ListJobs", request)
             for job in page.jobs:
@@ -65,6 +65,16 @@ class AsyncHeliosClient:
     async def cancel(self, job_id: str) -> pb.Job:
         """Cancels a job."""
         job: pb.Job = await self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
+        return job
+
+    async def requeue(self, job_id: str) -> pb.Job:
+        """Queues a dead letter again."""
+        job: pb.Job = await self._call("RequeueJob", pb.RequeueJobRequest(job_id=job_id))
+        return job
+
+    async def purge(self, job_id: str) -> pb.Job:
+        """Gives up a dead letter."""
+        job: pb.Job = await self._call("PurgeJob", pb.PurgeJobRequest(job_id=job_id))
         return job
 
     async def watch(self, job_id: str) -> AsyncIterator[pb.Job]:

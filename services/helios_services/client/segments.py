@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from helios.v1 import video_generation_pb2 as pb
 
@@ -56,16 +57,34 @@ def submission(
     priority: str = "normal",
     idempotency_key: str = "",
     labels: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+    queue_timeout_s: float | None = None,
     **params: Any,
 ) -> pb.SubmitJobRequest:
     """A SubmitJobRequest. `params`: further fields of GenerationParams; None leaves a field unset."""
     return pb.SubmitJobRequest(
+        timeout=_duration(timeout_s),
+        queue_timeout=_duration(queue_timeout_s),
         model=model,
         params=pb.GenerationParams(prompt=prompt, **{name: v for name, v in params.items() if v is not None}),
         priority=pb.Priority.Value(f"PRIORITY_{priority.upper()}"),
         idempotency_key=idempotency_key,
         labels=labels,
     )
+
+
+def listing(*, page_size: int, states: tuple[str, ...], model: str, dead_letters: bool) -> pb.ListJobsRequest:
+    """A ListJobsRequest. states: without their prefix, in any case."""
+    numbers = [pb.JobState.Value(f"JOB_STATE_{state.upper()}") for state in states]
+    return pb.ListJobsRequest(page_size=page_size, states=numbers, model=model, dead_letters=dead_letters)
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration
 
 
 def upload_parts(file: Path, content_type: str = "") -> Iterator[pb.UploadMediaRequest]:

@@ -12,6 +12,9 @@ from helios_services.deployments.load_denoiser import load_denoiser
 from helios_services.deployments.rank_group import RankGroup
 from helios_services.deployments.stages import Denoised
 from helios_services.deployments.torch_replica import TorchReplica
+from helios_services.deployments.turns import Turn, Turns
+
+ANY_TIME = Turn()
 
 
 class DenoiserReplica(TorchReplica):
@@ -19,6 +22,7 @@ class DenoiserReplica(TorchReplica):
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config, config.denoiser)
+        self._turns = Turns()
         alone = config.denoiser.parallel.world_size == 1
         self._denoiser: Denoiser | RankGroup = (
             load_denoiser(config, self.device) if alone else RankGroup(config, self.device)
@@ -29,10 +33,12 @@ class DenoiserReplica(TorchReplica):
         previous: Denoised | DenoiseState,
         prompt_tokens: torch.Tensor,
         negative_tokens: torch.Tensor | None = None,
+        turn: Turn = ANY_TIME,
     ) -> Denoised:
-        """Makes the chunk after `previous`. negative_tokens: with guidance only."""
+        """Makes the chunk after `previous`. negative_tokens: with guidance only. Raises Expired."""
         state = previous if isinstance(previous, DenoiseState) else previous.state
-        return await self.run(self._denoise, state, prompt_tokens, negative_tokens)
+        async with self._turns.take(turn):
+            return await self.run(self._denoise, state, prompt_tokens, negative_tokens)
 
     def _denoise(
         self, state: DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Runs up to `concurrent_jobs` jobs at a time. Needs a running event loop."""
+    """Runs up to `concurrent_jobs` jobs at a time, and `interactive_jobs` besides. Needs a running event loop."""
 
     def __init__(self, config: ServiceConfig, stages: Stages) -> None:
         self._config, self._stages = config, stages
@@ -69,24 +69,28 @@ class Dispatcher:
 
     async def _work(self) -> None:
         await self._notifier.start()
-        slots = range(self._config.dispatcher.concurrent_jobs)
+        options = self._config.dispatcher
         async with asyncio.TaskGroup() as group:
-            for _ in slots:
+            for _ in range(options.concurrent_jobs):
                 group.create_task(self._slot())
+            for _ in range(options.interactive_jobs):
+                group.create_task(self._slot(interactive_only=True))
 
-    async def _slot(self) -> None:
+    async def _slot(self, *, interactive_only: bool = False) -> None:
         with self._notifier.queue(self._config.model.name) as watch:
             while not self._draining.is_set():
-                claim = await self._claim(watch)
+                claim = await self._claim(watch, interactive_only)
                 if claim is not None:
                     await self._drive(claim)
 
-    async def _claim(self, watch: Watch) -> Claim | None:
+    async def _claim(self, watch: Watch, interactive_only: bool) -> Claim | None:
         """The next job, or None after a while without one."""
         nonce, reachable = uuid4().hex, True
         while not self._draining.is_set():
             try:
-                claim = await self._store.claim(self._config.model.name, self._worker_id, nonce)
+                claim = await self._store.claim(
+                    self._config.model.name, self._worker_id, nonce, interactive_only=interactive_only
+                )
             except RedisError as error:  # the nonce stays: the claim may have been made and its answer lost
                 if reachable:
                     log.warning("redis_unreachable", error=str(error))

@@ -19,9 +19,11 @@ from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
 from helios_services.deployments.prompt_book import PromptBook, prompt_key
+from helios_services.deployments.stage_calls import GivenBack, JobFailed, StageCalls
 from helios_services.deployments.stages import Call, Denoised, Stages
+from helios_services.deployments.turns import Expired, Turn
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
-from helios_services.jobs.records import ChunkRecord, Claim, JobFailure, Verdict
+from helios_services.jobs.records import ChunkRecord, Claim, JobFailure, Priority, Verdict
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.remux import remux
@@ -30,20 +32,14 @@ from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics
 
 log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
+RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-PAUSE_POLL_S = 0.25
+ASIDE = {Verdict.PAUSED, Verdict.AHEAD, Verdict.OUTRANKED}
+"""The job does not go on now, and its worker is for others."""
 
 
-class JobFailed(Exception):
-    """The job cannot be finished; carries what the client is told."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = JobFailure(reason=reason, message=message)
-
-
-class GivenBack(Exception):
-    """The attempt ends early: the worker is being stopped and a stage is gone already."""
+class GivenUp(Exception):
+    """The attempt ends early: another job is more urgent, or the job waits for its client; the store has it again."""
 
 
 class NothingWanted(Exception):
@@ -65,8 +61,10 @@ class JobRun:
     ) -> None:
         self._claim, self._lease, self._job = claim, claim.lease, claim.job
         self._stages, self._store, self._artifacts = stages, store, artifacts
+        self._calls = StageCalls(stages, config=config, metrics=metrics, stopping=lambda: self._stopping)
         self._metrics, self._config = metrics, config
         self._stopping = False
+        self._expires_s: float | None = None
         self._request: GenerationRequest
         self._prompts: PromptBook
         self._stage_s = {"queue": claim.queue_wait_s}
@@ -102,8 +100,12 @@ class JobRun:
                 await self._release()
         except GivenBack:
             await self._release()
+        except GivenUp:
+            self._log.info("job_stood_aside")
         except NothingWanted:
             await self._cancel()
+        except Expired:
+            await self._durably(self._store.sweep)  # which ends the job
         except LeaseLost:
             self._log.info("job_taken_away")
         except JobFailed as error:
@@ -135,9 +137,10 @@ class JobRun:
                 state = await self._first_state()
             while not done and not self._stopping:
                 verdict = await self._begin(made)
-                if verdict is Verdict.PAUSED:
+                if verdict in ASIDE:
                     await self._delivered(delivery)
-                    await asyncio.sleep(PAUSE_POLL_S)
+                    if await self._stood_aside(verdict):
+                        raise GivenUp
                     continue
                 if verdict is Verdict.STOPPED and made == 0:
                     raise NothingWanted
@@ -168,11 +171,15 @@ class JobRun:
             await delivery
 
     async def _begin(self, index: int) -> Verdict:
-        verdict, updates = await self._durably(
-            lambda: self._store.begin_chunk(self._lease, index, self._prompts.updates)
-        )
-        self._prompts.add(updates)
-        return verdict
+        start = await self._durably(lambda: self._store.begin_chunk(self._lease, index, self._prompts.updates))
+        self._prompts.add(start.prompt_updates)
+        self._expires_s = None if start.left_s is None else time.monotonic() + start.left_s
+        return start.verdict
+
+    async def _stood_aside(self, verdict: Verdict) -> bool:
+        """Gives the job up to its client or to another job; False if that has become needless meanwhile."""
+        give_up = self._store.give_way if verdict is Verdict.OUTRANKED else self._store.park
+        return await self._durably(lambda: give_up(self._lease))
 
     async def _first_state(self) -> DenoiseState:
         """Where to go on: after the last chunk, after the last chunk of the job that is continued, or at the start."""
@@ -199,7 +206,7 @@ class JobRun:
             media = await self._durably(lambda: self._store.media(media_id))
         except MediaNotFound as error:
             raise JobFailed("MEDIA_GONE", str(error)) from None
-        conditioned = await self._stage("condition", lambda: self._stages.condition(self._request, media))
+        conditioned = await self._calls.call("condition", lambda: self._stages.condition(self._request, media))
         if isinstance(conditioned, JobFailure):
             raise JobFailed(conditioned.reason, conditioned.message)
         self._stage_s["condition"] = conditioned.seconds
@@ -215,7 +222,7 @@ class JobRun:
         return tokens, await self._prompts.one(negative, self._embed, self._save_embeds, keep)
 
     async def _embed(self, prompt: str) -> Any:
-        embedded = await self._stage("text", lambda: self._stages.embed(prompt))
+        embedded = await self._calls.call("text", lambda: self._stages.embed(prompt))
         self._stage_s["text"] = self._stage_s.get("text", 0.0) + embedded.seconds
         return embedded.tokens
 
@@ -231,13 +238,17 @@ class JobRun:
         async def attempt() -> Denoised:
             nonlocal call
             source = state if call is not None or previous is None else previous
-            call = self._stages.denoise(source, tokens, negative)
+            call = self._stages.denoise(source, tokens, negative, self._turn())
             denoised: Denoised = await call
             return denoised
 
-        denoised = await self._stage("denoise", attempt)
+        denoised = await self._calls.call("denoise", attempt)
         assert call is not None
         return call, denoised
+
+    def _turn(self) -> Turn:
+        left_s = None if self._expires_s is None else max(self._expires_s - time.monotonic(), 0.0)
+        return Turn(rank=RANKS[self._job.spec.priority], left_s=left_s)
 
     async def _delivering(self, chunk: Span, *args: Any) -> None:
         try:
@@ -249,7 +260,7 @@ class JobRun:
         """Decodes, encodes and appends a chunk. stage_s: what was spent before it was denoised."""
         request = self._request
         sources: Iterator[Call | Denoised] = chain([call], repeat(denoised))  # by reference at first, as in _denoise
-        encoded = await self._stage("decode", lambda: self._stages.decode(next(sources), request))
+        encoded = await self._calls.call("decode", lambda: self._stages.decode(next(sources), request))
         stage_s = stage_s | {
             "denoise": denoised.seconds,
             "decode": encoded.decode_s,
@@ -333,36 +344,6 @@ class JobRun:
         with contextlib.suppress(LeaseLost):
             await self._durably(lambda: self._store.fail(self._lease, failure))
 
-    async def _stage(self, name: str, call: Callable[[], Awaitable[Value]]) -> Value:
-        """Calls a stage; repeats the call while replicas die (a bounded number of times) or are not there yet."""
-        options = getattr(self._config, _SECTION[name])
-        start_until = time.monotonic() + options.start_timeout_s
-        losses = waits = 0
-        while True:
-            try:
-                with tracing.span(name, attempt=waits + 1):
-                    return await asyncio.wait_for(_as_coroutine(call()), options.request_timeout_s)
-            except Exception as error:
-                if (
-                    isinstance(error, TimeoutError)
-                    and time.monotonic() < start_until
-                    and await self._stages.absent(name)
-                ):
-                    self._log.info("stage_absent", stage=name)  # scaled to zero, or not up yet: nothing was lost
-                elif isinstance(error, TimeoutError) or self._stages.lost(error):
-                    losses += 1
-                    if losses >= self._config.jobs.max_attempts:
-                        raise JobFailed("WORKER_LOST", f"the {name} stage was lost {losses} times in a row") from None
-                elif not self._stages.unavailable(error):
-                    self._log.exception("stage_failed", stage=name)
-                    raise JobFailed("GENERATION_FAILED", f"the {name} stage failed") from None
-                if self._stopping:
-                    raise GivenBack from None
-                waits += 1
-                self._metrics.retries.labels(name).inc()
-                self._log.warning("stage_repeated", stage=name, error=type(error).__name__)
-                await asyncio.sleep(_wait_s(waits))
-
     async def _durably(self, call: Callable[[], Awaitable[Value]]) -> Value:
         """Repeats a call of the store for as long as Redis cannot be reached; every such call may be repeated."""
         attempt = 0
@@ -374,13 +355,6 @@ class JobRun:
                 if attempt == 1:
                     self._log.warning("redis_unreachable", error=str(error))
                 await asyncio.sleep(_wait_s(attempt))
-
-
-_SECTION = {"text": "text_encoder", "condition": "decoder", "denoise": "denoiser", "decode": "decoder"}
-
-
-async def _as_coroutine(awaitable: Awaitable[Value]) -> Value:
-    return await awaitable
 
 
 def _wait_s(attempt: int) -> float:

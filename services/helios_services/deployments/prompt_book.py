@@ -1,7 +1,7 @@
 """A job's prompts over time, and their embeddings as chunks come to need them."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import torch
 
@@ -39,7 +39,7 @@ class PromptBook:
         """Prompt updates that are known."""
         return len(self._updates)
 
-    def add(self, updates: list[ScheduledPrompt]) -> None:
+    def add(self, updates: Iterable[ScheduledPrompt]) -> None:
         """Prompts that have arrived."""
         self._updates += updates
 

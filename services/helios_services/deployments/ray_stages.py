@@ -23,6 +23,7 @@ from ray.serve.schema import ReplicaState
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_services.deployments.stages import Call, Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 
 UNAVAILABLE = (ActorUnavailableError, BackPressureError, DeploymentUnavailableError)
@@ -46,10 +47,14 @@ class RayStages:
         return cast(Awaitable[Conditioned | JobFailure], self._decoder.condition.remote(request, media))
 
     def denoise(
-        self, previous: Call | DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None
+        self,
+        previous: Call | DenoiseState,
+        prompt_tokens: torch.Tensor,
+        negative_tokens: torch.Tensor | None,
+        turn: Turn,
     ) -> Call:
         """See Stages."""
-        return cast(Call, self._denoiser.denoise_chunk.remote(previous, prompt_tokens, negative_tokens))
+        return cast(Call, self._denoiser.denoise_chunk.remote(previous, prompt_tokens, negative_tokens, turn))
 
     def decode(self, denoised: Call | Denoised, request: GenerationRequest) -> Awaitable[Encoded]:
         """See Stages."""

@@ -8,6 +8,7 @@ import torch
 
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
+from helios_services.deployments.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 
 
@@ -65,9 +66,16 @@ class Stages(Protocol):
         """The state before the first chunk of a job that starts from an upload; JobFailure if it cannot be used."""
 
     def denoise(
-        self, previous: Call | DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None
+        self,
+        previous: Call | DenoiseState,
+        prompt_tokens: torch.Tensor,
+        negative_tokens: torch.Tensor | None,
+        turn: Turn,
     ) -> Call:
-        """Makes the next chunk (a Denoised) after `previous`: a state, or the denoise call of the chunk before."""
+        """Makes the next chunk (a Denoised) after `previous`: a state, or the denoise call of the chunk before.
+
+        Raises Expired if the turn comes too late.
+        """
 
     def decode(self, denoised: Call | Denoised, request: GenerationRequest) -> Awaitable[Encoded]:
         """Decodes and encodes what a denoise call made."""

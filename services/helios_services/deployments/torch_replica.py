@@ -21,11 +21,21 @@ class TorchReplica:
         if deployment.torch_threads:
             torch.set_num_threads(deployment.torch_threads)
         self.device = torch.device(deployment.device)
+        self._broken: Exception | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
 
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
         """Calls `function` on the torch thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        except torch.AcceleratorError as error:  # the device's context is lost, and with it every call to come
+            self._broken = error
+            raise
+
+    async def check_health(self) -> None:
+        """Called by Serve; raising makes it replace the replica."""
+        if self._broken is not None:
+            raise RuntimeError("the device has failed") from self._broken
 
     def memory_bytes(self) -> int:
         """Peak memory of the device; 0 on a CPU."""

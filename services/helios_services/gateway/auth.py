@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from helios_services.config import ConfigError
 from helios_services.gateway.refusal import Refusal
+from helios_services.jobs.records import NOBODY, Account
 
 log = structlog.get_logger(__name__)
 HEADER, SCHEME = "authorization", "Bearer "
@@ -42,6 +44,8 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "GetJob": frozenset({Scope.READ}),
     "ListJobs": frozenset({Scope.READ}),
     "CancelJob": frozenset({Scope.CANCEL}),
+    "RequeueJob": frozenset({Scope.ADMIN}),
+    "PurgeJob": frozenset({Scope.ADMIN}),
     "WatchJob": frozenset({Scope.READ}),
     "StreamVideo": frozenset({Scope.READ}),
     "GenerateVideo": frozenset({Scope.SUBMIT, Scope.READ}),
@@ -61,6 +65,7 @@ class Caller:
     key_id: str = ""
     tenant: str = ""
     scopes: frozenset[Scope] = frozenset(Scope)
+    account: Account = NOBODY
 
     @property
     def admin(self) -> bool:
@@ -76,6 +81,19 @@ caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B03
 """The caller of the call in progress."""
 
 
+class Quotas(BaseModel):
+    """Limits of one account, over all gateways; unset: none of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    submits_per_minute: float | None = Field(None, gt=0, le=1_000_000)
+    """Submissions; a minute's worth may come at once."""
+    max_queued: int | None = Field(None, gt=0)
+    max_running: int | None = Field(None, gt=0)
+    video_minutes_per_day: float | None = Field(None, gt=0)
+    """Of video, by UTC day."""
+
+
 class KeyEntry(BaseModel):
     """A key in the file."""
 
@@ -85,6 +103,16 @@ class KeyEntry(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     tenant: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     scopes: frozenset[Scope] = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
+    account: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+    """Whom its jobs are counted for; unset: the key's id. A key that replaces another names the other's account."""
+    weight: float = Field(1.0, ge=0.01, le=100)
+    """Share of the account in the chunks, when several want them."""
+    quotas: Quotas = Quotas()
+
+    def caller(self) -> Caller:
+        """Whom a call with this key is made for."""
+        account = Account(id=self.account or self.id, weight=self.weight, **self.quotas.model_dump())
+        return Caller(key_id=self.id, tenant=self.tenant, scopes=self.scopes, account=account)
 
 
 class KeyFile(BaseModel):
@@ -122,7 +150,7 @@ class KeyRing:
         if missing and Scope.ADMIN not in entry.scopes:
             names = ", ".join(sorted(missing))
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{method}: this key lacks the scope {names}")
-        return Caller(key_id=entry.id, tenant=entry.tenant, scopes=entry.scopes)
+        return entry.caller()
 
     def _entry(self, metadata: Iterable[tuple[str, str | bytes]]) -> KeyEntry | None:
         value = next((value for name, value in metadata if name == HEADER), "")
@@ -148,11 +176,11 @@ class KeyRing:
             log.error("api_keys_not_read", error=str(error))
 
 
-def new_key(key_id: str, tenant: str, scopes: frozenset[Scope]) -> tuple[str, KeyEntry]:
-    """A new key, which is told once, and its entry for the file."""
+def new_key(key_id: str, tenant: str, scopes: frozenset[Scope], **terms: Any) -> tuple[str, KeyEntry]:
+    """A new key, which is told once, and its entry for the file. terms: account, weight, quotas."""
     secret = secrets.token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return f"{key_id}.{secret}", KeyEntry(id=key_id, sha256=digest, tenant=tenant, scopes=scopes)
+    return f"{key_id}.{secret}", KeyEntry(id=key_id, sha256=digest, tenant=tenant, scopes=scopes, **terms)
 
 
 def _version(path: Path) -> tuple[int, int]:

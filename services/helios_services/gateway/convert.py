@@ -49,6 +49,8 @@ def job_message(job: Job) -> pb.Job:
         message.start_time.CopyFrom(_timestamp(job.started_s))
     if job.ended_s is not None:
         message.end_time.CopyFrom(_timestamp(job.ended_s))
+    if job.deadline_s is not None:
+        message.deadline.CopyFrom(_timestamp(job.deadline_s))
     if job.error is not None:
         message.error.CopyFrom(pb.JobError(reason=job.error.reason, message=job.error.message))
     return message

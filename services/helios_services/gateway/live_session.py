@@ -70,10 +70,16 @@ class LiveSession:
         try:
             async for part in self._video.chunks(job_id, from_chunk):
                 await self._events.put(pb.InteractResponse(chunk=part))
+                if part.last_part and not part.init_segment:
+                    await self._read(job_id, part.chunk_index + 1)
             await changes
         finally:
             changes.cancel()
         await self._events.put(None)
+
+    async def _read(self, job_id: str, chunks: int) -> None:
+        with suppress(RedisError):  # what comes later says the same
+            await self._store.chunks_read(job_id, chunks)
 
     async def _report(self, job_id: str) -> None:
         last = None

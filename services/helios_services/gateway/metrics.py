@@ -39,6 +39,9 @@ class GatewayMetrics(Collector):
         Gauge("helios_queue_limit", "Queued jobs beyond which submissions are refused.", registry=self.registry).set(
             max_queued
         )
+        self._dead_letters = Gauge(
+            "helios_dead_letters", "Failed jobs that can be queued again.", registry=self.registry
+        )
         self._store_up = Gauge("helios_job_store_up", "1 if the job store answered last.", registry=self.registry)
         self._calls = Counter("helios_grpc_requests", "Calls ended.", ("method", "code"), registry=self.registry)
         self._active = Gauge("helios_grpc_active_requests", "Calls in progress.", ("method",), registry=self.registry)
@@ -66,8 +69,9 @@ class GatewayMetrics(Collector):
         """A chunk was handed to a live client this long after it became ready."""
         self._stage.labels("deliver").observe(max(seconds, 0.0))
 
-    def store(self, depths: Mapping[Priority, int], ended: Mapping[JobState, int]) -> None:
+    def store(self, depths: Mapping[Priority, int], ended: Mapping[JobState, int], dead_letters: int) -> None:
         """The queue as it stands, and the jobs ended so far. The same from every gateway of a store."""
+        self._dead_letters.set(dead_letters)
         for priority, depth in depths.items():
             self._depth.labels(priority.value).set(depth)
         self._ended = dict(ended)

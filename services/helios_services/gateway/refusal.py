@@ -20,8 +20,10 @@ from helios_services.jobs.errors import (
     MediaNotFound,
     NoChunkLeft,
     NotContinuable,
+    NotDeadLettered,
     PromptsFull,
     QueueFull,
+    QuotaExceeded,
     SessionEnded,
 )
 
@@ -112,12 +114,13 @@ def refusal_of(error: Exception) -> Refusal | None:
             return Refusal(code.OUT_OF_RANGE, str(error))
         case IdempotencyConflict():
             return Refusal(code.ALREADY_EXISTS, str(error))
-        case InvalidTransition() | NoChunkLeft() | NotContinuable() | SessionEnded():
+        case InvalidTransition() | NoChunkLeft() | NotContinuable() | NotDeadLettered() | SessionEnded():
             return Refusal(code.FAILED_PRECONDITION, str(error))
         case PromptsFull():
             return Refusal(code.RESOURCE_EXHAUSTED, str(error), _quota("prompt_updates", error))
         case QueueFull():
-            quota = _quota("uploads" if isinstance(error, MediaFull) else "queue", error)
+            subject = error.limit if isinstance(error, QuotaExceeded) else "queue"
+            quota = _quota("uploads" if isinstance(error, MediaFull) else subject, error)
             return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, retry_info(error.retry_after_s))
         case RedisError():
             return Refusal(code.UNAVAILABLE, "the job store cannot be reached", retry_info(RETRY_AFTER_S))

@@ -101,7 +101,9 @@ class Gateway:
         """Sets health by whether the store answers, and the metrics that the store holds."""
         status = health_pb2.HealthCheckResponse.NOT_SERVING
         try:
-            self.metrics.store(await self._store.depths(self._config.model.name), await self._store.ended())
+            await self._store.sweep()  # deadlines are kept while no worker runs
+            depths, dead = await self._store.depths(self._config.model.name), await self._store.dead_letters()
+            self.metrics.store(depths, await self._store.ended(), dead)
             status = health_pb2.HealthCheckResponse.SERVING
         except RedisError:
             self.metrics.store_lost()

@@ -63,6 +63,7 @@ class VideoGeneration(VideoGenerationServicer):
             states=states,
             model=request.model,
             tenant=None if caller.get().admin else caller.get().tenant,
+            dead_letters=request.dead_letters,
         )
         return pb.ListJobsResponse(
             jobs=map(job_message, page.jobs), next_page_token=token_of(page.next_cursor, request)
@@ -72,6 +73,14 @@ class VideoGeneration(VideoGenerationServicer):
         """See the API."""
         await visible_job(self._store, request.job_id)
         return job_message(await self._store.cancel(request.job_id))
+
+    async def RequeueJob(self, request: pb.RequeueJobRequest, context: Context) -> pb.Job:
+        """See the API."""
+        return job_message(await self._store.requeue(request.job_id))
+
+    async def PurgeJob(self, request: pb.PurgeJobRequest, context: Context) -> pb.Job:
+        """See the API."""
+        return job_message(await self._store.purge(request.job_id))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """See the API."""
@@ -91,7 +100,7 @@ class VideoGeneration(VideoGenerationServicer):
         self, request: pb.GenerateVideoRequest, context: Context
     ) -> AsyncIterator[pb.GenerateVideoResponse]:
         """See the API."""
-        job = await self._submitter.submit(request.job)
+        job = await self._submitter.submit(request.job, within_s=context.time_remaining())
         yield pb.GenerateVideoResponse(job=job_message(job))
         async for part in self._video.chunks(job.id, 0):
             yield pb.GenerateVideoResponse(chunk=part)

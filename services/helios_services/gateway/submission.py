@@ -7,6 +7,7 @@ import grpc
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.config import ModelConfig
 from helios_services.gateway.access import visible_job
+from helios_services.gateway.auth import caller
 from helios_services.gateway.refusal import Refusal
 from helios_services.gateway.uploads import Uploads
 from helios_services.gateway.validate import Submission, check_model, job_spec
@@ -22,15 +23,27 @@ class Submitter:
     def __init__(self, model: ModelConfig, store: JobStore, uploads: Uploads) -> None:
         self._model, self._store, self._uploads = model, store, uploads
 
-    async def submit(self, request: pb.SubmitJobRequest, *, session: bool = False) -> Job:
-        """Raises Refusal, InvalidField and the store's refusals. session: the job lives as long as its client."""
+    async def submit(
+        self, request: pb.SubmitJobRequest, *, session: bool = False, within_s: float | None = None
+    ) -> Job:
+        """Raises Refusal, InvalidField and the store's refusals.
+
+        session: the job lives as long as its client. within_s: what is left of the call, if it waits for the video.
+        """
         check_model(request, self._model)
         parent = await self._parent(request.params.continue_from)
         spec = job_spec(Submission(request=request, model=self._model, parent=parent, session=session))
         await self._uploads.check(spec)
         key = request.idempotency_key
         tenants_key = key and f"{spec.tenant}:{key}"
-        return await self._store.submit(uuid4().hex, spec, idempotency_key=tenants_key, trace=carried())
+        return await self._store.submit(
+            uuid4().hex,
+            spec,
+            account=caller.get().account,
+            idempotency_key=tenants_key,
+            trace=carried(),
+            within_s=None if request.HasField("timeout") else within_s,
+        )
 
     async def _parent(self, job_id: str) -> Job | None:
         if not job_id:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
@@ -28,6 +29,7 @@ from helios_services.gateway.refusal import Refusal, bad_request
 from helios_services.jobs.records import Job, JobSpec, Priority
 
 MAX_IDEMPOTENCY_KEY, MAX_LABELS, MAX_LABEL_KEY, MAX_LABEL_VALUE = 128, 16, 64, 256
+MIN_TIMEOUT_S, MAX_TIMEOUT_S = 1.0, 30 * 86400.0
 SOURCES = ("image_id", "video_id", "continue_from")
 INHERITED = ("height", "width", "keep_first_frame")
 """What a job has in common with the one that it continues."""
@@ -61,6 +63,9 @@ def job_spec(submission: Submission) -> JobSpec:
     generation = _generation(submission, problems)
     priority = _priority(request.priority, submission.session, problems)
     labels = _labels(request.labels, problems)
+    timeout_s = _timeout("timeout", request.timeout if request.HasField("timeout") else None, problems)
+    queue_timeout = request.queue_timeout if request.HasField("queue_timeout") else None
+    queue_timeout_s = _timeout("queue_timeout", queue_timeout, problems)
     _length("idempotency_key", request.idempotency_key, MAX_IDEMPOTENCY_KEY, problems)
     if problems or generation is None:
         raise bad_request(problems)
@@ -75,6 +80,8 @@ def job_spec(submission: Submission) -> JobSpec:
         continue_from=params.continue_from,
         session=submission.session,
         tenant=caller.get().tenant,
+        timeout_s=timeout_s,
+        queue_timeout_s=queue_timeout_s,
     )
 
 
@@ -172,6 +179,17 @@ def _try(name: str, value: Any, variant: str, problems: list[InvalidField]) -> b
         problems.append(InvalidField(f"params.{error.field}", error.value, error.allowed))
         return False
     return True
+
+
+def _timeout(name: str, given: Duration | None, problems: list[InvalidField]) -> float | None:
+    if given is None:
+        return None
+    seconds = given.seconds + given.nanos / 1e9
+    if not MIN_TIMEOUT_S <= seconds <= MAX_TIMEOUT_S:
+        problems.append(
+            InvalidField(name, f"{seconds:g} s", f"{MIN_TIMEOUT_S:.0f} s to {MAX_TIMEOUT_S:.0f} s (30 days)")
+        )
+    return seconds
 
 
 def _priority(value: int, session: bool, problems: list[InvalidField]) -> Priority:

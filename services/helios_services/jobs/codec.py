@@ -1,17 +1,40 @@
 """Records to and from what Redis holds."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from helios_engine.prompts import ScheduledPrompt
-from helios_services.jobs.records import ChunkRecord, Job, JobFailure, JobSpec, Media, Priority
+from helios_engine.request import FRAMES_PER_CHUNK
+from helios_services.jobs.records import Account, ChunkRecord, Job, JobFailure, JobSpec, Media, Priority
 from helios_services.jobs.state import JobState
 
 
 def spec_to_json(spec: JobSpec) -> str:
     """Canonical JSON: equal specs give equal text."""
     return json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
+
+
+def terms_to_json(spec: JobSpec, account: Account, within_s: float | None) -> str:
+    """What submit.lua counts and limits a job by; times in milliseconds, what does not bind left out."""
+    timeouts_s = [timeout_s for timeout_s in (spec.timeout_s, within_s) if timeout_s is not None]
+    terms = {
+        "account": account.id,
+        "weight": account.weight,
+        "chunk_ms": math.ceil(FRAMES_PER_CHUNK / spec.params["fps"] * 1000),
+        "timeout_ms": _milliseconds(min(timeouts_s, default=None)),
+        "queue_timeout_ms": _milliseconds(spec.queue_timeout_s),
+        "submits_per_minute": account.submits_per_minute,
+        "max_queued": account.max_queued,
+        "max_running": account.max_running,
+        "video_ms_a_day": _milliseconds(account.video_minutes_per_day, 60_000),
+    }
+    return json.dumps({name: value for name, value in terms.items() if value is not None})
+
+
+def _milliseconds(value: float | None, unit_ms: float = 1000.0) -> int | None:
+    return None if value is None else round(value * unit_ms)
 
 
 def prompt_from_entry(entry: bytes) -> ScheduledPrompt:
@@ -55,6 +78,8 @@ def job_from_hash(job_id: str, fields: Mapping[bytes, bytes], prompt_updates: Se
         first_chunk=int(text.get("first_chunk", 0)),
         paused=bool(text.get("paused_ms")),
         trace=text.get("trace", ""),
+        account=text.get("account", ""),
+        deadline_s=_seconds(text.get("deadline_ms")),
         prompt_updates=tuple(map(prompt_from_entry, prompt_updates)),
     )
 

@@ -17,6 +17,14 @@ class QueueFull(JobStoreError):
         self.retry_after_s = retry_after_s
 
 
+class QuotaExceeded(QueueFull):
+    """The account has used up one of its limits; `limit` is the limit's name."""
+
+    def __init__(self, message: str, *, limit: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
+
+
 class StorageFull(QueueFull):
     """Redis is at maxmemory: nothing is accepted until space is free."""
 
@@ -55,6 +63,10 @@ class InvalidTransition(JobStoreError):
     def __init__(self, message: str, *, state: str) -> None:
         super().__init__(message)
         self.state = state
+
+
+class NotDeadLettered(JobStoreError):
+    """The job has not failed, or is no dead letter (any more)."""
 
 
 class LeaseLost(JobStoreError):

@@ -4,6 +4,15 @@
 |---|---|---|---|
 | job:<id> | hash | the job's record | job_ttl_s after its end; never before: an accepted job is not lost |
 | queue:<model>:<priority> | zset | queued job ids by submission number | never: an empty zset does not exist |
+| lane:<model>:<priority>:<account> | zset | an account's part of that queue | never: an empty zset does not exist |
+| lanes:<model>:<priority> | zset | accounts with such a part, by virtual time | never: entries leave with the part |
+| share:<model> | hash | virtual times of the accounts, and the clock's | job_ttl_s after the last chunk started |
+| running:<account> | set | running job ids | never: entries leave with the lease |
+| rate:<account> | string | when its burst of submissions is all there again | at that time |
+| video_ms:<account>:<day> | string | milliseconds of video taken on that UTC day | two days after the last |
+| deadlines | zset | job ids by deadline or latest start (ms) | never: entries leave then, or at the job's end |
+| parked | zset | jobs that wait for their clients, by the next look (ms) | never: entries leave then at the latest |
+| dead | zset | dead letters' ids by submission number | never: entries of expired records leave in time |
 | leases | zset | running job ids by lease end (ms) | never: entries leave with the lease |
 | index | zset | all job ids by submission number | never: entries of expired records leave at later submissions |
 | ended | hash | jobs ended so far, by final state | never: three counters, for the metrics |
@@ -11,15 +20,17 @@
 | seq | string | submission counter | never: 8 bytes, order depends on it |
 | idempotency:<key> | string | job id | with the job's record |
 | claim:<nonce> | string | job id, answers a repeated claim | after one lease |
-| chunks:<id> | list | "<ready ms> <chunk record>" | chunk_ttl_s after the job's end |
-| fragment:<id>:<index> | string | fMP4 fragment | chunk_ttl_s after the job's end |
-| init:<id> | string | fMP4 init segment | chunk_ttl_s after the job's end |
-| checkpoint:<id> | string | sampling state after the last appended chunk | chunk_ttl_s after success; else at the end |
-| embeds:<id> | hash | prompt embeddings that chunks to come may need | deleted at the job's end |
+| chunks:<id> | list | "<ready ms> <chunk record>" | chunk_ttl_s after the job's end* |
+| fragment:<id>:<index> | string | fMP4 fragment | chunk_ttl_s after the job's end* |
+| init:<id> | string | fMP4 init segment | chunk_ttl_s after the job's end* |
+| checkpoint:<id> | string | sampling state after the last chunk | chunk_ttl_s after success; else at the end* |
+| embeds:<id> | hash | prompt embeddings that chunks to come may need | deleted at the job's end* |
 | prompts:<id> | list | prompt updates: nonce, chunk, interpolation, prompt | with the job's record |
 | session:<id> | string | a client is there | session_grace_s after the client's last sign of life |
 | media:<id> | hash | an upload's record | media.ttl_s after the upload; job_ttl_s after a job was given it |
 | media_index | zset | upload file names by expiry | never: entries leave at later uploads, with their files |
+
+* of a dead letter: job_ttl_s after its end.
 
 Channels: `changed` (payload: job id) and `queued` (payload: model).
 """

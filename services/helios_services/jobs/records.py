@@ -35,11 +35,35 @@ class JobSpec:
     continue_from: str = ""
     session: bool = False
     tenant: str = ""
+    timeout_s: float | None = None
+    """The job fails unless it has ended this long after it was accepted."""
+    queue_timeout_s: float | None = None
+    """The job fails unless a worker has it this long after it was accepted."""
 
     @property
     def media_ids(self) -> tuple[str, ...]:
         """The uploads that the job needs."""
         return tuple(media_id for media_id in (self.image_id, self.video_id) if media_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Whom a job is counted for, and what that one may have. None: no limit of its own.
+
+    weight: share of the chunks when several accounts want them. Every limit holds over all gateways of a store.
+    """
+
+    id: str = ""
+    weight: float = 1.0
+    submits_per_minute: float | None = None
+    max_queued: int | None = None
+    max_running: int | None = None
+    video_minutes_per_day: float | None = None
+    """Of video, by UTC day."""
+
+
+NOBODY = Account()
+"""Where no keys are asked for, all jobs are counted together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +100,8 @@ class Job:
     paused: bool = False
     prompt_updates: tuple[ScheduledPrompt, ...] = ()
     trace: str = ""
+    account: str = ""
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +132,21 @@ class Verdict(StrEnum):
 
     GO = "ok"
     PAUSED = "paused"
+    AHEAD = "ahead"
+    """The session's client has too many chunks to read yet."""
+    OUTRANKED = "outranked"
+    """Another job should have this one's worker."""
     STOPPED = "stopped"
     """The chunks made so far are all the job will have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a worker is told before it starts a chunk. left_s: until the job's deadline, if it has one."""
+
+    verdict: Verdict
+    prompt_updates: tuple[ScheduledPrompt, ...] = ()
+    left_s: float | None = None
 
 
 class Control(StrEnum):

@@ -1,9 +1,10 @@
-"""The store's Lua scripts: the state machine's table, the prelude and one file per change."""
+"""The store's Lua scripts: tables that Python holds, the prelude and one file per change."""
 
 from functools import cache
 from importlib.resources import files
 
-from helios_services.jobs.state import LEASED, TRANSITIONS
+from helios_services.jobs.records import Priority
+from helios_services.jobs.state import DEAD_LETTERED, LEASED, TRANSITIONS
 
 
 @cache
@@ -18,5 +19,16 @@ def _tables() -> str:
     for (start, event), end in TRANSITIONS.items():
         events.setdefault(start, []).append(f"{event}='{end}'")
     rows = ", ".join(f"{start}={{{', '.join(pairs)}}}" for start, pairs in events.items())
-    leased = ", ".join(f"{state}=true" for state in sorted(LEASED))
-    return f"local TRANSITIONS = {{{rows}}}\nlocal LEASED = {{{leased}}}"
+    priorities = ", ".join(f"'{priority}'" for priority in Priority)
+    return "\n".join(
+        (
+            f"local TRANSITIONS = {{{rows}}}",
+            f"local LEASED = {{{_set(LEASED)}}}",
+            f"local DEAD_LETTERED = {{{_set(DEAD_LETTERED)}}}",
+            f"local PRIORITIES = {{{priorities}}}",
+        )
+    )
+
+
+def _set(names: frozenset[str]) -> str:
+    return ", ".join(f"{name}=true" for name in sorted(names))

@@ -17,17 +17,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
-from helios_services.jobs.codec import (
-    chunk_from_entry,
-    chunk_to_json,
-    job_from_hash,
-    media_from_hash,
-    prompt_from_entry,
-    spec_to_json,
-)
+from helios_services.jobs.codec import chunk_to_json, prompt_from_entry, spec_to_json, terms_to_json
 from helios_services.jobs.connection import connection_options
 from helios_services.jobs.errors import (
-    ChunkGone,
     IdempotencyConflict,
     InvalidTransition,
     JobNotFound,
@@ -37,45 +29,43 @@ from helios_services.jobs.errors import (
     MediaNotFound,
     NoChunkLeft,
     NotContinuable,
+    NotDeadLettered,
     PromptsFull,
     QueueFull,
+    QuotaExceeded,
     SessionEnded,
     StorageFull,
 )
-from helios_services.jobs.keys import Keys
+from helios_services.jobs.reader import JobReader
 from helios_services.jobs.records import (
+    NOBODY,
+    Account,
     ChunkRecord,
     Claim,
     Control,
     Job,
     JobFailure,
-    JobPage,
     JobSpec,
     Lease,
     Media,
     Priority,
+    Start,
     Verdict,
 )
 from helios_services.jobs.scripts import source
-from helios_services.jobs.state import JobState
 from helios_services.jobs.work import JOBS_COUNTED, Pace, Work, work_from_answer
 
-PRIORITIES = ",".join(Priority)
 MAX_CONNECTIONS = 64
 """Per store; calls beyond wait for a connection, at most `socket_timeout_s`, rather than fail at once."""
-RECORDS_AT_ONCE = 64
-"""Chunk records read per round trip."""
-SCAN_PAGE = 200
-"""Index entries looked at per round trip while listing."""
+EVERY_RANK = len(Priority)
 
 
-class JobStore:
+class JobStore(JobReader):
     """Jobs in Redis. Refusals raise JobStoreError subclasses; connection trouble raises redis' RedisError."""
 
     def __init__(self, client: Redis, redis: RedisConfig, jobs: JobsConfig) -> None:
-        self._client: Any = client  # redis-py's types leave open whether replies are bytes
+        super().__init__(client, redis.namespace)
         self._jobs = jobs
-        self._keys = Keys(redis.namespace)
         self._ttls = (int(jobs.job_ttl_s * 1000), int(jobs.chunk_ttl_s * 1000))
         self._scripts: dict[str, Any] = {}
 
@@ -100,8 +90,20 @@ class JobStore:
 
     # ---- producers ----
 
-    async def submit(self, job_id: str, spec: JobSpec, *, idempotency_key: str = "", trace: str = "") -> Job:
-        """Queues a job. Raises QueueFull, StorageFull, IdempotencyConflict, NotContinuable or MediaNotFound."""
+    async def submit(
+        self,
+        job_id: str,
+        spec: JobSpec,
+        *,
+        account: Account = NOBODY,
+        idempotency_key: str = "",
+        trace: str = "",
+        within_s: float | None = None,
+    ) -> Job:
+        """Queues a job. within_s: the call's own deadline, of which a repetition of the call has another.
+
+        Raises QueueFull, QuotaExceeded, StorageFull, IdempotencyConflict, NotContinuable or MediaNotFound.
+        """
         text = spec_to_json(spec)
         digest = hashlib.sha256(text.encode()).hexdigest()
         args = (job_id, text, digest, spec.model, spec.priority, spec.chunks_total)
@@ -111,71 +113,30 @@ class JobStore:
                 *args,
                 idempotency_key,
                 self._jobs.max_queued,
-                PRIORITIES,
                 spec.continue_from,
                 int(self._jobs.session_grace_s * 1000) if spec.session else 0,
                 self._ttls[0],
                 trace,
+                terms_to_json(spec, account, within_s),
                 *spec.media_ids,
             )
         except OutOfMemoryError:
             raise StorageFull("the job store is out of memory", retry_after_s=30.0) from None
-        if answer[0] == "full":
-            raise QueueFull(f"the queue of {spec.model} is full: {answer[1]} jobs are waiting", retry_after_s=5.0)
-        if answer[0] == "conflict":
-            raise IdempotencyConflict(f"idempotency_key {idempotency_key!r} was used with another request")
-        if answer[0] == "gone":
-            raise NotContinuable(f"job {answer[1]!r} can no longer be continued: its last state is not kept")
-        if answer[0] == "no_media":
-            raise MediaNotFound(f"media {answer[1]!r} does not exist or has expired")
-        return await self.get(answer[1])
-
-    async def get(self, job_id: str) -> Job:
-        """Raises JobNotFound."""
-        fields = await self._client.hgetall(self._keys.of("job", job_id))
-        if not fields:
-            raise JobNotFound(f"job {job_id!r} does not exist or has expired")
-        updated = int(fields.get(b"updates", 0)) > 0
-        updates = await self._client.lrange(self._keys.of("prompts", job_id), 0, -1) if updated else ()
-        return job_from_hash(job_id, fields, updates)
-
-    async def page(
-        self,
-        *,
-        limit: int,
-        cursor: str = "",
-        states: Collection[JobState] = (),
-        model: str = "",
-        tenant: str | None = None,
-    ) -> JobPage:
-        """Jobs, newest first, that are in one of `states` (any if empty), without their prompt updates.
-
-        tenant: whose jobs (None: everybody's).
-        Raises ValueError for a bad cursor.
-        """
-        if cursor and not (cursor.isascii() and cursor.isdigit()):
-            raise ValueError(f"cursor: {cursor!r} is not one that this store gave")
-        jobs: list[Job] = []
-        last, below = 0, f"({cursor}" if cursor else "+inf"
-        while True:
-            entries = await self._client.zrevrangebyscore(
-                self._keys.of("index"), below, "-inf", start=0, num=SCAN_PAGE, withscores=True
-            )
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for job_id, _ in entries:
-                    pipeline.hgetall(self._keys.of("job", job_id.decode()))
-                records = await pipeline.execute()
-            for (job_id, seq), fields in zip(entries, records, strict=True):
-                job = job_from_hash(job_id.decode(), fields) if fields else None
-                visible = job is not None and tenant in (None, job.spec.tenant)
-                if job and visible and (not states or job.state in states) and model in ("", job.spec.model):
-                    if len(jobs) == limit:
-                        return JobPage(jobs=jobs, next_cursor=str(last))
-                    jobs.append(job)
-                last = int(seq)
-            if len(entries) < SCAN_PAGE:
-                return JobPage(jobs=jobs, next_cursor="")
-            below = f"({last}"
+        match answer:
+            case ["ok", existing]:
+                return await self.get(existing)
+            case ["full", count]:
+                raise QueueFull(f"the queue of {spec.model} is full: {count} jobs are waiting", retry_after_s=5.0)
+            case ["quota", limit, value, retry_ms]:
+                message = f"{limit} of this API key's account is {float(value):g}, and is used up"
+                raise QuotaExceeded(message, limit=limit, retry_after_s=int(retry_ms) / 1000)
+            case ["conflict", _]:
+                raise IdempotencyConflict(f"idempotency_key {idempotency_key!r} was used with another request")
+            case ["gone", parent]:
+                raise NotContinuable(f"job {parent!r} can no longer be continued: its last state is not kept")
+            case ["no_media", media_id]:
+                raise MediaNotFound(f"media {media_id!r} does not exist or has expired")
+        raise JobStoreError(f"job {job_id!r}: unexpected answer {answer!r}")
 
     async def cancel(self, job_id: str) -> Job:
         """Cancels at once, in any state but succeeded and failed. Raises JobNotFound, InvalidTransition."""
@@ -205,6 +166,20 @@ class JobStore:
         """A sign of life of the session's client. Raises JobNotFound; SessionEnded when it comes too late."""
         self._check(job_id, await self._run("keep_session", job_id, int(self._jobs.session_grace_s * 1000)))
 
+    async def chunks_read(self, job_id: str, count: int) -> None:
+        """The session's client has been sent the first `count` chunks."""
+        await self._run("read", job_id, count, self._jobs.live_window_chunks)
+
+    async def requeue(self, job_id: str) -> Job:
+        """Queues a dead letter again; it goes on after its last chunk. Raises JobNotFound, NotDeadLettered."""
+        self._check(job_id, await self._run("requeue", job_id))
+        return await self.get(job_id)
+
+    async def purge(self, job_id: str) -> Job:
+        """Gives up a dead letter. Raises JobNotFound, NotDeadLettered."""
+        self._check(job_id, await self._run("purge", job_id, self._ttls[1]))
+        return await self.get(job_id)
+
     async def add_media(self, media: Media, *, ttl_s: float, max_files: int) -> list[str]:
         """Records an upload (`media.expire_s` is set here). Returns names of files that have expired, to be deleted.
 
@@ -223,19 +198,13 @@ class JobStore:
         """These files are not kept (any more)."""
         await self._run("forget_media", *names)
 
-    async def media(self, media_id: str) -> Media:
-        """Raises MediaNotFound."""
-        fields = await self._client.hgetall(self._keys.of("media", media_id))
-        if not fields:
-            raise MediaNotFound(f"media {media_id!r} does not exist or has expired")
-        return media_from_hash(media_id, fields)
-
     # ---- workers ----
 
-    async def claim(self, model: str, worker_id: str, nonce: str) -> Claim | None:
-        """Takes the next job, after taking lapsed leases away. The same nonce again gives the same answer."""
+    async def claim(self, model: str, worker_id: str, nonce: str, *, interactive_only: bool = False) -> Claim | None:
+        """Takes the next job, after a sweep. The same nonce again gives the same answer."""
         lease_ms, attempts = int(self._jobs.lease_s * 1000), self._jobs.max_attempts
-        answer = await self._run("claim", model, worker_id, nonce, lease_ms, attempts, *self._ttls, PRIORITIES)
+        ranks = 1 if interactive_only else EVERY_RANK
+        answer = await self._run("claim", model, worker_id, nonce, lease_ms, attempts, *self._ttls, ranks)
         if answer[0] == "none":
             return None
         _, job_id, token, waited_ms = answer
@@ -251,16 +220,37 @@ class JobStore:
             queue_wait_s=int(waited_ms) / 1000,
         )
 
-    async def begin_chunk(self, lease: Lease, index: int, known: int) -> tuple[Verdict, list[ScheduledPrompt]]:
+    async def begin_chunk(self, lease: Lease, index: int, known: int) -> Start:
         """Whether to make chunk `index` now, and the prompt updates beyond the first `known`. Raises LeaseLost.
 
-        From here on, the chunk has started: later prompt updates take effect after it.
+        From a GO on, the chunk has started: later prompt updates take effect after it, and the account has had it.
         """
-        limit_ms = int(self._jobs.pause_limit_s * 1000)
-        answer = await self._run("begin", lease.job_id, lease.token, index, known, limit_ms)
+        jobs = self._jobs
+        parts = (int(jobs.pause_limit_s * 1000), jobs.live_window_chunks, jobs.fair_quantum_chunks, self._ttls[0])
+        answer = await self._run("begin", lease.job_id, lease.token, index, known, *parts)
         if answer[0] not in tuple(Verdict):
             _refuse(lease.job_id, answer)
-        return Verdict(answer[0]), [prompt_from_entry(entry.encode()) for entry in answer[1:]]
+        verdict = Verdict(answer[0])
+        if verdict is not Verdict.GO:
+            return Start(verdict=verdict)
+        _, left_ms, *updates = answer
+        return Start(
+            verdict=verdict,
+            prompt_updates=tuple(prompt_from_entry(entry.encode()) for entry in updates),
+            left_s=float(left_ms) / 1000 if left_ms else None,
+        )
+
+    async def give_way(self, lease: Lease) -> bool:
+        """Gives the job back to the queue if another should have its worker. Raises LeaseLost.
+
+        All chunks made must have been appended. False: the job may keep its worker.
+        """
+        return await self._unless_kept(lease, "give_way", self._jobs.fair_quantum_chunks)
+
+    async def park(self, lease: Lease) -> bool:
+        """Sets a job aside that waits for its client. Raises LeaseLost. False: it need not wait (any more)."""
+        parts = (int(self._jobs.pause_limit_s * 1000), self._jobs.live_window_chunks)
+        return await self._unless_kept(lease, "park", *parts)
 
     async def append_chunk(
         self, lease: Lease, record: ChunkRecord, fragment: bytes, *, init_segment: bytes, checkpoint: bytes
@@ -291,46 +281,18 @@ class JobStore:
         """Gives the job back to the queue at its old place; does not count as an attempt. Raises LeaseLost."""
         self._check(lease.job_id, await self._run("release", lease.job_id, lease.token))
 
-    async def reclaim(self) -> list[str]:
-        """Takes lapsed leases away; the jobs' ids. `claim` does the same."""
-        _, *job_ids = await self._run("reclaim", self._jobs.max_attempts, *self._ttls)
-        return job_ids
+    async def sweep(self) -> list[str]:
+        """What time alone brings about, as `claim` does it: lapsed leases are taken away, deadlines kept.
 
-    # ---- delivery ----
-
-    async def chunk_records(self, job: Job, start: int = 0) -> list[ChunkRecord]:
-        """The chunk log from `start` on, a bounded number; empty once it has expired.
-
-        Of an open-ended job, the first may be later than `start`, if older ones have just been dropped.
+        Returns the ids of jobs whose lease had lapsed.
         """
-        offset = max(start - job.first_chunk, 0)
-        entries = await self._client.lrange(self._keys.of("chunks", job.id), offset, offset + RECORDS_AT_ONCE - 1)
-        return [record for record in map(chunk_from_entry, entries) if record.index >= start]
-
-    async def fragment(self, job_id: str, index: int) -> bytes:
-        """The chunk's fMP4 fragment. Raises ChunkGone."""
-        return await self._bytes("fragment", job_id, index)
-
-    async def init_segment(self, job_id: str) -> bytes:
-        """The fMP4 init segment. Raises ChunkGone."""
-        return await self._bytes("init", job_id)
-
-    async def depths(self, model: str) -> dict[Priority, int]:
-        """Queued jobs by priority."""
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for priority in Priority:
-                pipeline.zcard(self._keys.of("queue", model, priority))
-            return dict(zip(Priority, await pipeline.execute(), strict=True))
+        _, *job_ids = await self._run("sweep", self._jobs.max_attempts, *self._ttls)
+        return job_ids
 
     async def work(self, model: str, measured: Sequence[Pace] = ()) -> Work:
         """What there is to do, and how fast chunks are made; `measured` goes into that."""
         pace = [part for pace in measured for part in (pace.stage, pace.chunks, f"{pace.seconds:.6f}")]
-        return work_from_answer(await self._run("work", model, JOBS_COUNTED, PRIORITIES, self._ttls[0], *pace))
-
-    async def ended(self) -> dict[JobState, int]:
-        """Jobs ended since the store began, by final state: exact, whichever processes died."""
-        counts = await self._client.hgetall(self._keys.of("ended"))
-        return {JobState(state.decode()): int(count) for state, count in counts.items()}
+        return work_from_answer(await self._run("work", model, JOBS_COUNTED, self._ttls[0], *pace))
 
     # ---- plumbing ----
 
@@ -339,13 +301,14 @@ class JobStore:
         self._check(lease.job_id, answer)
         return await self.get(lease.job_id)
 
-    async def _bytes(self, *parts: str | int) -> bytes:
-        data: bytes | None = await self._client.get(self._keys.of(*parts))
-        if data is None:
-            raise ChunkGone(f"{' '.join(map(str, parts))} is not kept (any more)")
-        return data
+    async def _unless_kept(self, lease: Lease, script: str, *parts: int | float) -> bool:
+        answer = await self._run(script, lease.job_id, lease.token, *parts)
+        if answer == ["kept"]:
+            return False
+        self._check(lease.job_id, answer)
+        return True
 
-    async def _run(self, name: str, *args: str | int | bytes) -> list[str]:
+    async def _run(self, name: str, *args: str | int | float | bytes) -> list[str]:
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self._client.register_script(source(name))
@@ -375,6 +338,8 @@ def _refuse(job_id: str, answer: list[str]) -> NoReturn:
             raise NoChunkLeft(f"job {job_id!r} has no chunk left that has not started (it has {total})")
         case ["full", count]:
             raise PromptsFull(f"job {job_id!r}: its prompt was changed {count} times, which is all it may be")
+        case ["not_dead", state]:
+            raise NotDeadLettered(f"job {job_id!r} is {state}, and no dead letter")
         case ["lapsed" | "no_session"]:
             raise SessionEnded(f"job {job_id!r} has no live session (any more)")
         case ["gap", done]:

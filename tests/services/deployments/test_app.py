@@ -27,7 +27,7 @@ def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
     assert options["ray_actor_options"]["num_gpus"] == 1
     assert options["ray_actor_options"]["accelerator_type"] == "H100"
     assert options["num_replicas"] == 1
-    assert options["max_ongoing_requests"] == 1
+    assert options["max_ongoing_requests"] == 4
 
 
 def test_cpu_replicas_ask_for_no_accelerator() -> None:
@@ -63,7 +63,7 @@ def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> 
     scaling = deployments["denoiser"].autoscaling_config
     assert isinstance(scaling, dict)
     assert scaling["policy"]["policy_function"].endswith("work_policy:WorkPolicy")
-    assert scaling["policy"]["policy_kwargs"]["slots"] == 2
+    assert scaling["policy"]["policy_kwargs"]["slots"] == 3
 
 
 def test_different_bounds_mean_autoscaling_by_work() -> None:

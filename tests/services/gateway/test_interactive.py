@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import JobsConfig, ServiceConfig
-from helios_services.jobs.records import Control, Verdict
+from helios_services.jobs.records import Control, Start, Verdict
 from services.gateway.conftest import Worker, fragment
 
 SIZE = 1000
@@ -28,12 +28,11 @@ async def test_a_prompt_update_names_the_chunk_it_takes_effect_at(client: AsyncH
     job = await client.submit("a lake", num_frames=99)
     assert await client.update_prompt(job.id, "a sea") == 0  # nothing has started
     claim = await worker.claim()
-    verdict, updates = await worker.store.begin_chunk(claim.lease, 0, 1)
-    assert (verdict, updates) == (Verdict.GO, [])
+    assert await worker.store.begin_chunk(claim.lease, 0, 1) == Start(verdict=Verdict.GO)
     assert await client.update_prompt(job.id, "a storm", interpolation_chunks=0) == 1
     (update,) = (await client.get(job.id)).prompt_updates[1:]
     assert (update.chunk_index, update.prompt, update.interpolation_chunks) == (1, "a storm", 0)
-    assert [each.prompt for each in (await worker.store.begin_chunk(claim.lease, 1, 1))[1]] == ["a storm"]
+    assert [each.prompt for each in (await worker.store.begin_chunk(claim.lease, 1, 1)).prompt_updates] == ["a storm"]
     await client.update_prompt(job.id, "calm")
     with pytest.raises(HeliosError, match="changed 3 times") as caught:
         await client.update_prompt(job.id, "one more")
@@ -84,7 +83,7 @@ async def test_a_live_session_from_start_to_stop(client: AsyncHeliosClient, work
     job = await next_event(events, "job")
     assert (job.state, job.chunks_total, job.priority) == (pb.JOB_STATE_QUEUED, 0, pb.PRIORITY_INTERACTIVE)
     claim = await worker.claim()
-    assert (await worker.store.begin_chunk(claim.lease, 0, 0))[0] is Verdict.GO
+    assert (await worker.store.begin_chunk(claim.lease, 0, 0)).verdict is Verdict.GO
     await worker.append(claim, 0, SIZE)
     assert (await next_event(events, "chunk")).init_segment
     chunk = await next_event(events, "chunk")
@@ -96,13 +95,13 @@ async def test_a_live_session_from_start_to_stop(client: AsyncHeliosClient, work
     assert (refused.code, "prompt: ''" in refused.message) == (grpc.StatusCode.INVALID_ARGUMENT.value[0], True)
     commands.send(pb.InteractRequest(pause=pb.Pause()))
     assert (await next_event(events, "job")).paused
-    assert (await worker.store.begin_chunk(claim.lease, 1, 1))[0] is Verdict.PAUSED
+    assert (await worker.store.begin_chunk(claim.lease, 1, 1)).verdict is Verdict.PAUSED
     commands.send(pb.InteractRequest(resume=pb.Resume()))
     assert not (await next_event(events, "job")).paused
-    assert (await worker.store.begin_chunk(claim.lease, 1, 1))[0] is Verdict.GO
+    assert (await worker.store.begin_chunk(claim.lease, 1, 1)).verdict is Verdict.GO
     commands.send(pb.InteractRequest(stop=pb.Stop()))
     await asyncio.sleep(0.8)  # longer than the grace: this stream keeps the session alive
-    assert (await worker.store.begin_chunk(claim.lease, 2, 1))[0] is Verdict.STOPPED
+    assert (await worker.store.begin_chunk(claim.lease, 2, 1)).verdict is Verdict.STOPPED
     await worker.append(claim, 1, SIZE)
     assert (await next_event(events, "chunk")).chunk_index == 1
     await worker.publish(claim, b"video", tmp_path)
@@ -125,10 +124,10 @@ async def test_a_cut_session_can_be_attached_again_and_lapses_without(
     assert (await next_event(events, "chunk")).init_segment
     assert (await next_event(events, "chunk")).data == fragment(0, SIZE)
     await asyncio.sleep(1.0)
-    assert (await worker.store.begin_chunk(claim.lease, 1, 0))[0] is Verdict.GO
+    assert (await worker.store.begin_chunk(claim.lease, 1, 0)).verdict is Verdict.GO
     await events.aclose()
     await asyncio.sleep(1.0)
-    assert (await worker.store.begin_chunk(claim.lease, 2, 0))[0] is Verdict.STOPPED
+    assert (await worker.store.begin_chunk(claim.lease, 2, 0)).verdict is Verdict.STOPPED
     with pytest.raises(HeliosError, match="no live session") as caught:
         await next_event(client.interact(Commands(attach)), "job")
     assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
@@ -188,7 +187,7 @@ async def test_a_session_outlives_an_outage_that_no_worker_saw(client: AsyncHeli
         await redis.delete(f"helios:{{{worker.redis.namespace}}}:session:{job.id}")  # as if it had expired meanwhile
     await asyncio.sleep(0.6)
     claim = await worker.claim()
-    assert (await worker.store.begin_chunk(claim.lease, 0, 0))[0] is Verdict.GO
+    assert (await worker.store.begin_chunk(claim.lease, 0, 0)).verdict is Verdict.GO
     await events.aclose()
 
 
@@ -203,5 +202,5 @@ async def test_a_start_that_is_repeated_keeps_the_session(client: AsyncHeliosCli
     assert (await next_event(second, "job")).id == job.id
     await asyncio.sleep(0.15)  # longer than what was left, shorter than to the next sign of life
     claim = await worker.claim()
-    assert (await worker.store.begin_chunk(claim.lease, 0, 0))[0] is Verdict.GO
+    assert (await worker.store.begin_chunk(claim.lease, 0, 0)).verdict is Verdict.GO
     await second.aclose()

@@ -5,8 +5,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
 
 from helios_services.config import JobsConfig, RedisConfig
+from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import ChunkRecord, Claim, JobSpec, Lease, Priority
 from helios_services.jobs.store import JobStore
 
@@ -22,7 +24,7 @@ async def store(redis: RedisConfig) -> AsyncIterator[JobStore]:
 
 def spec(chunks: int = 2, priority: Priority = Priority.NORMAL, **params: Any) -> JobSpec:
     """A job of `chunks` chunks."""
-    return JobSpec(model="m", params={"prompt": "a lake", **params}, chunks_total=chunks, priority=priority)
+    return JobSpec(model="m", params={"prompt": "a lake", "fps": 24, **params}, chunks_total=chunks, priority=priority)
 
 
 def record(index: int) -> ChunkRecord:
@@ -37,6 +39,14 @@ async def append(store: JobStore, lease: Lease, index: int) -> None:
     await store.append_chunk(
         lease, record(index), b"f%d" % index, init_segment=b"init", checkpoint=b"state %d" % (index + 1)
     )
+
+
+async def expire(job_id: str, redis: RedisConfig, field: str = "deadline_ms") -> None:
+    """Lets the job's deadline, or its latest start, have passed."""
+    root = Keys(redis.namespace)
+    async with Redis.from_url(redis.url) as client:
+        await client.hset(root.of("job", job_id), field, 1)
+        await client.zadd(root.of("deadlines"), {job_id: 1})
 
 
 async def claim(store: JobStore) -> Claim:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import RedisConfig
 from helios_services.jobs.errors import InvalidTransition, LeaseLost, NoChunkLeft, PromptsFull
-from helios_services.jobs.records import Control, Verdict
+from helios_services.jobs.records import Control, Start, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
@@ -36,7 +36,7 @@ async def test_a_repeated_begin_gives_the_same_verdict_and_updates(store: JobSto
     claimed = await claim(store)
     await store.update_prompt("a", update("b"), "n")
     for _ in range(2):
-        assert await store.begin_chunk(claimed.lease, 0, 0) == (Verdict.GO, [update("b")])
+        assert await store.begin_chunk(claimed.lease, 0, 0) == Start(verdict=Verdict.GO, prompt_updates=(update("b"),))
     await store.begin_chunk(claimed.lease, 1, 1)
     with pytest.raises(NoChunkLeft):
         await store.update_prompt("a", update("c"), "m")
@@ -60,14 +60,14 @@ async def test_controls_need_a_job_that_has_not_ended(store: JobStore) -> None:
     await store.submit("a", spec(chunks=2))
     claimed = await claim(store)
     assert (await store.control("a", Control.PAUSE)).paused
-    assert (await store.begin_chunk(claimed.lease, 0, 0))[0] is Verdict.PAUSED
+    assert (await store.begin_chunk(claimed.lease, 0, 0)).verdict is Verdict.PAUSED
     assert not (await store.control("a", Control.RESUME)).paused
-    assert (await store.begin_chunk(claimed.lease, 0, 0))[0] is Verdict.GO
+    assert (await store.begin_chunk(claimed.lease, 0, 0)).verdict is Verdict.GO
     await append(store, claimed.lease, 0)
     await store.control("a", Control.STOP)
     with pytest.raises(NoChunkLeft):
         await store.update_prompt("a", update("b"), "n")
-    assert (await store.begin_chunk(claimed.lease, 1, 0))[0] is Verdict.STOPPED
+    assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.STOPPED
     assert (await store.get("a")).chunks_total == 1
     await store.begin_publish(claimed.lease)
     for action in Control:
@@ -82,9 +82,9 @@ async def test_a_job_paused_for_too_long_is_stopped(redis: RedisConfig) -> None:
     await store.begin_chunk(claimed.lease, 0, 0)
     await append(store, claimed.lease, 0)
     await store.control("a", Control.PAUSE)
-    assert (await store.begin_chunk(claimed.lease, 1, 0))[0] is Verdict.PAUSED
+    assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.PAUSED
     await asyncio.sleep(0.1)
-    assert (await store.begin_chunk(claimed.lease, 1, 0))[0] is Verdict.STOPPED
+    assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.STOPPED
     await store.close()
 
 

@@ -16,7 +16,7 @@ from helios_services.jobs.records import JobFailure, Lease
 from helios_services.jobs.scripts import source
 from helios_services.jobs.state import TRANSITIONS, Event, JobState
 from helios_services.jobs.store import JobStore
-from services.jobs.conftest import JOBS, append, claim, spec
+from services.jobs.conftest import JOBS, append, claim, expire, spec
 
 Write = Callable[[JobStore, Lease], Coroutine[Any, Any, Any]]
 WRITES: dict[str, Write] = {
@@ -35,7 +35,7 @@ async def short_lived(redis: RedisConfig, lease_s: float = 0.05) -> JobStore:
 
 async def lapse(store: JobStore) -> list[str]:
     """Waits until the store says that a lease has lapsed."""
-    while not (lapsed := await store.reclaim()):  # noqa: ASYNC110 - the store has no event for it
+    while not (lapsed := await store.sweep()):  # noqa: ASYNC110 - the store has no event for it
         await asyncio.sleep(0.01)
     return lapsed
 
@@ -106,7 +106,7 @@ async def test_a_lapsed_lease_is_reclaimed_by_one_of_many(redis: RedisConfig, st
     await claim(hasty)
     await hasty.close()
     await asyncio.sleep(0.05)  # past the lease
-    reclaimed = await asyncio.gather(*(store.reclaim() for _ in range(20)))
+    reclaimed = await asyncio.gather(*(store.sweep() for _ in range(20)))
     assert [job_id for job_ids in reclaimed for job_id in job_ids] == ["a"]
     claims = await asyncio.gather(*(store.claim("m", f"w{n}", uuid4().hex) for n in range(20)))
     assert sum(claimed is not None for claimed in claims) == 1
@@ -147,13 +147,14 @@ async def test_scripts_allow_what_the_table_allows_and_nothing_else(redis: Redis
     """Every state and event, through the real scripts."""
     for state in JobState:
         for event in Event:
-            store = JobStore.connect(redis.model_copy(update={"namespace": uuid4().hex}), JOBS)
-            reached = await _try(store, state, event)
+            own = redis.model_copy(update={"namespace": uuid4().hex})
+            store = JobStore.connect(own, JOBS)
+            reached = await _try(store, own, state, event)
             assert reached == TRANSITIONS.get((state, event)), (state, event)
             await store.close()
 
 
-async def _try(store: JobStore, state: JobState, event: Event) -> JobState | None:
+async def _try(store: JobStore, redis: RedisConfig, state: JobState, event: Event) -> JobState | None:
     await store.submit("a", spec(chunks=1))
     lease = Lease(job_id="a", token=0, worker_id="w")
     if state is JobState.CANCELLED:
@@ -166,7 +167,9 @@ async def _try(store: JobStore, state: JobState, event: Event) -> JobState | Non
         if state is JobState.SUCCEEDED:
             await store.succeed(lease, artifact="x", video_bytes=1)
         if state is JobState.FAILED:
-            await store.fail(lease, JobFailure(reason="R", message="m"))
+            await store.fail(lease, JobFailure(reason="WORKER_LOST", message="m"))
+    if event is Event.EXPIRE:
+        await expire("a", redis)
     before = await store.get("a")
     assert before.state is state
     try:
@@ -175,6 +178,10 @@ async def _try(store: JobStore, state: JobState, event: Event) -> JobState | Non
                 await store.claim("m", "w", uuid4().hex)
             case Event.CANCEL:
                 await store.cancel("a")
+            case Event.EXPIRE:
+                await store.sweep()
+            case Event.REQUEUE:
+                await store.requeue("a")
             case _:
                 await WRITES[event](store, lease)
     except Exception:
@@ -184,7 +191,7 @@ async def _try(store: JobStore, state: JobState, event: Event) -> JobState | Non
 
 
 def test_the_table_reaches_every_script() -> None:
-    assert "queued={claim='running', cancel='cancelled'}" in source("claim")
+    assert "queued={claim='running', cancel='cancelled', expire='failed'}" in source("claim")
     assert "LEASED = {publishing=true, running=true}" in source("claim")
 
 
@@ -196,7 +203,7 @@ async def test_heartbeat_keeps_a_job_while_the_event_loop_is_blocked(redis: Redi
     lost: list[bool] = []
     heartbeat.add(lease, lambda: lost.append(True))
     time.sleep(1.5)  # noqa: ASYNC251 - blocks the loop on purpose, for more than two leases
-    assert await store.reclaim() == []
+    assert await store.sweep() == []
     await append(store, lease, 0)
     heartbeat.remove(lease)
     assert await lapse(store) == ["a"]

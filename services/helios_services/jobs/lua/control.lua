@@ -8,6 +8,7 @@ if action == 'pause' then
   redis.call('HSETNX', at('job', id), 'paused_ms', now_ms())
 else
   redis.call('HDEL', at('job', id), 'paused_ms')
+  unpark(id, now_ms())
 end
 if action == 'stop' then set(id, 'stopping', 1) end
 changed(id)

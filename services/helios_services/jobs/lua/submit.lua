@@ -1,7 +1,10 @@
--- ARGV: id, spec, digest, model, priority, chunks_total (0: open-ended), idempotency_key, max_queued, priorities (comma
--- separated), job to continue, session_ms (0: no session), time that media is kept for the job (ms), trace context, then
--- media ids
+-- ARGV: id, spec, digest, model, priority, chunks_total (0: open-ended), idempotency_key, max_queued, job to continue,
+-- session_ms (0: no session), time that media is kept for the job (ms), trace context, terms (JSON), then media ids.
+-- terms: account, weight, chunk_ms, timeout_ms, queue_timeout_ms, and the account's limits: submits_per_minute, max_queued,
+-- max_running, video_ms_a_day; what is absent does not bind.
 local id, spec, digest, model, priority, chunks_total, idempotency_key, max_queued = unpack(ARGV, 1, 8)
+local parent, session_ms, terms, MEDIA = ARGV[9], tonumber(ARGV[10]), cjson.decode(ARGV[13]), 14
+local account, now = terms.account, now_ms()
 local existing = id
 if idempotency_key ~= '' then existing = redis.call('GET', at('idempotency', idempotency_key)) or id end
 local stored = field(existing, 'digest')
@@ -10,35 +13,68 @@ if stored then
   return {'ok', existing}
 end
 
-local queued = 0
-for name in string.gmatch(ARGV[9], '[^,]+') do queued = queued + redis.call('ZCARD', at('queue', model, name)) end
+local queued, of_account = 0, 0
+for _, name in ipairs(PRIORITIES) do
+  queued = queued + redis.call('ZCARD', at('queue', model, name))
+  of_account = of_account + redis.call('ZCARD', at('lane', model, name, account))
+end
 if queued >= tonumber(max_queued) then return {'full', queued} end
+local function refused(limit, value, retry_ms) return {'quota', limit, tostring(value), tostring(math.ceil(retry_ms))} end
+if terms.max_queued and of_account >= terms.max_queued then return refused('max_queued', terms.max_queued, 5000) end
 
-local parent, session_ms = ARGV[10], tonumber(ARGV[11])
+-- The rate is the generic cell rate algorithm's, with a burst of one minute: `due` is when the burst is all there again.
+local due
+if terms.submits_per_minute then
+  local each = 60000 / terms.submits_per_minute
+  due = math.max(tonumber(redis.call('GET', at('rate', account)) or now), now) + each
+  if due > now + 60001 then return refused('submits_per_minute', terms.submits_per_minute, due - now - 60000) end
+end
+local video_ms, used_key = chunks_total * terms.chunk_ms, ''
+if terms.video_ms_a_day then
+  used_key = video_key(account, now)
+  local used = tonumber(redis.call('GET', used_key) or 0)
+  if used + math.max(video_ms, terms.chunk_ms) > terms.video_ms_a_day then
+    return refused('video_minutes_per_day', terms.video_ms_a_day / 60000, 86400000 - now % 86400000)
+  end
+end
+
 if parent ~= '' and redis.call('EXISTS', at('checkpoint', parent)) == 0 then return {'gone', parent} end
-for n = 14, #ARGV do
+for n = MEDIA, #ARGV do
   if redis.call('EXISTS', at('media', ARGV[n])) == 0 then return {'no_media', ARGV[n]} end
 end
 
 -- The first write: it is what Redis refuses at maxmemory, and nothing may be written before it.
-local now, seq = now_ms(), redis.call('INCR', at('seq'))
+local seq = redis.call('INCR', at('seq'))
 
 -- Keeps the index in step with expired records: two looks per submission outpace one entry per submission.
 for _, old in ipairs(redis.call('ZRANGE', at('index'), 0, 1)) do
   if redis.call('EXISTS', at('job', old)) == 0 then redis.call('ZREM', at('index'), old) end
 end
 
+if due then redis.call('SET', at('rate', account), string.format('%.3f', due), 'PX', math.ceil(due - now)) end
+if used_key ~= '' and video_ms > 0 then take_video_time(used_key, video_ms) end
+-- Who has had nothing to do starts with those who are being served: idleness saves nothing up.
+if of_account == 0 and redis.call('SCARD', at('running', account)) == 0 then
+  set_virtual_time(model, account, math.max(virtual_time(model, account), virtual_time(model, CLOCK)))
+  redis.call('PEXPIRE', at('share', model), ARGV[11])
+end
 set(id, 'spec', spec, 'digest', digest, 'model', model, 'priority', priority, 'chunks_total', chunks_total,
     'idempotency_key', idempotency_key, 'state', 'queued', 'seq', seq, 'created_ms', now, 'chunks_done', 0,
     'attempts', 0, 'losses', 0, 'token', 0, 'revision', 0, 'chunks_started', 0, 'first_chunk', 0, 'updates', 0,
-    'open_ended', chunks_total == '0' and 1 or 0, 'session', session_ms > 0 and 1 or 0, 'trace', ARGV[13])
+    'open_ended', chunks_total == '0' and 1 or 0, 'session', session_ms > 0 and 1 or 0, 'trace', ARGV[12],
+    'account', account, 'weight', terms.weight, 'chunk_ms', terms.chunk_ms, 'max_running', terms.max_running or '',
+    'video_key', used_key, 'video_ms', video_ms, 'video_limit_ms', terms.video_ms_a_day or '',
+    'deadline_ms', terms.timeout_ms and now + terms.timeout_ms or '',
+    'start_by_ms', terms.queue_timeout_ms and now + terms.queue_timeout_ms or '')
+local over = math.min(terms.timeout_ms or math.huge, terms.queue_timeout_ms or math.huge)
+if over < math.huge then redis.call('ZADD', at('deadlines'), now + over, id) end
 if session_ms > 0 then redis.call('SET', at('session', id), 1, 'PX', session_ms) end
 if parent ~= '' then
   redis.call('COPY', at('checkpoint', parent), at('checkpoint', id))
   redis.call('PERSIST', at('checkpoint', id))
 end
-for n = 14, #ARGV do
-  local media, expire = at('media', ARGV[n]), now + ARGV[12]
+for n = MEDIA, #ARGV do
+  local media, expire = at('media', ARGV[n]), now + ARGV[11]
   if expire > tonumber(redis.call('HGET', media, 'expire_ms')) then
     redis.call('HSET', media, 'expire_ms', expire)
     redis.call('PEXPIREAT', media, expire)

@@ -1,6 +1,6 @@
--- What there is to do, and how fast it is done. ARGV: model, queued jobs looked at, priorities (comma separated), ttl_ms
--- of the pace, then stage, chunks, mean seconds of chunks finished since the last call. Called again after a lost reply
--- it counts those chunks twice, which a moving average does not mind.
+-- What there is to do, and how fast it is done. ARGV: model, queued jobs looked at, ttl_ms of the pace, then stage, chunks,
+-- mean seconds of chunks finished since the last call. Called again after a lost reply it counts those chunks twice,
+-- which a moving average does not mind.
 local model, limit, pace_key = ARGV[1], tonumber(ARGV[2]), at('pace', ARGV[1])
 local KEPT = 0.9  -- of the average, by one more chunk
 
@@ -27,7 +27,7 @@ local function count(into, id)
 end
 
 local queued, running, looked, waiting = tally(), tally(), 0, 0
-for priority in string.gmatch(ARGV[3], '[^,]+') do
+for _, priority in ipairs(PRIORITIES) do
   local queue = at('queue', model, priority)
   waiting = waiting + redis.call('ZCARD', queue)
   if looked < limit then
@@ -38,16 +38,19 @@ for priority in string.gmatch(ARGV[3], '[^,]+') do
   end
 end
 for _, id in ipairs(redis.call('ZRANGE', at('leases'), 0, -1)) do count(running, id) end
+for _, id in ipairs(redis.call('ZRANGE', at('parked'), 0, limit - 1)) do
+  if field(id, 'model') == model then running.paused = running.paused + 1 end
+end
 local scale = looked > 0 and waiting / looked or 1  -- the jobs behind those looked at are like them
 
-if #ARGV > 4 then
+if #ARGV > 3 then
   allow_at_maxmemory()
-  for n = 5, #ARGV, 3 do
+  for n = 4, #ARGV, 3 do
     local old = tonumber(redis.call('HGET', pace_key, ARGV[n]) or ARGV[n + 2])
     local kept = KEPT ^ tonumber(ARGV[n + 1])
     redis.call('HSET', pace_key, ARGV[n], string.format('%.6f', kept * old + (1 - kept) * ARGV[n + 2]))
   end
-  redis.call('PEXPIRE', pace_key, ARGV[4])
+  redis.call('PEXPIRE', pace_key, ARGV[3])
 end
 local function text(number) return string.format('%.6f', number) end
 return {text(queued.jobs * scale), text(queued.chunks * scale), text(running.jobs), text(running.chunks),

@@ -1,0 +1,7 @@
+-- A session's client has been sent chunks. ARGV: id, chunks, chunks a session may be ahead of its reader
+local id, chunks = ARGV[1], tonumber(ARGV[2])
+allow_at_maxmemory()
+if field(id, 'session') ~= '1' or field(id, 'ended_ms') then return {'ok'} end
+if chunks > tonumber(field(id, 'chunks_read') or 0) then set(id, 'chunks_read', chunks) end
+if not field(id, 'paused_ms') and field(id, 'chunks_done') - chunks < tonumber(ARGV[3]) then unpark(id, now_ms()) end
+return {'ok'}

@@ -1,0 +1,163 @@
+"""A store with a job, and stages made of events: attempts at jobs without Ray."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from redis.asyncio import Redis
+
+from helios_engine.request import GenerationRequest
+from helios_engine.state import DenoiseState
+from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
+from helios_services.deployments.job_run import JobRun
+from helios_services.deployments.stages import Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.turns import Turn
+from helios_services.jobs.records import Claim, JobFailure, JobSpec, Media
+from helios_services.jobs.store import JobStore
+from helios_services.media.artifacts import ArtifactStore
+from helios_services.media.encoder import EncoderSettings, encode_chunk
+from helios_services.telemetry.metrics import WorkerMetrics
+
+CHUNKS = 3
+
+
+class Died(Exception):
+    """A replica died."""
+
+
+class NotThere(Exception):
+    """No replica yet."""
+
+
+class FakeStages:
+    """Stages that log what is called; `before` may wait or raise, by stage and chunk."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.prompts: list[str] = []
+        self.seen: list[tuple[float, int | None]] = []
+        self.refusal: JobFailure | None = None
+        self.replicas = 1
+        self.asked: list[str] = []
+        self.turns: list[Turn] = []
+        self.before: dict[str, Callable[[], Awaitable[None]]] = {}
+
+    async def _step(self, name: str) -> None:
+        self.log.append(f"{name} starts")
+        if name in self.before:
+            await self.before[name]()
+        self.log.append(f"{name} ends")
+
+    async def embed(self, prompt: str) -> Embedded:
+        self.prompts.append(prompt)
+        return Embedded(tokens=torch.full((2, 4), float(len(prompt))), seconds=0.5)
+
+    async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
+        await self._step(f"condition {media.id}")
+        if self.refusal is not None:
+            return self.refusal
+        state = DenoiseState.initial(request)
+        return Conditioned(state=replace(state, anchor=torch.ones(1, 16, 1, 8, 8)), seconds=0.125)
+
+    def denoise(
+        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+    ) -> Any:
+        self.turns.append(turn)
+
+        async def call() -> Denoised:
+            state = previous if isinstance(previous, DenoiseState) else previous.result().state
+            self.seen.append((float(prompt_tokens[0, 0]), None if negative_tokens is None else len(negative_tokens)))
+            await self._step(f"denoise {state.chunks_made}")
+            generator = state.generator()
+            latents = torch.randn(1, 16, 9, 8, 8, generator=generator)
+            return Denoised(latents=latents, state=state.advanced(latents, generator), seconds=0.25, memory_bytes=7)
+
+        return asyncio.ensure_future(call())
+
+    async def decode(self, denoised: Any, request: GenerationRequest) -> Encoded:
+        value = denoised if isinstance(denoised, Denoised) else denoised.result()
+        index = value.state.chunks_made - 1
+        await self._step(f"decode {index}")
+        shade = int(value.latents.flatten()[0].abs() * 50) % 200
+        frames = np.full((33, 64, 64, 3), shade, dtype=np.uint8)
+        chunk = encode_chunk(frames, index=index, fps=request.fps, settings=EncoderSettings())
+        return Encoded(
+            init_segment=chunk.init_segment,
+            fragment=chunk.fragment,
+            num_frames=33,
+            decode_s=0.1,
+            encode_s=0.05,
+            memory_bytes=9,
+        )
+
+    def lost(self, error: BaseException) -> bool:
+        return isinstance(error, Died)
+
+    def unavailable(self, error: BaseException) -> bool:
+        return isinstance(error, NotThere)
+
+    async def absent(self, stage: str) -> bool:
+        self.asked.append(stage)
+        return self.replicas == 0
+
+
+class Bench:
+    """A store with one submitted job, and runs of it."""
+
+    def __init__(self, redis: RedisConfig, folder: Path) -> None:
+        jobs = JobsConfig(max_attempts=3, lease_s=30, live_window_chunks=2, session_grace_s=1.5)
+        self.config = ServiceConfig(state_dir=folder, redis=redis, jobs=jobs)
+        self.store = JobStore.connect(redis, self.config.jobs)
+        self.artifacts = ArtifactStore(self.config.artifacts)
+        self.metrics = WorkerMetrics()
+        self.stages = FakeStages()
+
+    def impatient(self, *, start_timeout_s: float) -> None:
+        """Calls of the denoiser are given up on at once."""
+        denoiser = self.config.denoiser.model_copy(
+            update={"request_timeout_s": 0.05, "start_timeout_s": start_timeout_s}
+        )
+        self.config = self.config.model_copy(update={"denoiser": denoiser})
+
+    async def submit(self, *, chunks: int = CHUNKS, options: Any = None, **params: Any) -> str:
+        job_id = uuid4().hex
+        values = {
+            "prompt": "a lake",
+            "height": 64,
+            "width": 64,
+            "num_frames": 33 * CHUNKS,
+            "pyramid_steps": [1, 1, 1],
+            "fps": 24,
+        }
+        spec = JobSpec(model="m", params=values | params, chunks_total=chunks, **options or {})
+        await self.store.submit(job_id, spec)
+        return job_id
+
+    async def run(self) -> JobRun:
+        claim = await self.store.claim("m", "w", uuid4().hex)
+        assert claim is not None
+        return self.run_of(claim)
+
+    def run_of(self, claim: Claim) -> JobRun:
+        return JobRun(
+            claim,
+            stages=self.stages,
+            store=self.store,
+            artifacts=self.artifacts,
+            metrics=self.metrics,
+            config=self.config,
+        )
+
+    async def checkpoint(self, job_id: str) -> bytes:
+        async with Redis.from_url(self.config.redis.url) as client:
+            data = await client.get(f"helios:{{{self.config.redis.namespace}}}:checkpoint:{job_id}")
+        assert isinstance(data, bytes)
+        return data
+
+    async def fragments(self, job_id: str) -> list[bytes]:
+        return [await self.store.fragment(job_id, index) for index in range(CHUNKS)]

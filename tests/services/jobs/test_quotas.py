@@ -1,0 +1,96 @@
+"""Limits of an account: exact over all gateways, told by name, with the time after which to come back."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from helios_services.config import RedisConfig
+from helios_services.jobs.errors import QuotaExceeded
+from helios_services.jobs.keys import Keys
+from helios_services.jobs.records import Account, Verdict
+from helios_services.jobs.state import JobState
+from helios_services.jobs.store import JobStore
+from services.jobs.conftest import append, claim, spec
+
+CHUNK_S = 33 / 24
+
+
+async def submit(store: JobStore, account: Account, chunks: int = 2) -> str:
+    return (await store.submit(uuid4().hex, spec(chunks), account=account)).id
+
+
+async def refused(store: JobStore, account: Account, chunks: int = 2) -> QuotaExceeded:
+    with pytest.raises(QuotaExceeded) as info:
+        await submit(store, account, chunks)
+    return info.value
+
+
+async def test_queued_jobs(store: JobStore) -> None:
+    account = Account(id="a", max_queued=3)
+    outcomes = await asyncio.gather(*(submit(store, account) for _ in range(20)), return_exceptions=True)
+    assert sum(isinstance(outcome, str) for outcome in outcomes) == 3
+    assert (await refused(store, account)).limit == "max_queued"
+    await submit(store, Account(id="b", max_queued=3))  # another account has its own
+    await store.cancel(next(outcome for outcome in outcomes if isinstance(outcome, str)))
+    await submit(store, account)
+
+
+async def test_running_jobs_wait_and_hold_nobody_up(store: JobStore) -> None:
+    account = Account(id="a", max_running=1)
+    first, second = [await submit(store, account) for _ in range(2)]
+    third = await submit(store, Account(id="b"))
+    held = [await claim(store), await claim(store)]
+    assert {each.job.id for each in held} == {first, third}
+    assert await store.claim("m", "w", "n") is None
+    await store.cancel(first)
+    assert (await claim(store)).job.id == second
+
+
+async def test_submissions_a_minute(store: JobStore, redis: RedisConfig) -> None:
+    account = Account(id="a", submits_per_minute=4)
+    for _ in range(4):
+        await submit(store, account)
+    error = await refused(store, account)
+    assert error.limit == "submits_per_minute"
+    assert 0 < error.retry_after_s <= 15
+    async with Redis.from_url(redis.url) as client:
+        key = Keys(redis.namespace).of("rate", "a")
+        assert 0 < await client.pttl(key) <= 60_000
+        await client.set(key, float(await client.get(key) or 0) - 15_000)  # a quarter of a minute goes by
+    await submit(store, account)
+    await refused(store, account)
+
+
+async def test_a_repetition_of_a_submission_is_not_counted(store: JobStore) -> None:
+    account = Account(id="a", submits_per_minute=1, max_queued=1, video_minutes_per_day=2 * CHUNK_S / 60)
+    for _ in range(3):
+        await store.submit(uuid4().hex, spec(), account=account, idempotency_key="k")
+
+
+async def test_video_of_a_day_is_taken_at_once_and_what_was_not_made_is_given_back(store: JobStore) -> None:
+    account = Account(id="a", video_minutes_per_day=10 * CHUNK_S / 60)
+    job_id = await submit(store, account, 8)
+    error = await refused(store, account, 3)
+    assert error.limit == "video_minutes_per_day"
+    assert 0 < error.retry_after_s <= 86_400
+    await append(store, (await claim(store)).lease, 0)
+    await store.cancel(job_id)  # 7 of its 8 chunks were not made
+    await submit(store, account, 9)
+    await refused(store, account, 1)
+
+
+async def test_an_open_ended_job_stops_when_the_days_video_is_used_up(store: JobStore) -> None:
+    account = Account(id="a", video_minutes_per_day=2 * CHUNK_S / 60)
+    job_id = await submit(store, account, 0)
+    lease = (await claim(store)).lease
+    for index in range(2):
+        for _ in range(2):  # also when the answer was lost
+            assert (await store.begin_chunk(lease, index, 0)).verdict is Verdict.GO
+        await append(store, lease, index)
+    assert (await store.begin_chunk(lease, 2, 0)).verdict is Verdict.STOPPED
+    await store.begin_publish(lease)
+    assert (await store.succeed(lease, artifact="", video_bytes=0)).state is JobState.SUCCEEDED
+    assert (await store.get(job_id)).chunks_total == 2
+    await refused(store, account, 1)
