@@ -77,19 +77,20 @@ def _single(field: FieldDescriptor, ids: Sequence[str]) -> st.SearchStrategy[Any
     kind = field.cpp_type
     if kind in INTEGERS:
         low, high = INTEGERS[kind]
-        usual = st.sampled_from([number for number in (*USUAL, low, high) if low <= number <= high])
-        return usual | st.integers(low, high)
+        return st.sampled_from([number for number in (*USUAL, low, high) if low <= number <= high]) | st.integers(
+            low, high
+        )
     if kind in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         return st.floats(width=64 if kind == FieldDescriptor.CPPTYPE_DOUBLE else 32) | st.sampled_from((0.0, 0.5, 1.0))
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return st.booleans()
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
+    if field.enum_type is not None:
         return st.sampled_from([value.number for value in field.enum_type.values]) | st.integers(-(2**31), 2**31 - 1)
-    if kind == FieldDescriptor.CPPTYPE_MESSAGE:
+    if field.message_type is not None:
         return messages(field.message_type, ids)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return st.binary(max_size=200) | st.sampled_from((b"", b"\x89PNG\r\n\x1a\n", b"x" * 100_000))
-    text = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
     usual: Sequence[str] = SENSIBLE.get(field.name, ())
     if field.name in ("job_id", "continue_from"):
         usual = ids[:-1]

@@ -5,6 +5,7 @@ from fuzz.cases import cases, edited, edits
 from fuzz.messages import messages
 from fuzz.target import SERVICE, Target
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 from hypothesis import event, given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ METHODS = tuple(sorted(SERVICE.methods, key=lambda method: method.name == "Cance
 """CancelJob last: until then the jobs that cases name are there."""
 MESSAGES, BYTES = 0.5 / len(METHODS), 0.15 / len(METHODS)
 MAX_REQUESTS = 4
-OPENINGS = {
+OPENINGS: dict[str, list[Message]] = {
     "UploadMedia": [
         pb.UploadMediaRequest(metadata=pb.MediaMetadata(content_type="image/png")),
         pb.UploadMediaRequest(data=b"\x89PNG\r\n\x1a\n"),
@@ -27,15 +28,15 @@ OPENINGS = {
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_any_message(target: Target, method: MethodDescriptor) -> None:
-    size = {"min_size": 0 if method.client_streaming else 1, "max_size": MAX_REQUESTS if method.client_streaming else 1}
+    least, most = (0, MAX_REQUESTS) if method.client_streaming else (1, 1)
 
-    anything = st.lists(messages(method.input_type, target.ids), **size)
+    anything = st.lists(messages(method.input_type, target.ids), min_size=least, max_size=most)
     opened = anything.map(lambda rest: [*OPENINGS[method.name], *rest]) if method.client_streaming else anything
 
     @cases(MESSAGES)
     @given(requests=anything | opened)
-    def attempt(requests: list[object]) -> None:
-        bodies = [request.SerializeToString() for request in requests]  # type: ignore[attr-defined]
+    def attempt(requests: list[Message]) -> None:
+        bodies = [request.SerializeToString() for request in requests]
         code = target.call(method, bodies)
         event(code.name)  # shown by --hypothesis-show-statistics
         target.check_answer(method, code)

@@ -10,6 +10,7 @@ import grpc
 import pytest
 import structlog
 import yaml
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -25,7 +26,6 @@ from helios_services.gateway.auth import Scope, new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.store import JobStore
 from helios_services.redaction import keep_secret, scrub
-from helios_services.telemetry import tracing
 from helios_services.telemetry.logs import configure_logging
 
 PROMPT = "an otter in a raincoat juggles lanterns"
@@ -44,7 +44,7 @@ class Prompted(BaseModel):
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing.trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
     return exporter
 
 

@@ -151,7 +151,7 @@ async def test_a_new_password_in_the_file_is_used_without_a_restart(server: Embe
 )
 def test_what_cannot_work_is_refused_at_the_start(options: dict[str, str], named: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        connection_options(RedisConfig(**{"url": "redis://h/0"} | options))  # type: ignore[arg-type]
+        connection_options(RedisConfig(**{"url": "redis://h/0"} | options))
     for part in named:
         assert part in str(caught.value)
     assert "hunter22" not in str(caught.value)
