@@ -75,8 +75,8 @@ class Fleet:
 
     router: "immediate" hands a waiting call to the first free replica; "serve" is Ray Serve's router, of which each
     dispatcher has one: it looks at two random replicas and, when both are busy, again after a growing pause.
-    start_s: from the order of a replica, or the loss of one, to its first call. preemption: at chunk boundaries; the
-    service does not do this yet.
+    start_s: from the order of a replica, or the loss of one, to its first call. preemption: at chunk boundaries, by
+    priority alone, which is the larger part of what the service does.
     """
 
     denoisers: int

@@ -1,6 +1,5 @@
 """Jobs through the real service on this machine, with a tiny model: what the capacity model is compared with."""
 
-import os
 import tempfile
 import threading
 import time
@@ -56,7 +55,6 @@ def running_service(*, slots: int) -> Iterator[HeliosClient]:
                 "text_encoder": one_thread,
             }
         )
-        os.environ.setdefault("RAY_ADDRESS", "local")  # a cluster of its own, whatever else runs on this machine
         with running_stack(config) as address, HeliosClient(address) as client:
             yield client
 

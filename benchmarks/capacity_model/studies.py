@@ -122,7 +122,7 @@ class Study:
         return [{"load": load} | row(fleet, self.at_load(fleet, load, run)) for load in loads]
 
     def preemption(self, denoisers: int, load: float) -> list[dict[str, Any]]:
-        """The service as it is, and with preemption at chunk boundaries."""
+        """Without preemption, and with it at chunk boundaries."""
         run = Run(horizon_s=3300.0, warmup_s=300.0)
         fleets = {preempt: self.fleet(denoisers, preemption=preempt) for preempt in (False, True)}
         return [{"preemption": on} | row(fleet, self.at_load(fleet, load, run)) for on, fleet in fleets.items()]

@@ -37,7 +37,7 @@ STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [("load", "load", ".0%"), *RATE, *LOAD, *WAITS, *BATCH, ("refused", "jobs.refused", "d")],
     ),
     "preemption": (
-        "preemption at chunk boundaries (the service does not do it yet), 20 denoisers, 95 % load",
+        "with and without preemption at chunk boundaries (the service preempts), 20 denoisers, 95 % load",
         [("preemption", "preemption", ""), *RATE, *LOAD, *WAITS, *BATCH, ("preemptions", "preemptions", "d")],
     ),
     "spot": (
@@ -62,7 +62,7 @@ STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         ],
     ),
     "sessions": (
-        "live sessions of 2 minutes, 40 denoisers: as fast as can be (today), or 4 chunks ahead (not in the service)",
+        "live sessions of 2 minutes, 40 denoisers: as fast as can be, or 4 chunks ahead of the viewer",
         [
             ("chunks ahead", "ahead_chunks", ""), ("sessions / denoiser", "sessions_per_denoiser", ".2f"),
             *RATE, *LOAD, *WAITS,

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from helios_services.redaction import scrub
+from helios_services.webhooks.targets import check_place
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -104,6 +105,8 @@ class GatewayConfig(Section):
     port: Port = 50051
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
+    health_port: Port | None = None
+    """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     max_concurrent_rpcs: PositiveInt = 2000
     drain_s: PositiveFloat = 20.0
@@ -277,6 +280,31 @@ class MediaConfig(Section):
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
 
 
+class WebhooksConfig(Section):
+    """HTTP calls that tell clients of ended jobs."""
+
+    urls: tuple[str, ...] = ()
+    """Where they may go: URLs that a job's webhook_url must equal or lie below. Empty: nowhere."""
+    secret_file: str = ""
+    """File of the secrets that sign them, one a line (whsec_ and base64); all sign, so that one can take over."""
+    timeout_s: PositiveFloat = 10.0
+    max_tries: PositiveInt = 12
+    first_wait_s: PositiveFloat = 5.0
+    """Before the second try; the waits double, up to `longest_wait_s`."""
+    longest_wait_s: PositiveFloat = 3600.0
+
+    @model_validator(mode="after")
+    def _places_and_secret(self) -> "WebhooksConfig":
+        for url in self.urls:
+            try:
+                check_place(url)
+            except ValueError as error:
+                raise ValueError(f"urls: {url!r} {error}") from None
+        if self.urls and not self.secret_file:
+            raise ValueError("secret_file must be set where there are urls")
+        return self
+
+
 class TracingConfig(Section):
     """OpenTelemetry traces."""
 
@@ -304,6 +332,7 @@ class ServiceConfig(Section):
     decoder: DecoderConfig = DecoderConfig()
     media: MediaConfig = MediaConfig()
     tracing: TracingConfig = TracingConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
 
     @property
     def artifacts(self) -> str:

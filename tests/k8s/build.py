@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 Object = dict[str, Any]
 
+MONITORING = "monitoring"
+"""Beside an overlay, not a component of one."""
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "base": ("base", ()),
     "single-gpu": ("overlays/single-gpu", ()),
@@ -24,9 +26,15 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "production+keda": ("overlays/production", ("keda",)),
     "production+spot": ("overlays/production", ("spot-denoisers",)),
     "production+image-volume": ("overlays/production", ("weights-image-volume",)),
-    "production+all": ("overlays/production", ("external-redis", "spot-denoisers", "weights-image-volume")),
+    "production+client-certificates": ("overlays/production", ("client-certificates",)),
+    "production+all": (
+        "overlays/production",
+        ("external-redis", "spot-denoisers", "weights-image-volume", "client-certificates"),
+    ),
+    "production+monitoring": ("overlays/production", ("monitoring",)),
     "single-gpu+external-redis": ("overlays/single-gpu", ("external-redis",)),
     "single-gpu+spot": ("overlays/single-gpu", ("spot-denoisers",)),
+    "single-gpu+tls": ("overlays/single-gpu", ("gateway-tls", "client-certificates")),
 }
 
 
@@ -62,7 +70,10 @@ def _variant_folder(name: str, scratch: Path) -> Path:
     folder = scratch / name.replace("+", "-")
     folder.mkdir()
     up = os.path.relpath(K8S, folder.resolve())  # kustomize takes no absolute paths
-    content = {"resources": [f"{up}/{overlay}"], "components": [f"{up}/components/{name}" for name in components]}
+    content = {
+        "resources": [f"{up}/{overlay}", *(f"{up}/{name}" for name in components if name == MONITORING)],
+        "components": [f"{up}/components/{name}" for name in components if name != MONITORING],
+    }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
     return folder
 

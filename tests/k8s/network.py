@@ -1,6 +1,9 @@
 """Network policies as a graph: who may talk to whom, and that those who must, can."""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import yaml
 
 from k8s.build import Object
 from k8s.manifests import COMPONENT, Manifests, Pod, selects
@@ -16,6 +19,8 @@ NEEDED = {
 }
 """From, to, port: what the architecture needs."""
 METRICS = {"gateway": 9464, "ray-cpu": 9465}
+TRACED = ("gateway", "ray-cpu")
+"""Whose processes record spans."""
 OPERATOR = ("ray-head", 8265)
 
 
@@ -71,6 +76,22 @@ def connected(manifests: Manifests) -> Iterator[str]:
             yield f"{component}: nobody may read port {port}"
 
 
+def traced(manifests: Manifests) -> Iterator[str]:
+    """Those that record spans reach the collector that the configuration names, and nobody does without one."""
+    endpoint = (yaml.safe_load(manifests.config_text()).get("tracing") or {}).get("otlp_endpoint", "")
+    if not endpoint:
+        return
+    address = urlsplit(endpoint)
+    _, namespace, *rest = (address.hostname or "").split(".")
+    if rest != ["svc"]:
+        yield f"tracing: {endpoint} is not the name of a Service with its namespace"
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    for component in TRACED:
+        rules = _rules(manifests, manifests.pod(component), "egress")
+        if not any(peer in rule.get("to", []) and rule.get("ports") == [{"port": address.port}] for rule in rules):
+            yield f"{component} may not send to {endpoint}"
+
+
 def _rules(manifests: Manifests, pod: Pod, direction: str) -> list[Object]:
     policies = [item["spec"] for item in manifests.of_kind("NetworkPolicy")]
     chosen = [spec for spec in policies if selects(spec["podSelector"], pod.labels)]
@@ -96,4 +117,4 @@ def _from_namespace(rule: Object) -> bool:
     return any("namespaceSelector" in peer for peer in rule.get("from", []))
 
 
-CHECKS = (resolve, closed, connected)
+CHECKS = (resolve, closed, connected, traced)

@@ -13,7 +13,7 @@ DOCUMENT = ROOT / "docs/kubernetes.md"
 def documented_secrets(document: Path = DOCUMENT) -> dict[str, set[str]]:
     """Secrets that the operator makes, with their keys: the table of docs/kubernetes.md."""
     rows = re.findall(r"^\| `(helios-[a-z-]+)` \| (`[^|]+) \|", document.read_text(), re.MULTILINE)
-    return {name: set(re.findall(r"`([a-z-]+)`", keys)) for name, keys in rows}
+    return {name: set(re.findall(r"`([a-z.-]+)`", keys)) for name, keys in rows}
 
 
 def unique(manifests: Manifests) -> Iterator[str]:
@@ -75,6 +75,10 @@ def secrets(manifests: Manifests) -> Iterator[str]:
         for reference in _all_values(item, "secretKeyRef"):
             if reference["key"] not in known.get(reference["name"], set()):
                 yield f"{item['kind']}: Secret {reference['name']}[{reference['key']}] is not documented"
+    for source in _all_values(manifests.objects, "secret"):
+        for entry in source["items"]:
+            if entry["key"] not in known.get(source["secretName"], set()):
+                yield f"volume: Secret {source['secretName']}[{entry['key']}] is not documented"
     for item in manifests.of_kind("TriggerAuthentication"):
         for reference in item["spec"]["secretTargetRef"]:
             if reference["key"] not in known.get(reference["name"], set()):
@@ -82,7 +86,8 @@ def secrets(manifests: Manifests) -> Iterator[str]:
     for pod in manifests.pods:
         for container in pod.containers:
             for variable in container.get("env", []):
-                if re.search(r"PASSWORD|TOKEN|SECRET|KEY|REDIS_URL", variable["name"]) and "value" in variable:
+                secret = re.search(r"PASSWORD|TOKEN|SECRET|KEY(?!_FILE$)|REDIS_URL", variable["name"])
+                if secret and "value" in variable:
                     yield f"{pod.name}: {variable['name']} is written out"
 
 

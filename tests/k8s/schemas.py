@@ -15,7 +15,7 @@ from k8s.build import ROOT, Object
 from k8s.manifests import Manifests
 
 OLDEST, NEWEST = "1.31", "1.35"
-CUSTOM = {"ray.io", "keda.sh"}
+CUSTOM = {"ray.io", "keda.sh", "monitoring.coreos.com"}
 
 
 def crd_folder() -> Path | None:

@@ -83,7 +83,8 @@ def serve(manifests: Manifests) -> Iterator[str]:
 def ports(manifests: Manifests) -> Iterator[str]:
     """The configuration listens where the objects say, on all interfaces; probes and scalers ask for what exists."""
     config, gateway, cpu = config_of(manifests), manifests.pod("gateway"), manifests.pod("ray-cpu")
-    wanted = {"grpc": config.gateway.port, "metrics": config.gateway.metrics_port}
+    options = config.gateway
+    wanted = {"grpc": options.port, "metrics": options.metrics_port, "health": options.health_port}
     if _ports(gateway) != wanted:
         yield f"gateway: ports {_ports(gateway)}, the configuration says {wanted}"
     if _ports(cpu).get("metrics") != config.dispatcher.metrics_port:
@@ -93,7 +94,7 @@ def ports(manifests: Manifests) -> Iterator[str]:
             yield f"configuration: {host} cannot be reached from other pods"
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):
         probe = gateway.main[name].get("grpc", {})
-        if probe.get("port") != config.gateway.port:
+        if probe.get("port") != config.gateway.health_port:  # the API's port may have TLS, and is busy under load
             yield f"gateway: {name} asks port {probe.get('port')}"
         if probe.get("service") != (None if name == "readinessProbe" else LIVENESS):
             yield f"gateway: {name} asks for {probe.get('service')}: only readiness may depend on Redis"
@@ -135,6 +136,8 @@ def placement(manifests: Manifests) -> Iterator[str]:
     for name, deployment in _deployments(config).items():
         if homes.count(id(deployment)) != 1:
             yield f"{name}: {homes.count(id(deployment))} groups take it"
+    if config.denoiser.autoscaling.max_replicas > 1 and config.denoiser.max_ongoing_requests > 1:
+        yield "denoiser: calls wait at one replica while another is idle"
     slots = config.dispatcher.concurrent_jobs * config.dispatcher.autoscaling.max_replicas
     denoisers = config.denoiser.autoscaling.max_replicas
     if slots < denoisers:
@@ -224,6 +227,37 @@ def redis(manifests: Manifests) -> Iterator[str]:
             yield f"{name}: maxmemory leaves no room for a rewrite"
 
 
+def credentials(manifests: Manifests) -> Iterator[str]:
+    """The gateway asks for keys, and every file that its configuration names is a Secret's, mounted for it alone."""
+    pod = manifests.pod("gateway")
+    environ = {v["name"]: v["value"] for v in pod.main["env"] if "value" in v and v["name"].startswith("HELIOS_")}
+    options = config_of(manifests, environ).gateway
+    if not options.api_keys_file:
+        yield "gateway: anyone may call"
+    for name in ("api_keys_file", "tls_certificate_file", "tls_key_file", "tls_client_ca_file"):
+        if path := getattr(options, name):
+            yield from (f"gateway: {name}: {complaint}" for complaint in _secret_file(pod, path))
+    (service,) = (item for item in manifests.of_kind("Service") if item["metadata"]["name"] == "helios-gateway")
+    wanted = "https" if options.tls_certificate_file else "kubernetes.io/h2c"
+    if service["spec"]["ports"][0]["appProtocol"] != wanted:
+        yield f"Service helios-gateway: must say that the gateway speaks {wanted}"
+
+
+def _secret_file(pod: Pod, path: str) -> Iterator[str]:
+    folder, _, name = path.rpartition("/")
+    mount = next((mount for mount in pod.main["volumeMounts"] if mount["mountPath"] == folder), None)
+    source = pod.volume(mount["name"]).get("secret") if mount else None
+    if mount is None or source is None or name not in {entry["path"] for entry in source["items"]}:
+        yield f"{path} is in no mounted Secret"
+        return
+    if not mount.get("readOnly"):
+        yield f"{path} is writable"
+    if "subPath" in mount:
+        yield f"{path} would not follow a change of its Secret"
+    if source.get("defaultMode", 0o644) & 0o007:
+        yield f"{path} can be read by every user of the pod"
+
+
 def _gpu_pods(manifests: Manifests) -> list[Pod]:
     return [pod for pod in manifests.pods if "nvidia.com/gpu" in pod.main["resources"]["limits"]]
 
@@ -232,4 +266,4 @@ def _ports(pod: Pod) -> dict[str, int]:
     return {entry["name"]: entry["containerPort"] for entry in pod.main.get("ports", [])}
 
 
-CHECKS = (configuration, serve, ports, placement, shutdown, startup, redis)
+CHECKS = (configuration, serve, ports, placement, shutdown, startup, redis, credentials)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
-from k8s import network, policies, references, schemas, service
+from k8s import network, policies, references, scaling, schemas, service
 from k8s.build import K8S
 from k8s.manifests import Manifests
 
@@ -15,6 +15,7 @@ CHECKS: list[Check] = [
     *references.CHECKS,
     *network.CHECKS,
     *service.CHECKS,
+    *scaling.CHECKS,
     schemas.built_in,
 ]
 
@@ -27,6 +28,17 @@ def test_check(manifests: Manifests, check: Check) -> None:
 @pytest.mark.skipif(schemas.crd_folder() is None, reason="no CRDs beside the checkout; K8S_CRDS names their folder")
 def test_custom_resources_fit_their_definitions(manifests: Manifests) -> None:
     assert list(schemas.custom(manifests)) == []
+
+
+def test_production_has_tls_says_little_and_is_traced(production: Manifests) -> None:
+    config = service.config_of(production)
+    assert config.gateway.reflection is False
+    assert config.tracing.otlp_endpoint
+    environ = {variable["name"]: variable.get("value") for variable in production.pod("gateway").main["env"]}
+    assert environ["HELIOS_GATEWAY__TLS_CERTIFICATE_FILE"] == "/etc/helios-tls/tls.crt"
+    (source,) = (volume["secret"] for volume in production.pod("gateway").spec["volumes"] if volume["name"] == "tls")
+    # the keys of a Secret of type kubernetes.io/tls, which is what cert-manager writes
+    assert [entry["key"] for entry in source["items"]] == ["tls.crt", "tls.key"]
 
 
 def test_every_yaml_file_is_part_of_a_build() -> None:

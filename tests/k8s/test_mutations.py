@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from k8s import network, policies, references, schemas, service
+from k8s import network, policies, references, scaling, schemas, service
 from k8s.build import Object
 from k8s.manifests import Manifests
 
@@ -39,6 +39,16 @@ def _redis_conf(manifests: Manifests, old: str, new: str) -> None:
     for item in manifests.of_kind("ConfigMap"):
         if "redis.conf" in item["data"]:
             item["data"]["redis.conf"] = item["data"]["redis.conf"].replace(old, new)
+
+
+def _mount(manifests: Manifests, name: str) -> Object:
+    mounts: list[Object] = _container(manifests, "gateway")["volumeMounts"]
+    return next(mount for mount in mounts if mount["name"] == name)
+
+
+def _hpa(manifests: Manifests) -> Object:
+    spec: Object = _object(manifests, "HorizontalPodAutoscaler", "helios-gateway")["spec"]
+    return spec
 
 
 def _env(manifests: Manifests, component: str, **variable: Any) -> None:
@@ -174,6 +184,10 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         lambda m: _container(m, "gateway")["livenessProbe"]["grpc"].pop("service"),
     ),
     "more replicas than GPUs": (service.placement, lambda m: _config(m, "max_replicas: 8", "max_replicas: 20")),
+    "calls that wait at a busy replica": (
+        service.placement,
+        lambda m: _config(m, "max_ongoing_requests: 1", "max_ongoing_requests: 4"),
+    ),
     "an accelerator that no group has": (
         service.placement,
         lambda m: _config(m, "accelerator_type: H100", "accelerator_type: B200"),
@@ -203,6 +217,64 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
     "a Redis that evicts": (service.redis, lambda m: _redis_conf(m, "noeviction", "allkeys-lru")),
     "a Redis that forgets": (service.redis, lambda m: _redis_conf(m, "appendonly yes", "appendonly no")),
     "a Redis that fills its pod": (service.redis, lambda m: _redis_conf(m, "maxmemory 24gb", "maxmemory 31gb")),
+    "probes on the port with TLS": (
+        service.ports,
+        lambda m: _container(m, "gateway")["readinessProbe"]["grpc"].update(port=50051),
+    ),
+    "an API without keys": (
+        service.credentials,
+        lambda m: _config(m, "  api_keys_file: /etc/helios-keys/keys.yaml", ""),
+    ),
+    "keys that are not mounted": (
+        service.credentials,
+        lambda m: m.pod("gateway").volume("api-keys")["secret"]["items"][0].update(path="other.yaml"),
+    ),
+    "keys for every user": (
+        service.credentials,
+        lambda m: m.pod("gateway").volume("api-keys")["secret"].pop("defaultMode"),
+    ),
+    "a certificate that is not renewed": (
+        service.credentials,
+        lambda m: _mount(m, "tls").update(subPath="tls.crt"),
+    ),
+    "a certificate that anyone may replace": (service.credentials, lambda m: _mount(m, "tls").pop("readOnly")),
+    "TLS that the Service denies": (
+        service.credentials,
+        lambda m: _object(m, "Service", "helios-gateway")["spec"]["ports"][0].update(appProtocol="kubernetes.io/h2c"),
+    ),
+    "a Secret that nobody makes": (
+        references.secrets,
+        lambda m: m.pod("gateway").volume("tls")["secret"].update(secretName="gateway-certificate"),
+    ),
+    "a key of a Secret that it has not": (
+        references.secrets,
+        lambda m: m.pod("gateway").volume("tls")["secret"]["items"][0].update(key="cert.pem"),
+    ),
+    "spans that go nowhere": (network.traced, lambda m: _remove(m, "NetworkPolicy", "tracing")),
+    "a collector on another port": (network.traced, lambda m: _config(m, "svc:4317", "svc:4318")),
+    "a collector outside": (network.traced, lambda m: _config(m, "otel-collector.monitoring.svc", "otel.example.org")),
+    "gateways scaled by CPU alone": (scaling.metrics, lambda m: _hpa(m)["metrics"].pop(1)),
+    "gateways scaled by streams alone": (scaling.metrics, lambda m: _hpa(m)["metrics"].pop(0)),
+    "a metric that nobody serves": (
+        scaling.metrics,
+        lambda m: _hpa(m)["metrics"][1]["pods"]["metric"].update(name="helios_streams"),
+    ),
+    "gateways filled to their limit": (
+        scaling.metrics,
+        lambda m: _hpa(m)["metrics"][1]["pods"]["target"].update(averageValue="2000"),
+    ),
+    "a lower limit with the same target": (
+        scaling.metrics,
+        lambda m: _config(m, "max_concurrent_rpcs: 2000", "max_concurrent_rpcs: 1200"),
+    ),
+    "a hasty scaler": (
+        scaling.patience,
+        lambda m: _hpa(m)["behavior"]["scaleDown"].update(stabilizationWindowSeconds=60),
+    ),
+    "a scaler that takes half": (
+        scaling.patience,
+        lambda m: _hpa(m)["behavior"]["scaleDown"]["policies"][0].update(type="Percent", value=50),
+    ),
     "an unknown field": (
         schemas.built_in,
         lambda m: _object(m, "HorizontalPodAutoscaler", "helios-gateway")["spec"].update(maxReplica=9),

@@ -23,6 +23,7 @@ CALLS = "helios_grpc_requests_total"
 RAY = 'application="helios",deployment="denoiser"'
 UP = 'up{job="%s",instance="a:1"}'
 DEPTH = 'helios_queue_depth{priority="%s",instance="%s"}'
+FULL = {DEPTH % ("normal", "a"): "99x40", "helios_queue_limit": "100x40"}
 FAILED_CHECKS = f'ray_serve_health_check_failures_total{{{RAY},replica="%s"}}'
 USED, LIMIT = "redis_memory_used_bytes", "redis_memory_max_bytes"
 
@@ -44,11 +45,26 @@ ALERTS = (
     Case("HeliosGatewayErrors", {f'{CALLS}{{code="OK"}}': "0+1x30", f'{CALLS}{{code="NOT_FOUND"}}': "0+9x30"}, (30,)),
     Case(
         "HeliosQueueFull",
-        {f'{CALLS}{{method="SubmitJob",code="RESOURCE_EXHAUSTED"}}': "0x9 0+1x20"},
+        {f'{CALLS}{{method="SubmitJob",code="RESOURCE_EXHAUSTED"}}': "0x9 0+1x20", **FULL},
         silent=(9, 12),
         fires=(18,),
     ),
-    Case("HeliosQueueFull", {f'{CALLS}{{method="UploadMedia",code="RESOURCE_EXHAUSTED"}}': "0+1x20"}, silent=(18,)),
+    Case(
+        "HeliosQueueFull",
+        {f'{CALLS}{{method="UploadMedia",code="RESOURCE_EXHAUSTED"}}': "0+1x20", **FULL},
+        silent=(18,),
+    ),
+    # a key over its quota
+    Case(
+        "HeliosQueueFull",
+        {
+            f'{CALLS}{{method="SubmitJob",code="RESOURCE_EXHAUSTED"}}': "0+1x20",
+            DEPTH % ("normal", "a"): "50x30",
+            "helios_queue_limit": "100x30",
+        },
+        silent=(18,),
+    ),
+    Case("HeliosDeadLetters", {"helios_dead_letters": "0x9 1x20"}, silent=(9, 12), fires=(17,)),
     # two gateways say the same: 45% twice is not 90%
     Case(
         "HeliosQueueFilling",

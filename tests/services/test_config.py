@@ -56,11 +56,12 @@ def test_public_settings_change_only_on_purpose() -> None:
         "model": 8,
         "redis": 8,
         "jobs": 11,
-        "gateway": 12,
+        "gateway": 13,
         "dispatcher": 19,
         "text_encoder": 16,
         "denoiser": 17,
         "decoder": 16,
         "media": 9,
         "tracing": 3,
+        "webhooks": 6,
     }

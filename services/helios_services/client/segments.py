@@ -59,6 +59,7 @@ def submission(
     labels: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
     queue_timeout_s: float | None = None,
+    webhook_url: str = "",
     **params: Any,
 ) -> pb.SubmitJobRequest:
     """A SubmitJobRequest. `params`: further fields of GenerationParams; None leaves a field unset."""
@@ -70,6 +71,7 @@ def submission(
         priority=pb.Priority.Value(f"PRIORITY_{priority.upper()}"),
         idempotency_key=idempotency_key,
         labels=labels,
+        webhook_url=webhook_url,
     )
 
 

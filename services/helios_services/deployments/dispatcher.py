@@ -22,6 +22,7 @@ from helios_services.jobs.notify import Notifier, Watch
 from helios_services.jobs.records import Claim
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.tasks import cancelled
 from helios_services.telemetry.logs import configure_logging
 from helios_services.telemetry.metrics import WorkerMetrics, serve_metrics
 from helios_services.telemetry.tracing import configure_tracing
@@ -60,8 +61,7 @@ class Dispatcher:
         for run in self._runs:
             run.stop_after_chunk()
         await asyncio.wait({self._main}, timeout=self._config.dispatcher.graceful_shutdown_timeout_s / 2)
-        for task in self._runs.values():
-            task.cancel()
+        await cancelled(*self._runs.values())
         await asyncio.gather(self._main, return_exceptions=True)
         self._heartbeat.close()
         await self._notifier.close()

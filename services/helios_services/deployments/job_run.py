@@ -23,10 +23,11 @@ from helios_services.deployments.stage_calls import GivenBack, JobFailed, StageC
 from helios_services.deployments.stages import Call, Denoised, Stages
 from helios_services.deployments.turns import Expired, Turn
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
-from helios_services.jobs.records import ChunkRecord, Claim, JobFailure, Priority, Verdict
+from helios_services.jobs.records import ASIDE, ChunkRecord, Claim, JobFailure, Priority, Verdict
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.remux import remux
+from helios_services.tasks import cancelled
 from helios_services.telemetry import tracing
 from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics
 
@@ -34,8 +35,6 @@ log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-ASIDE = {Verdict.PAUSED, Verdict.AHEAD, Verdict.OUTRANKED}
-"""The job does not go on now, and its worker is for others."""
 
 
 class GivenUp(Exception):
@@ -140,6 +139,7 @@ class JobRun:
                 if verdict in ASIDE:
                     await self._delivered(delivery)
                     if await self._stood_aside(verdict):
+                        self._metrics.set_aside.labels(verdict.value).inc()
                         raise GivenUp
                     continue
                 if verdict is Verdict.STOPPED and made == 0:
@@ -158,9 +158,8 @@ class JobRun:
             await self._delivered(delivery)
             return done
         finally:
-            if delivery is not None and not delivery.done():
-                delivery.cancel()
-                await asyncio.gather(delivery, return_exceptions=True)
+            if delivery is not None:
+                await cancelled(delivery)
 
     def _complete(self, made: int) -> bool:
         return made == self._job.chunks_total > 0

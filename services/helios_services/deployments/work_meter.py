@@ -11,6 +11,7 @@ from helios_services.deployments.autoscaling_policy import STAGES
 from helios_services.deployments.work_board import publish
 from helios_services.jobs.store import JobStore
 from helios_services.jobs.work import Pace
+from helios_services.tasks import cancelled
 from helios_services.telemetry.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
@@ -33,8 +34,7 @@ class WorkMeter:
 
     async def close(self) -> None:
         """Stops counting."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancelled(self._task)
         await self._store.close()
 
     async def _run(self) -> None:

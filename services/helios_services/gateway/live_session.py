@@ -18,6 +18,7 @@ from helios_services.gateway.video_stream import VideoStream
 from helios_services.jobs.errors import JobNotFound, SessionEnded
 from helios_services.jobs.records import Control, Job
 from helios_services.jobs.store import JobStore
+from helios_services.tasks import cancelled
 
 EVENTS = 4
 """Events that wait for a slow client; each holds at most one part of a chunk."""
@@ -46,9 +47,7 @@ class LiveSession:
                     raise event
                 yield event
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancelled(*tasks)
 
     async def _open(self, first: pb.InteractRequest | None) -> tuple[Job, int]:
         match first.WhichOneof("command") if first is not None else None:
@@ -74,7 +73,7 @@ class LiveSession:
                     await self._read(job_id, part.chunk_index + 1)
             await changes
         finally:
-            changes.cancel()
+            await cancelled(changes)
         await self._events.put(None)
 
     async def _read(self, job_id: str, chunks: int) -> None:

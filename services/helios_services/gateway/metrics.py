@@ -50,6 +50,7 @@ class GatewayMetrics(Collector):
         )
         for method in METHODS:  # a series that begins at 0 shows its first increase
             self._seconds.labels(method)
+            self._active.labels(method)
             for code in WATCHED_CODES:
                 self._calls.labels(method, code)
 

@@ -21,6 +21,8 @@ from helios_services.gateway.video_stream import Drain, VideoStream
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.tasks import cancelled
+from helios_services.webhooks.sender import WebhookSender
 
 log = structlog.get_logger(__name__)
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"].full_name
@@ -37,7 +39,7 @@ class Gateway:
     def __init__(self, config: ServiceConfig) -> None:
         self._config = config
         self.metrics = GatewayMetrics(config.jobs.max_queued)
-        self.port = 0
+        self.port = self.health_port = 0
         self._drain = Drain()
         self._background: list[asyncio.Task[None]] = []
 
@@ -47,6 +49,7 @@ class Gateway:
         keys, credentials = KeyRing(options.api_keys_file), server_credentials(options)
         self._store = JobStore.connect(config.redis, config.jobs)
         self._notifier = Notifier(config.redis)
+        self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
         await self._notifier.start()
         video = VideoStream(self._store, self._notifier, ArtifactStore(config.artifacts), self.metrics, self._drain)
         self._server = grpc.aio.server(
@@ -60,33 +63,45 @@ class Gateway:
         if options.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        address = f"{options.host}:{options.port}"
+        # calls of its own limit: a gateway that is full is not dead
+        self._probed = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
         try:
-            self.port = (
-                self._server.add_insecure_port(address)
-                if credentials is None
-                else self._server.add_secure_port(address, credentials)
-            )
-        except RuntimeError:
+            self.port = self._bind(self._server, "port", credentials)
+            if options.health_port is not None:
+                self.health_port = self._bind(self._probed, "health_port", None)
+        except ConfigError:
             await self._close()
-            raise ConfigError(f"gateway.port: {options.port}: {address} cannot be bound (in use?)") from None
+            raise
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._look_at_redis()
         await self._server.start()
+        await self._webhooks.start()
+        await self._probed.start()
         self._background = [asyncio.create_task(self._watch_redis(), name="redis-watch")]
         log.info("gateway_serving", host=options.host, port=self.port)
 
     async def stop(self) -> None:
         """Health flips first; calls get `drain_s` to finish, streams end UNAVAILABLE with a resume point."""
         drain_s = self._config.gateway.drain_s
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await cancelled(*self._background)
         await self._health.enter_graceful_shutdown()
         self._drain.begin(max(drain_s - DRAIN_MARGIN_S, 0.0))
         await self._server.stop(drain_s)
+        await self._webhooks.close()
+        await self._probed.stop(None)
         await self._close()
         log.info("gateway_stopped")
+
+    def _bind(self, server: grpc.aio.Server, setting: str, credentials: grpc.ServerCredentials | None) -> int:
+        port = getattr(self._config.gateway, setting)
+        address = f"{self._config.gateway.host}:{port}"
+        try:
+            if credentials is None:
+                return int(server.add_insecure_port(address))
+            return int(server.add_secure_port(address, credentials))
+        except RuntimeError:
+            raise ConfigError(f"gateway.{setting}: {port}: {address} cannot be bound (in use?)") from None
 
     async def _close(self) -> None:
         await self._notifier.close()

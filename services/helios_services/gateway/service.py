@@ -36,7 +36,7 @@ class VideoGeneration(VideoGenerationServicer):
     def __init__(self, config: ServiceConfig, store: JobStore, video: VideoStream) -> None:
         self._config, self._store, self._video = config, store, video
         self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media)
-        self._submitter = Submitter(config.model, store, self._uploads)
+        self._submitter = Submitter(config, store, self._uploads)
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.Job:
         """See the API."""

@@ -5,7 +5,7 @@ from uuid import uuid4
 import grpc
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_services.config import ModelConfig
+from helios_services.config import ServiceConfig
 from helios_services.gateway.access import visible_job
 from helios_services.gateway.auth import caller
 from helios_services.gateway.refusal import Refusal
@@ -20,8 +20,9 @@ from helios_services.telemetry.tracing import carried
 class Submitter:
     """Queues jobs."""
 
-    def __init__(self, model: ModelConfig, store: JobStore, uploads: Uploads) -> None:
-        self._model, self._store, self._uploads = model, store, uploads
+    def __init__(self, config: ServiceConfig, store: JobStore, uploads: Uploads) -> None:
+        self._model, self._webhook_urls = config.model, config.webhooks.urls
+        self._store, self._uploads = store, uploads
 
     async def submit(
         self, request: pb.SubmitJobRequest, *, session: bool = False, within_s: float | None = None
@@ -32,7 +33,10 @@ class Submitter:
         """
         check_model(request, self._model)
         parent = await self._parent(request.params.continue_from)
-        spec = job_spec(Submission(request=request, model=self._model, parent=parent, session=session))
+        submission = Submission(
+            request=request, model=self._model, parent=parent, session=session, webhook_urls=self._webhook_urls
+        )
+        spec = job_spec(submission)
         await self._uploads.check(spec)
         key = request.idempotency_key
         tenants_key = key and f"{spec.tenant}:{key}"

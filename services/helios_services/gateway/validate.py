@@ -27,6 +27,7 @@ from helios_services.gateway.auth import caller
 from helios_services.gateway.convert import PRIORITIES
 from helios_services.gateway.refusal import Refusal, bad_request
 from helios_services.jobs.records import Job, JobSpec, Priority
+from helios_services.webhooks.targets import permitted
 
 MAX_IDEMPOTENCY_KEY, MAX_LABELS, MAX_LABEL_KEY, MAX_LABEL_VALUE = 128, 16, 64, 256
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 1.0, 30 * 86400.0
@@ -43,6 +44,7 @@ class Submission:
     model: ModelConfig
     parent: Job | None = None
     session: bool = False
+    webhook_urls: tuple[str, ...] = ()
 
 
 def check_model(request: pb.SubmitJobRequest, model: ModelConfig) -> None:
@@ -66,6 +68,7 @@ def job_spec(submission: Submission) -> JobSpec:
     timeout_s = _timeout("timeout", request.timeout if request.HasField("timeout") else None, problems)
     queue_timeout = request.queue_timeout if request.HasField("queue_timeout") else None
     queue_timeout_s = _timeout("queue_timeout", queue_timeout, problems)
+    _webhook(request.webhook_url, submission.webhook_urls, problems)
     _length("idempotency_key", request.idempotency_key, MAX_IDEMPOTENCY_KEY, problems)
     if problems or generation is None:
         raise bad_request(problems)
@@ -82,6 +85,7 @@ def job_spec(submission: Submission) -> JobSpec:
         tenant=caller.get().tenant,
         timeout_s=timeout_s,
         queue_timeout_s=queue_timeout_s,
+        webhook_url=request.webhook_url,
     )
 
 
@@ -190,6 +194,12 @@ def _timeout(name: str, given: Duration | None, problems: list[InvalidField]) ->
             InvalidField(name, f"{seconds:g} s", f"{MIN_TIMEOUT_S:.0f} s to {MAX_TIMEOUT_S:.0f} s (30 days)")
         )
     return seconds
+
+
+def _webhook(url: str, allowed: tuple[str, ...], problems: list[InvalidField]) -> None:
+    if url and not permitted(url, allowed):
+        places = f"URLs at or below {', '.join(allowed)}" if allowed else "nothing: this service sends no webhooks"
+        problems.append(InvalidField("webhook_url", url[:128], places))
 
 
 def _priority(value: int, session: bool, problems: list[InvalidField]) -> Priority:

@@ -28,6 +28,7 @@ def terms_to_json(spec: JobSpec, account: Account, within_s: float | None) -> st
         "submits_per_minute": account.submits_per_minute,
         "max_queued": account.max_queued,
         "max_running": account.max_running,
+        "webhook": 1 if spec.webhook_url else None,
         "video_ms_a_day": _milliseconds(account.video_minutes_per_day, 60_000),
     }
     return json.dumps({name: value for name, value in terms.items() if value is not None})

@@ -13,6 +13,8 @@
 | deadlines | zset | job ids by deadline or latest start (ms) | never: entries leave then, or at the job's end |
 | parked | zset | jobs that wait for their clients, by the next look (ms) | never: entries leave then at the latest |
 | dead | zset | dead letters' ids by submission number | never: entries of expired records leave in time |
+| webhooks | zset | "<job id>:<end (ms)>" by the next try (ms) | never: entries leave after the last try |
+| webhook_tries | hash | tries so far, by the same | never: entries leave with those |
 | leases | zset | running job ids by lease end (ms) | never: entries leave with the lease |
 | index | zset | all job ids by submission number | never: entries of expired records leave at later submissions |
 | ended | hash | jobs ended so far, by final state | never: three counters, for the metrics |

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from helios_services.config import RedisConfig
 from helios_services.jobs.connection import connection_options
 from helios_services.jobs.keys import Keys
+from helios_services.tasks import cancelled
 
 log = structlog.get_logger(__name__)
 RECONNECT_S = 1.0
@@ -61,8 +62,7 @@ class Notifier:
     async def close(self) -> None:
         """Stops listening."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
 
     def job(self, job_id: str) -> contextlib.AbstractContextManager[Watch]:
         """Changes of one job."""

@@ -39,6 +39,7 @@ class JobSpec:
     """The job fails unless it has ended this long after it was accepted."""
     queue_timeout_s: float | None = None
     """The job fails unless a worker has it this long after it was accepted."""
+    webhook_url: str = ""
 
     @property
     def media_ids(self) -> tuple[str, ...]:
@@ -140,6 +141,10 @@ class Verdict(StrEnum):
     """The chunks made so far are all the job will have."""
 
 
+ASIDE = (Verdict.OUTRANKED, Verdict.PAUSED, Verdict.AHEAD)
+"""The job does not go on now, and its worker is for others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """What a worker is told before it starts a chunk. left_s: until the job's deadline, if it has one."""
@@ -167,6 +172,15 @@ class Media:
     size_bytes: int
     expire_s: float
     tenant: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueWebhook:
+    """A webhook that is to be called now. event: names the job's end that it tells of. tries: this one included."""
+
+    event: str
+    job_id: str
+    tries: int
 
 
 @dataclass(frozen=True, kw_only=True)

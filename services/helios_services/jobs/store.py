@@ -43,6 +43,7 @@ from helios_services.jobs.records import (
     ChunkRecord,
     Claim,
     Control,
+    DueWebhook,
     Job,
     JobFailure,
     JobSpec,
@@ -179,6 +180,18 @@ class JobStore(JobReader):
         """Gives up a dead letter. Raises JobNotFound, NotDeadLettered."""
         self._check(job_id, await self._run("purge", job_id, self._ttls[1]))
         return await self.get(job_id)
+
+    async def due_webhook(self, *, lease_s: float) -> DueWebhook | None:
+        """The next webhook that is to be called now; nobody else is given it for `lease_s`."""
+        answer = await self._run("due_webhook", int(lease_s * 1000))
+        if answer[0] == "none":
+            return None
+        _, event, job_id, tries = answer
+        return DueWebhook(event=event, job_id=job_id, tries=int(tries))
+
+    async def settle_webhook(self, due: DueWebhook, *, again_in_s: float | None = None) -> None:
+        """The webhook was called. again_in_s: it is to be called again (None: no more)."""
+        await self._run("settle_webhook", due.event, "" if again_in_s is None else int(again_in_s * 1000))
 
     async def add_media(self, media: Media, *, ttl_s: float, max_files: int) -> list[str]:
         """Records an upload (`media.expire_s` is set here). Returns names of files that have expired, to be deleted.

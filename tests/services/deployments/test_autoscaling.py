@@ -1,21 +1,25 @@
 """Autoscaling on a local Ray: from nothing to two denoisers and back, while jobs run; no job, chunk or bit is lost."""
 
 import asyncio
+import os
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
+import psutil
 import pytest
 import yaml
 from ray import serve
 from ray.serve.schema import ReplicaState
 
+from helios_engine.state import DenoiseState
 from helios_services.config import RedisConfig, ServiceConfig, load_config
 from helios_services.deployments.ray_stages import RayStages
 from helios_services.deployments.serving import APP_NAME, serving, settled
+from helios_services.deployments.stages import Denoised
 from helios_services.jobs.records import Control, Job, JobSpec, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
@@ -26,6 +30,8 @@ PARAMS: dict[str, Any] = {"prompt": "a lake", "height": 64, "width": 64, "seed":
 CHUNKS = 3
 ENDLESS = 100_000
 """Chunks of the job that keeps a backlog until it is cancelled."""
+LOOKS_S = 3.0
+"""Serve looks several times in this whether a replica that is to go has a call in progress."""
 
 
 @pytest.fixture
@@ -170,4 +176,72 @@ async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is
         last = await bench.submit()
         await bench.succeeded(last)
         assert {bench.video(job_id) for job_id in (*burst, last)} == {bench.video(first)}
+        assert await repeated_calls() == 0
+
+
+def slow_denoiser(folder: Path) -> type[Any]:
+    """A denoiser that keeps the second chunk of a video open while the file `hold` is there, and says so."""
+
+    class SlowDenoiser:  # local to a function: Ray carries it to the replicas by value
+        def __init__(self, config: ServiceConfig) -> None:
+            from helios_services.deployments.denoiser import DenoiserReplica  # the replica's own, which is not replaced
+
+            self._replica = cast(Any, DenoiserReplica(config))
+            self._make, self._replica._denoise = self._replica._denoise, self._held
+
+        async def denoise_chunk(self, *args: Any, **options: Any) -> Denoised:
+            chunk: Denoised = await self._replica.denoise_chunk(*args, **options)
+            return chunk
+
+        def _held(self, state: DenoiseState, *prompts: Any) -> Any:
+            if state.chunk_index == 1 and (folder / "hold").exists():
+                (folder / f"held-by-{os.getpid()}").touch()
+                while (folder / "hold").exists():
+                    time.sleep(0.05)
+            return self._make(state, *prompts)
+
+    return SlowDenoiser
+
+
+async def test_a_denoiser_scaled_away_ends_with_its_chunk_however_long_that_takes(
+    config: ServiceConfig, store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("helios_services.deployments.denoiser.DenoiserReplica", slow_denoiser(tmp_path))
+    # the two jobs' few chunks are within 30 s of one replica's work, also when a chunk takes seconds here
+    scaling = config.denoiser.autoscaling.model_copy(update={"min_replicas": 1, "backlog_target_s": 30.0})
+    denoiser = {"autoscaling": scaling, "graceful_shutdown_timeout_s": 200.0, "max_ongoing_requests": 1}
+    config = config.model_copy(update={"denoiser": config.denoiser.model_copy(update=denoiser)})
+    hold = tmp_path / "hold"
+
+    async def held_by_two() -> bool:
+        return len(list(tmp_path.glob("held-by-*"))) == 2
+
+    async def one_is_to_go() -> bool:
+        return await asyncio.to_thread(replicas, "denoiser") == {"RUNNING": 1, "STOPPING": 1}
+
+    with serving(config):
+        bench = Bench(config, store)
+        undisturbed = await bench.submit()
+        await bench.succeeded(undisturbed)
+        backlog = await bench.submit(ENDLESS, priority=Priority.BATCH)
+        await bench.chunks(backlog, at_least=2)  # beyond the chunk that is held
+
+        hold.touch()
+        try:
+            jobs = [await bench.submit() for _ in range(2)]
+            await until(held_by_two)  # the second replica has come, and each has a chunk: whichever goes has one
+            await store.cancel(backlog)
+            await until(one_is_to_go)
+            await asyncio.sleep(LOOKS_S)
+            assert await one_is_to_go()
+            pids = [int(path.name.rpartition("-")[2]) for path in tmp_path.glob("held-by-*")]
+            assert [psutil.pid_exists(pid) for pid in pids] == [True, True]
+        finally:
+            hold.unlink()
+
+        for job_id in jobs:
+            assert (await bench.succeeded(job_id)).chunks_done == CHUNKS
+            assert bench.video(job_id) == bench.video(undisturbed)
+        await settled_at("denoiser", 1)
+        assert sum(map(psutil.pid_exists, pids)) == 1
         assert await repeated_calls() == 0

@@ -17,6 +17,7 @@ from helios_services.gateway.auth import KeyEntry, Quotas, Scope, new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.records import Account, JobFailure
 from services.gateway.conftest import Worker
+from services.test_operations import blocks, run
 
 HELIOS = str(Path(sys.executable).parent / "helios")
 
@@ -75,6 +76,19 @@ def test_a_key_says_what_its_jobs_are_counted_by() -> None:
     assert entry.caller().account == Account(
         id="k", weight=3.0, submits_per_minute=60, max_queued=2, max_running=1, video_minutes_per_day=5
     )
+
+
+async def test_the_operators_commands_run(client: AsyncHeliosClient, worker: Worker, gateway: Gateway) -> None:
+    """Those of docs/operations.md."""
+    ids = []
+    for _ in range(2):
+        ids.append((await client.submit("a lake", num_frames=33)).id)
+        await worker.store.fail((await worker.claim()).lease, JobFailure(reason="WORKER_LOST", message="why"))
+    (block,) = blocks("Dead letters")
+    names = {"SERVER": f"127.0.0.1:{gateway.port}", "JOB": ids[0], "OTHER_JOB": ids[1]}
+    await asyncio.to_thread(run, block, Path.cwd(), **names)
+    assert [(await client.get(job_id)).state for job_id in ids] == [pb.JOB_STATE_QUEUED, pb.JOB_STATE_FAILED]
+    assert await worker.store.dead_letters() == 0
 
 
 async def helios(*args: str) -> str:

@@ -211,6 +211,7 @@ SECRET = "gate.QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY"
         ("rediss://helios:pa%2Fss:w@redis:6379/0 is down", ["redis:6379/0 is down"], ["pa%2Fss", "helios:"]),
         (f"authorization: Bearer {SECRET}", ["authorization: Bearer"], [SECRET[5:], SECRET]),
         (f"key {SECRET} is unknown", ["gate.", "is unknown"], [SECRET[5:]]),
+        ("line 2: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw is short", ["line 2:", "is short"], ["MfKQ9r8G", "LaLaSw"]),
         ("chunk 3 of a1b2.mp4 at http://otel:4317", ["chunk 3 of a1b2.mp4 at http://otel:4317"], []),
     ],
 )

@@ -194,6 +194,7 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   local idempotency_key = field(id, 'idempotency_key')
   if idempotency_key ~= '' then redis.call('PEXPIRE', at('idempotency', idempotency_key), job_ttl_ms) end
   redis.call('HINCRBY', at('ended'), state, 1)
+  if field(id, 'webhook') == '1' then redis.call('ZADD', at('webhooks'), now, id .. ':' .. now) end
   changed(id)
 end
 

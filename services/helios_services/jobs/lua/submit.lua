@@ -1,6 +1,6 @@
 -- ARGV: id, spec, digest, model, priority, chunks_total (0: open-ended), idempotency_key, max_queued, job to continue,
 -- session_ms (0: no session), time that media is kept for the job (ms), trace context, terms (JSON), then media ids.
--- terms: account, weight, chunk_ms, timeout_ms, queue_timeout_ms, and the account's limits: submits_per_minute, max_queued,
+-- terms: account, weight, chunk_ms, timeout_ms, queue_timeout_ms, webhook, and the account's limits: submits_per_minute, max_queued,
 -- max_running, video_ms_a_day; what is absent does not bind.
 local id, spec, digest, model, priority, chunks_total, idempotency_key, max_queued = unpack(ARGV, 1, 8)
 local parent, session_ms, terms, MEDIA = ARGV[9], tonumber(ARGV[10]), cjson.decode(ARGV[13]), 14
@@ -64,7 +64,7 @@ set(id, 'spec', spec, 'digest', digest, 'model', model, 'priority', priority, 'c
     'open_ended', chunks_total == '0' and 1 or 0, 'session', session_ms > 0 and 1 or 0, 'trace', ARGV[12],
     'account', account, 'weight', terms.weight, 'chunk_ms', terms.chunk_ms, 'max_running', terms.max_running or '',
     'video_key', used_key, 'video_ms', video_ms, 'video_limit_ms', terms.video_ms_a_day or '',
-    'deadline_ms', terms.timeout_ms and now + terms.timeout_ms or '',
+    'webhook', terms.webhook or '', 'deadline_ms', terms.timeout_ms and now + terms.timeout_ms or '',
     'start_by_ms', terms.queue_timeout_ms and now + terms.queue_timeout_ms or '')
 local over = math.min(terms.timeout_ms or math.huge, terms.queue_timeout_ms or math.huge)
 if over < math.huge then redis.call('ZADD', at('deadlines'), now + over, id) end

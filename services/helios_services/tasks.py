@@ -1,0 +1,20 @@
+"""Ending asyncio tasks for certain."""
+
+import asyncio
+from typing import Any
+
+AGAIN_S = 0.5
+
+
+async def cancelled(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancels tasks until all have ended; what they raise is dropped.
+
+    Once is not enough: asyncio.wait_for of Python 3.11, which redis-py's writes go through, forgets a cancellation that
+    comes as the write ends (python/cpython#86296), and a loop around it would go on for ever.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)

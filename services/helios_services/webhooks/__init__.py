@@ -1,0 +1,1 @@
+"""Webhooks: clients are told of ended jobs by signed HTTP calls."""

@@ -1,0 +1,146 @@
+"""Sends webhooks: from the store's list, by any gateway, again with longer waits until a 2xx answer comes.
+
+The format is that of Standard Webhooks (standardwebhooks.com).
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+from google.protobuf.json_format import MessageToDict
+from prometheus_client import CollectorRegistry, Counter
+from redis.exceptions import RedisError
+from standardwebhooks import Webhook
+
+from helios_services.config import ConfigError, WebhooksConfig
+from helios_services.gateway.convert import job_message
+from helios_services.jobs.errors import JobNotFound
+from helios_services.jobs.records import DueWebhook, Job
+from helios_services.jobs.store import JobStore
+from helios_services.tasks import cancelled
+from helios_services.webhooks.targets import permitted
+
+log = structlog.get_logger(__name__)
+SENDERS = 4
+"""Calls in progress at a time."""
+IDLE_S = 1.0
+PRIVATE = ("params", "prompt_updates")
+"""Of a job's message, what does not leave the service: prompts."""
+
+
+class WebhookSender:
+    """Needs a running event loop once started. Raises ConfigError for a secret that cannot be used."""
+
+    def __init__(self, config: WebhooksConfig, store: JobStore, registry: CollectorRegistry) -> None:
+        self._config, self._store = config, store
+        self._secrets = read_secrets(config.secret_file) if config.urls else []
+        self._outcomes = Counter("helios_webhooks", "Webhook calls, by outcome.", ("outcome",), registry=registry)
+        for outcome in ("delivered", "failed", "given_up"):
+            self._outcomes.labels(outcome)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begins to send, if there is where to."""
+        if self._config.urls:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._config.timeout_s), auto_decompress=False
+            )
+            self._tasks = [asyncio.create_task(self._send(), name=f"webhooks-{number}") for number in range(SENDERS)]
+
+    async def close(self) -> None:
+        """What is in progress is dropped, and sent again by another gateway."""
+        await cancelled(*self._tasks)
+        if self._tasks:
+            await self._session.close()
+
+    async def _send(self) -> None:
+        while True:
+            try:
+                due = await self._store.due_webhook(lease_s=2 * self._config.timeout_s)
+                if due is None:
+                    await asyncio.sleep(IDLE_S)
+                else:
+                    await self._deliver(due)
+            except RedisError:  # the health check tells; the webhook's time comes again
+                await asyncio.sleep(IDLE_S)
+
+    async def _deliver(self, due: DueWebhook) -> None:
+        try:
+            job = await self._store.get(due.job_id)
+        except JobNotFound:
+            await self._store.settle_webhook(due)
+            return
+        problem = await self._post(due, job)
+        told = {"job_id": due.job_id, "host": urlsplit(job.spec.webhook_url).hostname, "tries": due.tries}
+        if problem is None:
+            self._outcomes.labels("delivered").inc()
+            await self._store.settle_webhook(due)
+        elif due.tries >= self._config.max_tries:
+            self._outcomes.labels("given_up").inc()
+            log.error("webhook_given_up", problem=problem, **told)
+            await self._store.settle_webhook(due)
+        else:
+            self._outcomes.labels("failed").inc()
+            wait_s = min(self._config.first_wait_s * 2.0 ** min(due.tries - 1, 30), self._config.longest_wait_s)
+            log.warning("webhook_failed", problem=problem, again_in_s=wait_s, **told)
+            await self._store.settle_webhook(due, again_in_s=wait_s)
+
+    async def _post(self, due: DueWebhook, job: Job) -> str | None:
+        """What went wrong, if something did. Redirects are not followed: they lead where nobody has allowed."""
+        if not permitted(job.spec.webhook_url, self._config.urls):
+            return "the URL is not allowed (any more)"
+        body = json.dumps(event(job), separators=(",", ":"))
+        headers = signed(due.event, body, self._secrets)
+        try:
+            async with self._session.post(
+                job.spec.webhook_url, data=body.encode(), headers=headers, allow_redirects=False
+            ) as response:
+                return None if 200 <= response.status < 300 else f"HTTP status {response.status}"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return type(error).__name__
+
+
+def event(job: Job) -> dict[str, Any]:
+    """What the call says: `job.succeeded`, `job.failed` or `job.cancelled`, and the job without its prompts."""
+    assert job.ended_s is not None
+    data = MessageToDict(job_message(job), preserving_proto_field_name=True)
+    ended = datetime.fromtimestamp(job.ended_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {
+        "type": f"job.{job.state.value}",
+        "timestamp": ended,
+        "data": {name: value for name, value in data.items() if name not in PRIVATE},
+    }
+
+
+def signed(message_id: str, body: str, secrets: list[str]) -> Mapping[str, str]:
+    """The call's headers: a signature by each secret, so that a receiver may know either while they change."""
+    now = datetime.now(UTC)
+    return {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(Webhook(secret).sign(message_id, now, body) for secret in secrets),
+    }
+
+
+def read_secrets(path: str) -> list[str]:
+    """Secrets from a file, one a line. Raises ConfigError, which does not tell them."""
+    try:
+        lines = [line.strip() for line in Path(path).read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"webhooks.secret_file: {path!r}: cannot be read ({type(error).__name__})") from None
+    secrets = [line for line in lines if line]
+    try:
+        for secret in secrets:
+            Webhook(secret)
+    except Exception:
+        raise ConfigError(f"webhooks.secret_file: {path!r}: a secret is whsec_ and base64") from None
+    if not secrets:
+        raise ConfigError(f"webhooks.secret_file: {path!r}: holds no secret")
+    return secrets

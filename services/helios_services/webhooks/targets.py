@@ -1,0 +1,47 @@
+"""Where webhooks may go: addresses that the operator has named, so that nobody makes the gateway call others."""
+
+from collections.abc import Iterable
+from urllib.parse import SplitResult, urlsplit
+
+MAX_URL = 2048
+
+
+def permitted(url: str, allowed: Iterable[str]) -> bool:
+    """Whether the URL is at one of the allowed places or below it: same scheme, host and port, path by whole parts."""
+    try:
+        target = _split(url)
+        return any(_below(target, _split(place)) for place in allowed)
+    except ValueError:
+        return False
+
+
+def check_place(url: str) -> None:
+    """Raises ValueError unless the URL can be an allowed place."""
+    place = _split(url)
+    if place.query:
+        raise ValueError("must have no query")
+
+
+def _split(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    plain = len(url) <= MAX_URL and url.isascii() and url.isprintable() and not set(url) & set(' "<>\\^`{|}')
+    if (
+        not plain
+        or parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.fragment
+    ):
+        raise ValueError("must be an http or https URL without user, fragment and blanks")
+    if any(part in (".", "..") or "%2e" in part.lower() or "%2f" in part.lower() for part in parts.path.split("/")):
+        raise ValueError("must have a plain path")
+    _ = parts.port  # raises for one that is no number
+    return parts
+
+
+def _below(target: SplitResult, place: SplitResult) -> bool:
+    def origin(parts: SplitResult) -> tuple[str, str | None, int]:
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+    path = place.path.rstrip("/")
+    return origin(target) == origin(place) and (target.path == path or target.path.startswith(path + "/"))

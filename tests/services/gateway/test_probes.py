@@ -1,0 +1,79 @@
+"""The port for probes: health in plain text beside TLS, apart from the API and its limit on calls."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
+from helios_services.client import AsyncHeliosClient
+from helios_services.config import ConfigError, ServiceConfig
+from helios_services.gateway.metrics import METHODS, GatewayMetrics
+from helios_services.gateway.server import LIVENESS
+from services.gateway.test_auth import Authority, served
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+async def health(port: int, service: str) -> Any:
+    """What a kubelet's probe sees."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status
+
+
+async def test_probes_need_no_certificate_and_reach_nothing_but_health(config: ServiceConfig, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    certificate, key = authority.issue("gateway")
+    gateway = await served(
+        config,
+        health_port=0,
+        tls_certificate_file=str(certificate),
+        tls_key_file=str(key),
+        tls_client_ca_file=str(authority.file),
+    )
+    try:
+        for service in ("", LIVENESS):
+            assert await health(gateway.health_port, service) == SERVING
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health(gateway.port, "")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.health_port}") as channel:
+            stub: Any = VideoGenerationStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ListJobs(pb.ListJobsRequest())
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    finally:
+        await gateway.stop()
+
+
+async def test_a_gateway_that_is_full_is_not_dead(config: ServiceConfig) -> None:
+    gateway = await served(config, health_port=0, max_concurrent_rpcs=1)
+    try:
+        async with AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client:
+            job = await client.submit("a lake")
+            watching = client.watch(job.id)
+            await anext(watching)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health(gateway.port, LIVENESS)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert await health(gateway.health_port, LIVENESS) == SERVING
+    finally:
+        await gateway.stop()
+
+
+async def test_a_taken_port_is_named(config: ServiceConfig) -> None:
+    gateway = await served(config, health_port=0)
+    try:
+        with pytest.raises(ConfigError, match=r"gateway\.health_port: \d+"):
+            await served(config, health_port=gateway.health_port)
+    finally:
+        await gateway.stop()
+
+
+def test_calls_in_progress_are_counted_from_the_first_scrape_on() -> None:
+    registry = GatewayMetrics().registry
+    for method in METHODS:  # an autoscaler takes a missing series for a missing gateway
+        assert registry.get_sample_value("helios_grpc_active_requests", {"method": method}) == 0.0

@@ -1,0 +1,202 @@
+"""Back up and restore, by the documents' own commands on a real redis-server: jobs are there afterwards and go on."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
+from helios_services.jobs.embedded import EmbeddedRedis, _binary, free_port
+from helios_services.jobs.records import Claim, JobSpec
+from helios_services.jobs.state import JobState
+from services.gateway.conftest import Worker, fragment
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "0f3c9a"
+JOBS = JobsConfig(lease_s=0.5, heartbeat_s=0.2)
+"""A lease that has lapsed by the time the copy is restored."""
+CHUNK_BYTES = 200_000
+
+
+def section(document: str, title: str) -> list[str]:
+    """The shell blocks of a document's section."""
+    text = (ROOT / "docs" / document).read_text()
+    (body,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```sh(?: cluster)?\n(.*?)^```", body, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """redis-cli and redis-check-rdb, beside the server that is used here unless they are installed."""
+    folder, server = tmp_path / "tools", Path(_binary())
+    folder.mkdir()
+    # the server checks a snapshot when it is called by that name
+    (folder / "redis-check-rdb").symlink_to(server)
+    cli = server.with_name("redis-cli")
+    (folder / "redis-cli").symlink_to(cli if cli.exists() else str(shutil.which("redis-cli")))
+    return folder
+
+
+def run(script: str, folder: Path, tools: Path, stdin: Path | None = None, **environ: str) -> str:
+    """Runs shell commands, each of which must succeed."""
+    env = {**os.environ, **environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    with (stdin or Path(os.devnull)).open("rb") as source:
+        done = subprocess.run(
+            ["sh", "-euc", script], cwd=folder, env=env, stdin=source, capture_output=True, timeout=60
+        )
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    return done.stdout.decode()
+
+
+class Jobs:
+    """A job in each stage of its life, and what must be left of them."""
+
+    def __init__(self, config: ServiceConfig, scratch: Path) -> None:
+        self._config, self._scratch = config, scratch
+        self.queued = self.running = self.done = ""
+
+    async def make(self) -> None:
+        """One that is done, one that runs and has its first chunk, one that waits."""
+        worker = Worker(self._config)
+        self.done, self.running, self.queued = [await self._submit(worker) for _ in range(3)]
+        claim = await worker.claim()
+        await self._finish(worker, claim, b"finished")
+        running = await worker.claim()
+        assert running.job.id == self.running
+        await worker.append(running, 0, CHUNK_BYTES)
+        await worker.store.close()
+
+    async def check(self) -> None:
+        """All of it is there; the two that had not ended do, under whoever claims them."""
+        worker = Worker(self._config)
+        assert (await worker.store.get(self.done)).state is JobState.SUCCEEDED
+        assert await worker.store.fragment(self.done, 1) == fragment(1, CHUNK_BYTES)
+        await asyncio.sleep(JOBS.lease_s)
+        claims = {claim.job.id: claim for claim in [await worker.claim(), await worker.claim()]}
+        assert set(claims) == {self.running, self.queued}
+        assert (claims[self.running].checkpoint, claims[self.running].job.chunks_done) == (b"state", 1)
+        assert (claims[self.queued].checkpoint, claims[self.queued].job.chunks_done) == (None, 0)
+        for job_id, claim in claims.items():
+            await self._finish(worker, claim, job_id.encode())
+            assert (await worker.store.get(job_id)).state is JobState.SUCCEEDED
+            chunks = [await worker.store.fragment(job_id, index) for index in range(2)]
+            assert chunks == [fragment(index, CHUNK_BYTES) for index in range(2)]
+        assert (Path(self._config.artifacts) / f"{self.done}.mp4").read_bytes() == b"finished"
+        await worker.store.close()
+
+    async def _submit(self, worker: Worker) -> str:
+        spec = JobSpec(model=self._config.model.name, params={"prompt": "a lake", "fps": 24}, chunks_total=2)
+        return (await worker.store.submit(uuid4().hex, spec)).id
+
+    async def _finish(self, worker: Worker, claim: Claim, video: bytes) -> None:
+        for index in range(claim.job.chunks_done, 2):
+            await worker.append(claim, index, CHUNK_BYTES)
+        await worker.publish(claim, video, self._scratch)
+
+
+async def test_one_machine(tmp_path: Path, tools: Path) -> None:
+    back_up, restore = section("operations.md", "Back up")
+    state = tmp_path / "state"
+    for name in ("helios.yaml", "keys.yaml"):
+        (tmp_path / name).write_text(f"# {name}\n")
+    server = EmbeddedRedis.start(state)
+    redis = RedisConfig(url=server.url)
+    jobs = Jobs(ServiceConfig(state_dir=state, redis=redis, jobs=JOBS), tmp_path)
+    try:
+        await jobs.make()
+        run(back_up, tmp_path, tools, HELIOS_STATE_DIR=str(state))
+    finally:
+        server.stop()
+    shutil.rmtree(state / "artifacts")
+    for file in (state / "redis").iterdir():
+        file.unlink() if file.is_file() else shutil.rmtree(file)
+    for name in ("helios.yaml", "keys.yaml"):
+        (tmp_path / name).unlink()
+
+    run(restore, tmp_path, tools, HELIOS_STATE_DIR=str(state))
+    assert (tmp_path / "keys.yaml").read_text() == "# keys.yaml\n"
+    server = EmbeddedRedis.start(state)
+    try:
+        jobs._config = jobs._config.model_copy(update={"redis": RedisConfig(url=server.url)})
+        await jobs.check()
+    finally:
+        server.stop()
+    server = EmbeddedRedis.start(state)  # and once more: what was restored is kept like everything else
+    try:
+        with Redis.from_url(server.url) as client:
+            assert client.hget("helios:{default}:job:" + jobs.queued, "state") == b"succeeded"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def pod(data: Path, port: int) -> Iterator[RedisConfig]:
+    """The job store as its pod starts it."""
+    folder = data.with_name("pod")
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    conf = (ROOT / "k8s/base/redis/job-store.conf").read_text()
+    (folder / "redis.conf").write_text(conf.replace("/data", str(data)).replace("port 6379", f"port {port}"))
+    if not (folder / "redis-server").exists():
+        (folder / "redis-server").symlink_to(_binary())
+    environ = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "CONF_DIR": str(folder),
+        "RUN_DIR": str(folder / "run"),
+        "REDIS_PASSWORD": PASSWORD,
+    }
+    process = subprocess.Popen(
+        ["sh", str(ROOT / "k8s/base/redis/start.sh")], env=environ, stdout=subprocess.DEVNULL
+    )  # fmt: skip
+    try:
+        url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+        deadline = time.monotonic() + 30
+        with Redis.from_url(url) as client:
+            while True:
+                try:
+                    client.ping()
+                    break
+                except RedisError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+        yield RedisConfig(url=url)
+    finally:
+        process.terminate()  # as the deletion of the pod does
+        process.wait(30)
+
+
+async def test_the_scripts_that_run_in_the_pod(tmp_path: Path, tools: Path) -> None:
+    text = "".join(section("kubernetes.md", "Back up and restore"))
+    back_up, restore = re.findall(r"sh -c '([^']+)'", text)
+    data, port = tmp_path / "data", free_port()
+    data.mkdir()
+
+    def in_pod(script: str, stdin: Path | None = None) -> str:
+        local = script.replace("/data", str(data)).replace("redis-cli", f"redis-cli -p {port}")
+        return run(local, tmp_path, tools, stdin, REDIS_PASSWORD=PASSWORD)
+
+    with pod(data, port) as redis:
+        jobs = Jobs(ServiceConfig(state_dir=tmp_path / "state", redis=redis, jobs=JOBS), tmp_path)
+        await jobs.make()
+        in_pod(back_up)
+        shutil.move(data / "backup.rdb", tmp_path / "jobs.rdb")
+        with Redis.from_url(redis.url) as client:
+            client.flushall()
+            client.set("since", "the back-up")
+        in_pod(restore, stdin=tmp_path / "jobs.rdb")
+        assert [path.name for path in data.iterdir()] == ["appendonly.aof"]
+    with pod(data, port) as redis:
+        with Redis.from_url(redis.url) as client:
+            assert client.get("since") is None
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+        await jobs.check()
