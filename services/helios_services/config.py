@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from helios_services.redaction import scrub
 from helios_services.webhooks.targets import check_place
 
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -50,7 +51,16 @@ class RedisConfig(Section):
     """Where jobs are kept."""
 
     url: str = ""
-    """redis:// or rediss:// URL. Empty: the embedded server under the state folder."""
+    """redis:// or rediss:// (TLS) URL. Empty: the embedded server under the state folder."""
+    username: str = ""
+    """ACL user of `password_file`'s password; empty: Redis' default user."""
+    password_file: str = ""
+    """File that holds the password and nothing else; read again for each connection. Keeps it out of the URL."""
+    tls_ca_file: str = ""
+    """PEM authorities of the server's certificate; empty: the system's."""
+    tls_certificate_file: str = ""
+    """PEM certificate chain of this client, with `tls_key_file`, for mutual TLS."""
+    tls_key_file: str = ""
     namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     socket_timeout_s: PositiveFloat = 5.0
 
@@ -380,7 +390,14 @@ def check_variant(config: ServiceConfig, variant: str) -> None:
 
 _ALIASES = {"HELIOS_REDIS_URL": "HELIOS_REDIS__URL"}
 _PREFIX = "HELIOS_"
-_NOT_SETTINGS = {"HELIOS_CONFIG", "HELIOS_SERVER", "HELIOS_API_KEY", "HELIOS_TLS", "HELIOS_CA_FILE"}
+_NOT_SETTINGS = {
+    "HELIOS_CONFIG",
+    "HELIOS_SERVER",
+    "HELIOS_API_KEY",
+    "HELIOS_API_KEY_FILE",
+    "HELIOS_TLS",
+    "HELIOS_CA_FILE",
+}
 """Of the command line and its clients."""
 
 
@@ -398,11 +415,16 @@ def load_config(path: str | Path | None = None, environ: dict[str, str] | None =
     try:
         config = ServiceConfig.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['input']!r} ({e['msg']})" for e in error.errors(include_url=False)
-        )
+        problems = "; ".join(_problem(e["loc"], e["input"], e["msg"]) for e in error.errors(include_url=False))
         raise ConfigError(f"configuration: {problems}") from None
     return config.model_copy(update={"state_dir": config.state_dir.expanduser().absolute()})
+
+
+def _problem(location: tuple[int | str, ...], given: Any, message: str) -> str:
+    """Values of the section `redis` are not shown: a password may stand in the wrong place."""
+    named = ".".join(map(str, location))
+    shown = "[redacted]" if location[:1] == ("redis",) and location != ("redis", "namespace") else repr(given)
+    return f"{named}: {scrub(shown)} ({message})"
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from helios_services.config import JobsConfig, RedisConfig
+from helios_services.jobs.connection import connection_options
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Lease
 from helios_services.jobs.scripts import source
@@ -31,6 +32,7 @@ class Heartbeat:
             socket_timeout=jobs.heartbeat_s,
             socket_connect_timeout=jobs.heartbeat_s,
             retry=Retry(NoBackoff(), 0),
+            **connection_options(redis),
         )
         self._renew = self._client.register_script(source("renew"))
         self._leases: dict[Lease, Callable[[], None]] = {}

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from helios_services.config import RedisConfig
+from helios_services.jobs.connection import connection_options
 from helios_services.jobs.keys import Keys
 from helios_services.tasks import cancelled
 
@@ -49,7 +50,7 @@ class Notifier:
 
     def __init__(self, redis: RedisConfig) -> None:
         self._keys = Keys(redis.namespace)
-        self._url, self._timeout_s = redis.url, redis.socket_timeout_s
+        self._url, self._timeout_s, self._options = redis.url, redis.socket_timeout_s, connection_options(redis)
         self._watches: defaultdict[tuple[str, str], set[Watch]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._reachable = True
@@ -90,6 +91,7 @@ class Notifier:
                 socket_timeout=self._timeout_s,
                 health_check_interval=0,
                 retry=Retry(NoBackoff(), 0),
+                **self._options,
             )
             try:
                 async with client, client.pubsub() as pubsub:

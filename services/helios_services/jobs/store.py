@@ -18,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.codec import chunk_to_json, prompt_from_entry, spec_to_json, terms_to_json
+from helios_services.jobs.connection import connection_options
 from helios_services.jobs.errors import (
     IdempotencyConflict,
     InvalidTransition,
@@ -71,7 +72,7 @@ class JobStore(JobReader):
 
     @classmethod
     def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
-        """A store on `redis.url`; connects on first use."""
+        """A store on `redis.url`; connects on first use. Raises ConfigError for credentials that cannot be used."""
         pool = BlockingConnectionPool.from_url(
             redis.url,
             max_connections=MAX_CONNECTIONS,
@@ -80,6 +81,7 @@ class JobStore(JobReader):
             socket_connect_timeout=redis.socket_timeout_s,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (RedisConnectionError, RedisTimeoutError)),
             health_check_interval=15,
+            **connection_options(redis),
         )
         return cls(Redis.from_pool(pool), redis, jobs)
 

@@ -23,6 +23,7 @@ async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) ->
     second = EmbeddedRedis.start(tmp_path)
     assert second.url == first.url
     second.stop()  # not its own: goes on
+    assert (tmp_path / "redis").stat().st_mode & 0o077 == 0
     async with Redis.from_url(first.url) as client:
         assert (await client.config_get("bind"))["bind"] == "127.0.0.1"
         assert (await client.config_get("appendonly"))["appendonly"] == "yes"
