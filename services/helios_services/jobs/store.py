@@ -171,14 +171,17 @@ class JobStore(JobReader):
         """The session's client has been sent the first `count` chunks."""
         await self._run("read", job_id, count, self._jobs.live_window_chunks)
 
-    async def requeue(self, job_id: str) -> Job:
-        """Queues a dead letter again; it goes on after its last chunk. Raises JobNotFound, NotDeadLettered."""
-        self._check(job_id, await self._run("requeue", job_id))
+    async def requeue(self, job_id: str, nonce: str) -> Job:
+        """Queues a dead letter again; it goes on after its last chunk. The same nonce again gives the same answer.
+
+        Raises JobNotFound, NotDeadLettered.
+        """
+        self._check(job_id, await self._run("requeue", job_id, nonce))
         return await self.get(job_id)
 
-    async def purge(self, job_id: str) -> Job:
-        """Gives up a dead letter. Raises JobNotFound, NotDeadLettered."""
-        self._check(job_id, await self._run("purge", job_id, self._ttls[1]))
+    async def purge(self, job_id: str, nonce: str) -> Job:
+        """Gives up a dead letter. The same nonce again gives the same answer. Raises JobNotFound, NotDeadLettered."""
+        self._check(job_id, await self._run("purge", job_id, nonce, self._ttls[1]))
         return await self.get(job_id)
 
     async def due_webhook(self, *, lease_s: float) -> DueWebhook | None:

@@ -165,7 +165,7 @@ async def test_an_end_that_was_taken_back_is_not_told(redis: RedisConfig) -> Non
     claim = await store.claim("m", "w", "n")
     assert claim is not None
     await store.fail(claim.lease, JobFailure(reason="WORKER_LOST", message="why"))
-    await store.requeue("a")
+    await store.requeue("a", "nonce")
     assert await store.due_webhook(lease_s=60) is None
     await store.cancel("a")
     assert await store.due_webhook(lease_s=60) is not None

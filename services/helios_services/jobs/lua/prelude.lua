@@ -64,6 +64,16 @@ local function charge(id, ttl_ms)
   redis.call('PEXPIRE', at('share', model), ttl_ms)
 end
 
+-- Who has had nothing to do starts with those who are being served: idleness saves nothing up.
+local function catch_up(model, account)
+  local clock = virtual_time(model, CLOCK)
+  if virtual_time(model, account) >= clock or redis.call('EXISTS', at('running', account)) == 1 then return end
+  for _, priority in ipairs(PRIORITIES) do
+    if redis.call('EXISTS', at('lane', model, priority, account)) == 1 then return end
+  end
+  set_virtual_time(model, account, clock)
+end
+
 local function enqueue(id, now)
   local model, priority, account = place(id)
   local seq = field(id, 'seq')
@@ -88,9 +98,10 @@ local function dequeue(id)
   redis.call('ZREM', at('parked'), id)
 end
 
--- The job that is to be claimed next, of the first `ranks` priorities: its id, and the priority's rank.
+-- The job that is to be claimed next, of the first `ranks` priorities: its id, and the priority's rank. yielding: an
+-- account of which one running job is about to be given back.
 local LANES_LOOKED_AT = 1000
-local function next_job(model, ranks)
+local function next_job(model, ranks, yielding)
   for rank = 1, ranks do
     local priority = PRIORITIES[rank]
     for _, account in ipairs(redis.call('ZRANGE', at('lanes', model, priority), 0, LANES_LOOKED_AT - 1)) do
@@ -102,7 +113,8 @@ local function next_job(model, ranks)
       end
       if id then
         local limit = tonumber(field(id, 'max_running') or '')
-        if not limit or redis.call('SCARD', at('running', account)) < limit then return id, rank end
+        local running = redis.call('SCARD', at('running', account)) - (account == yielding and 1 or 0)
+        if not limit or running < limit then return id, rank end
       end
     end
   end
@@ -114,7 +126,7 @@ local function outranked(id, quantum)
   local model, priority, account = place(id)
   local mine
   for rank, name in ipairs(PRIORITIES) do if name == priority then mine = rank end end
-  local other, rank = next_job(model, mine)
+  local other, rank = next_job(model, mine, account)
   if not other then return false end
   if rank < mine then return true end
   local _, _, theirs = place(other)
@@ -140,7 +152,10 @@ end
 
 -- A job that has to wait for its client is not in the queue; it comes back with the client's wish, or at `look_ms`.
 local function unpark(id, now)
-  if redis.call('ZREM', at('parked'), id) == 1 then enqueue(id, now) end
+  if redis.call('ZREM', at('parked'), id) == 0 then return end
+  local model, _, account = place(id)
+  catch_up(model, account)
+  enqueue(id, now)
 end
 
 -- Video time that an account may have in a day (UTC) is taken when a job is submitted, or when an open-ended one starts a

@@ -53,11 +53,7 @@ end
 
 if due then redis.call('SET', at('rate', account), string.format('%.3f', due), 'PX', math.ceil(due - now)) end
 if used_key ~= '' and video_ms > 0 then take_video_time(used_key, video_ms) end
--- Who has had nothing to do starts with those who are being served: idleness saves nothing up.
-if of_account == 0 and redis.call('SCARD', at('running', account)) == 0 then
-  set_virtual_time(model, account, math.max(virtual_time(model, account), virtual_time(model, CLOCK)))
-  redis.call('PEXPIRE', at('share', model), ARGV[11])
-end
+catch_up(model, account)
 set(id, 'spec', spec, 'digest', digest, 'model', model, 'priority', priority, 'chunks_total', chunks_total,
     'idempotency_key', idempotency_key, 'state', 'queued', 'seq', seq, 'created_ms', now, 'chunks_done', 0,
     'attempts', 0, 'losses', 0, 'token', 0, 'revision', 0, 'chunks_started', 0, 'first_chunk', 0, 'updates', 0,
