@@ -121,7 +121,8 @@ def refusal_of(error: Exception) -> Refusal | None:
         case QueueFull():
             subject = error.limit if isinstance(error, QuotaExceeded) else "queue"
             quota = _quota("uploads" if isinstance(error, MediaFull) else subject, error)
-            return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, retry_info(error.retry_after_s))
+            again = [] if error.retry_after_s is None else [retry_info(error.retry_after_s)]
+            return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, *again)
         case RedisError():
             return Refusal(code.UNAVAILABLE, "the job store cannot be reached", retry_info(RETRY_AFTER_S))
     return None

@@ -81,7 +81,7 @@ async def test_at_maxmemory_submissions_are_refused_and_running_jobs_end(tmp_pat
         await client.config_set("maxmemory-policy", "noeviction")
         with pytest.raises(StorageFull) as caught:
             await store.submit("c", spec())
-        assert caught.value.retry_after_s > 0
+        assert (caught.value.retry_after_s or 0) > 0
         await append(store, claimed.lease, 0)
         await store.begin_publish(claimed.lease)
         assert (await store.succeed(claimed.lease, artifact="x", video_bytes=1)).state is JobState.SUCCEEDED
