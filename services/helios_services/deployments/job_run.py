@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from opentelemetry.trace import Span, use_span
+from opentelemetry.trace import Span
 from redis.exceptions import RedisError
 
 from helios_engine.errors import InvalidField
@@ -148,7 +148,7 @@ class JobRun:
                     self._job, done = replace(self._job, chunks_total=made), True
                     break
                 chunk = tracing.start("chunk", chunk=made)
-                with use_span(chunk), tracing.ended_on_error(chunk):
+                with tracing.entered(chunk), tracing.ended_on_error(chunk):
                     call, denoised = await self._denoise(previous, state, *await self._tokens(made))
                     await self._delivered(delivery)
                     stage_s, self._stage_s = self._stage_s, {}

@@ -76,11 +76,11 @@ class VideoGeneration(VideoGenerationServicer):
 
     async def RequeueJob(self, request: pb.RequeueJobRequest, context: Context) -> pb.Job:
         """See the API."""
-        return job_message(await self._store.requeue(request.job_id))
+        return job_message(await self._store.requeue(request.job_id, uuid4().hex))
 
     async def PurgeJob(self, request: pb.PurgeJobRequest, context: Context) -> pb.Job:
         """See the API."""
-        return job_message(await self._store.purge(request.job_id))
+        return job_message(await self._store.purge(request.job_id, uuid4().hex))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """See the API."""

@@ -66,7 +66,7 @@ class JobStore(JobReader):
 
     @classmethod
     def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
-        """A store on `redis.url`; connects on first use."""
+        """A store on `redis.url`; connects on first use. Raises ConfigError for credentials that cannot be used."""
         return cls(store_client(redis), redis, jobs)
 
     async def close(self) -> None:
@@ -112,6 +112,9 @@ class JobStore(JobReader):
                 return await self.get(existing)
             case ["full", count]:
                 raise QueueFull(f"the queue of {spec.model} is full: {count} jobs are waiting", retry_after_s=5.0)
+            case ["quota", limit, value, ""]:
+                message = f"{limit} of this API key's account is {float(value):g}, and the job alone is more"
+                raise QuotaExceeded(message, limit=limit, retry_after_s=None)
             case ["quota", limit, value, retry_ms]:
                 message = f"{limit} of this API key's account is {float(value):g}, and is used up"
                 raise QuotaExceeded(message, limit=limit, retry_after_s=int(retry_ms) / 1000)
@@ -155,19 +158,25 @@ class JobStore(JobReader):
         """The session's client has been sent the first `count` chunks."""
         await self._run("read", job_id, count, self._jobs.live_window_chunks)
 
-    async def requeue(self, job_id: str) -> Job:
-        """Queues a dead letter again; it goes on after its last chunk. Raises JobNotFound, NotDeadLettered."""
-        self._check(job_id, await self._run("requeue", job_id))
+    async def requeue(self, job_id: str, nonce: str) -> Job:
+        """Queues a dead letter again; it goes on after its last chunk. The same nonce again gives the same answer.
+
+        Raises JobNotFound, NotDeadLettered.
+        """
+        self._check(job_id, await self._run("requeue", job_id, nonce))
         return await self.get(job_id)
 
-    async def purge(self, job_id: str) -> Job:
-        """Gives up a dead letter. Raises JobNotFound, NotDeadLettered."""
-        self._check(job_id, await self._run("purge", job_id, self._ttls[1]))
+    async def purge(self, job_id: str, nonce: str) -> Job:
+        """Gives up a dead letter. The same nonce again gives the same answer. Raises JobNotFound, NotDeadLettered."""
+        self._check(job_id, await self._run("purge", job_id, nonce, self._ttls[1]))
         return await self.get(job_id)
 
-    async def due_webhook(self, *, lease_s: float) -> DueWebhook | None:
-        """The next webhook that is to be called now; nobody else is given it for `lease_s`."""
-        answer = await self._run("due_webhook", int(lease_s * 1000))
+    async def due_webhook(self, nonce: str, *, lease_s: float) -> DueWebhook | None:
+        """The next webhook that is to be called now; nobody else is given it for `lease_s`.
+
+        The same nonce again gives the same answer.
+        """
+        answer = await self._run("due_webhook", nonce, int(lease_s * 1000))
         if answer[0] == "none":
             return None
         _, event, job_id, tries = answer

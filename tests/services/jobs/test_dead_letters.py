@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
+from helios_services.jobs import scripts
 from helios_services.jobs.errors import JobNotFound, NotDeadLettered
 from helios_services.jobs.records import JobFailure
 from helios_services.jobs.state import DEAD_LETTERED, JobState
@@ -35,12 +36,12 @@ async def test_only_the_services_own_failures_are_dead_letters(store: JobStore, 
     assert await store.dead_letters() == len(expected)
     if not expected:
         with pytest.raises(NotDeadLettered, match="failed"):
-            await store.requeue("a")
+            await store.requeue("a", "nonce")
 
 
 async def test_a_dead_letter_goes_on_where_it_was(store: JobStore, redis: RedisConfig) -> None:
     await fail(store, "a", "GENERATION_FAILED", chunks=2)
-    job = await store.requeue("a")
+    job = await store.requeue("a", "nonce")
     assert (job.state, job.error, job.ended_s, job.chunks_done) == (JobState.QUEUED, None, None, 2)
     assert await listed(store) == []
     async with Redis.from_url(redis.url) as client:
@@ -53,15 +54,26 @@ async def test_a_dead_letter_goes_on_where_it_was(store: JobStore, redis: RedisC
     await store.begin_publish(resumed.lease)
     assert (await store.succeed(resumed.lease, artifact="a.mp4", video_bytes=7)).state is JobState.SUCCEEDED
     with pytest.raises(NotDeadLettered):
-        await store.requeue("a")
+        await store.requeue("a", "another nonce")
 
 
 async def test_it_is_queued_again_once_however_often_it_is_asked_for(store: JobStore) -> None:
     await fail(store, "a", "WORKER_LOST")
-    outcomes = await asyncio.gather(*(store.requeue("a") for _ in range(10)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(store.requeue("a", f"nonce {number}") for number in range(10)), return_exceptions=True
+    )
     assert sum(not isinstance(outcome, Exception) for outcome in outcomes) == 1
     await claim(store)
     assert await store.claim("m", "w", "n") is None
+
+
+async def test_whoever_lost_the_answer_asks_again_and_is_told_the_same(store: JobStore) -> None:
+    await fail(store, "a", "WORKER_LOST")
+    for _ in range(2):
+        assert (await store.requeue("a", "first")).state is JobState.QUEUED
+    await store.fail((await claim(store)).lease, JobFailure(reason="WORKER_LOST", message="again"))
+    for _ in range(2):
+        assert (await store.purge("a", "second")).state is JobState.FAILED
 
 
 async def test_what_is_given_up_keeps_its_record_only(store: JobStore, redis: RedisConfig) -> None:
@@ -70,16 +82,16 @@ async def test_what_is_given_up_keeps_its_record_only(store: JobStore, redis: Re
         root = f"helios:{{{redis.namespace}}}:"
         for name in ("checkpoint:a", "embeds:a", "fragment:a:0"):  # kept for as long as the record
             assert await client.pttl(root + name) > 0.9 * JOBS.job_ttl_s * 1000
-        await store.purge("a")
+        await store.purge("a", "nonce")
         assert await client.exists(root + "checkpoint:a", root + "embeds:a") == 0
         assert 0 < await client.pttl(root + "fragment:a:0") <= JOBS.chunk_ttl_s * 1000
     assert (await store.get("a")).state is JobState.FAILED
     assert await listed(store) == []
     for call in (store.purge, store.requeue):
         with pytest.raises(NotDeadLettered):
-            await call("a")
+            await call("a", "another nonce")
         with pytest.raises(JobNotFound):
-            await call("unknown")
+            await call("unknown", "nonce")
 
 
 async def test_expired_records_leave_the_list(store: JobStore, redis: RedisConfig) -> None:
@@ -90,3 +102,21 @@ async def test_expired_records_leave_the_list(store: JobStore, redis: RedisConfi
         await client.delete(f"helios:{{{redis.namespace}}}:job:a")
     await store.sweep()
     assert (await listed(store), await store.dead_letters()) == (["b"], 1)
+
+
+async def test_there_is_room_for_so_many_and_the_oldest_goes(
+    redis: RedisConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts, "MAX_DEAD_LETTERS", 2)
+    scripts.source.cache_clear()
+    store = JobStore.connect(redis, JOBS)
+    for job_id in ("a", "b", "c"):
+        await fail(store, job_id, "WORKER_LOST")
+    scripts.source.cache_clear()
+    assert await listed(store) == ["c", "b"]
+    async with Redis.from_url(redis.url) as client:
+        root = f"helios:{{{redis.namespace}}}:"
+        assert await client.exists(root + "checkpoint:a", root + "embeds:a") == 0
+        assert 0 < await client.pttl(root + "fragment:a:0") <= JOBS.chunk_ttl_s * 1000
+    assert (await store.get("a")).state is JobState.FAILED
+    await store.close()

@@ -181,7 +181,7 @@ async def _try(store: JobStore, redis: RedisConfig, state: JobState, event: Even
             case Event.EXPIRE:
                 await store.sweep()
             case Event.REQUEUE:
-                await store.requeue("a")
+                await store.requeue("a", "nonce")
             case _:
                 await WRITES[event](store, lease)
     except Exception:

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.keys import Keys
-from helios_services.jobs.records import Account, Claim, Lease, Priority, Verdict
+from helios_services.jobs.records import Account, Claim, Control, Lease, Priority, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
@@ -133,6 +133,41 @@ async def test_a_chunk_that_is_made_again_is_not_counted_again(store: JobStore, 
         await store.begin_chunk(held.lease, 0, 0)
     async with Redis.from_url(redis.url) as client:
         assert float(await client.hget(Keys(redis.namespace).of("share", "m"), "a") or 0) == 1.0
+
+
+async def test_a_worker_that_lost_the_answer_is_told_again_to_make_the_chunk_that_is_charged(store: JobStore) -> None:
+    await submit(store, A)
+    held = await claim(store)
+    await submit(store, B)
+    for index in range(4):
+        # the fourth chunk puts a four ahead, of which it is told before the fifth
+        verdicts = [(await store.begin_chunk(held.lease, index, 0)).verdict for _ in range(2)]
+        assert verdicts == [Verdict.GO] * 2
+        await append(store, held.lease, index)
+    assert (await store.begin_chunk(held.lease, 4, 0)).verdict is Verdict.OUTRANKED
+
+
+async def test_a_pause_saves_nothing_up(store: JobStore) -> None:
+    await submit(store, A, chunks=200)
+    paused = await claim(store)
+    await store.control(paused.job.id, Control.PAUSE)
+    assert await store.park(paused.lease)
+    await submit(store, B, chunks=200)
+    await simulate(store, 1, 60)
+    await give_back(store)
+    await store.control(paused.job.id, Control.RESUME)
+    made = await simulate(store, 1, 40)
+    assert abs(made["b"] - 20) <= JOBS.fair_quantum_chunks + 1
+
+
+async def test_an_account_at_its_limit_gives_way_to_its_own_more_urgent_job(store: JobStore) -> None:
+    limited = Account(id="a", max_running=1)
+    await submit(store, limited, priority=Priority.BATCH)
+    held = await claim(store)
+    await submit(store, limited, priority=Priority.INTERACTIVE)
+    assert (await store.begin_chunk(held.lease, 0, 0)).verdict is Verdict.OUTRANKED
+    assert await store.give_way(held.lease)
+    assert (await claim(store)).job.spec.priority is Priority.INTERACTIVE
 
 
 async def test_slots_for_interactive_jobs_take_no_other(store: JobStore) -> None:
