@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: help setup demo test lint format bench kustomize k8s-check monitoring monitoring-check clean
+.PHONY: help setup demo test lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -36,8 +36,14 @@ format: $(STAMP) ## Let ruff fix and format
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
+fuzz: $(STAMP) ## The fuzz tests' long mode: 10,000 cases, others in each run (make test runs 1,000, always the same)
+	HELIOS_FUZZ_CASES=10000 $(BIN)/python -m pytest -q tests/fuzz
+
+audit: $(STAMP) ## Known vulnerabilities of what is installed (asks osv.dev: fails without a network)
+	$(BIN)/pip-audit --local --skip-editable --vulnerability-service osv --progress-spinner off
+
 bench: $(STAMP) ## What this machine can measure in under 10 minutes
-	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.quick
 
 monitoring: $(STAMP) ## Write the rules and dashboards that follow from their sources in k8s/monitoring
 	$(BIN)/python -m k8s.monitoring.generate

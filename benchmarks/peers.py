@@ -43,6 +43,8 @@ def build(size: Size) -> Peers:
     rebuilt = HeliosTransformer3DModel(**{**asdict(size.transformer), "num_layers": 0})
     transformer.rope = rebuilt.rope.to(device)  # it has buffers, which no state dict holds
 
+    if device.type == "cuda":
+        ours.join_projections()  # as a replica does
     vae, decoder, encoder = _vaes(size, device)
     text_encoder, tokenizer = _text_encoder(size.text, device, size.dtype)
     pipe = HeliosPyramidPipeline(
@@ -64,20 +66,30 @@ def build(size: Size) -> Peers:
     return Peers(ours=pipeline, diffusers=pipe)
 
 
-def compiled(pipe: Any) -> Any:
-    """diffusers' pipeline with its transformer and both halves of its VAE under torch.compile; weights are shared.
+def compiled(pipe: Any, *, regional: bool) -> Any:
+    """diffusers' pipeline with its text encoder, transformer and both halves of its VAE under torch.compile.
 
-    Shapes are static: one program per pyramid stage, which is what its authors recommend for speed.
+    Weights are shared. Shapes are static: one program per pyramid stage, which is what its authors recommend for speed;
+    regional: one per stage for all blocks, which they recommend for large models, as it compiles in a fraction of the
+    time.
     """
-    parts = {name: getattr(pipe, name) for name in ("tokenizer", "text_encoder", "scheduler")}
-    transformer, vae = copy.copy(pipe.transformer), copy.copy(pipe.vae)
+    parts = {name: getattr(pipe, name) for name in ("tokenizer", "scheduler")}
+    text_encoder, transformer, vae = (copy.copy(part) for part in (pipe.text_encoder, pipe.transformer, pipe.vae))
+    text_encoder.compile(dynamic=False)
     vae._modules = dict(vae._modules)
-    transformer.compile(dynamic=False)
+    if regional:
+        transformer._modules = dict(transformer._modules)
+        transformer.blocks = nn.ModuleList(copy.copy(block) for block in transformer.blocks)
+        transformer.compile_repeated_blocks(dynamic=False)
+    else:
+        transformer.compile(dynamic=False)
     for half in ("encoder", "decoder"):
         module = copy.copy(getattr(vae, half))
         module.compile(dynamic=False)
         setattr(vae, half, module)
-    made = HeliosPyramidPipeline(**parts, transformer=transformer, vae=vae, is_distilled=True)
+    made = HeliosPyramidPipeline(
+        **parts, text_encoder=text_encoder, transformer=transformer, vae=vae, is_distilled=True
+    )
     made.set_progress_bar_config(disable=True)
     return made
 

@@ -11,10 +11,10 @@ import torch
 from benchmarks.peers import Peers
 from benchmarks.sizes import Size
 from helios_engine import HeliosPipeline
-from helios_engine.denoiser import Denoiser
 from helios_engine.noise import block_covariance
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.state import DenoiseState
+from helios_engine.transformer import timestep_rows
 
 PROMPT = "a slow camera over the lake at night with rain and a red city in the snow and a cat on the sun"
 STAGES = (4, 2, 1)
@@ -48,12 +48,13 @@ def rows(size: Size, peers: Peers) -> Iterator[Row]:
     with torch.inference_mode():
         encoded = model.encode_history(history, anchor)
         text = model.encode_text(embeds.to(device, size.dtype))
+    (timestep,) = timestep_rows([500.0], device)
     their_inputs = _their_inputs(embeds.to(device, size.dtype), history, anchor)
     for stage, scale in enumerate(STAGES):
         latents = noise(1, 16, 9, height // scale, width // scale).to(size.dtype)
         yield Row(
             name=f"DiT step, stage {stage}",
-            ours=lambda x=latents: model(x, 500.0, encoded, text),  # type: ignore[misc]
+            ours=lambda x=latents: ours.denoiser.predict(x, timestep, encoded, text),  # type: ignore[misc]
             theirs=lambda pipe, x=latents: pipe.transformer(hidden_states=x, **their_inputs)[0],  # type: ignore[misc]
             cost=f"dit stage {stage}",
         )
@@ -81,7 +82,7 @@ def rows(size: Size, peers: Peers) -> Iterator[Row]:
     request = request_for(size, 2)
     yield Row(
         name="end to end, a chunk [2,2,2]",
-        ours=lambda: torch.from_numpy(next(_without_cache(ours, size).generate(request)).frames) / 255,
+        ours=lambda: torch.from_numpy(next(_without_cache(ours).generate(request)).frames) / 255,
         theirs=lambda pipe: torch.from_numpy(_their_video(pipe, request, prompt=request.prompt)[0]),
     )
 
@@ -99,10 +100,10 @@ def request_for(size: Size, steps: int) -> GenerationRequest:
     )
 
 
-def _without_cache(pipeline: HeliosPipeline, size: Size) -> HeliosPipeline:
+def _without_cache(pipeline: HeliosPipeline) -> HeliosPipeline:
     """The same, but it has not seen the prompt before."""
-    denoiser = Denoiser(pipeline.denoiser.transformer, size.scheduler)
-    return HeliosPipeline("distilled", pipeline.text_encoder, denoiser, pipeline.decoder, pipeline.encoder)
+    pipeline.denoiser.forget_prompts()
+    return pipeline
 
 
 def _statistics(size: Size) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,8 +5,10 @@ core for each side, which shows what the service costs; once with all cores for 
 chunk k while it denoises k+1.
 """
 
+import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -39,33 +41,43 @@ STAGES = ("text", "denoise", "decode", "encode")
 
 def main() -> None:
     """Measures both settings, prints the tables and writes the JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="all cores only, one run a side: a look, no figure to quote"
+    )
+    parser.add_argument("--output", type=Path, default=RESULT)
+    args = parser.parse_args()
     every_core = os.sched_getaffinity(0)
     settings = {"one core": {min(every_core)}, f"{len(every_core)} cores": every_core}
+    repeats, singles = (1, 1) if args.quick else (REPEATS, SINGLE_REPEATS)
+    if args.quick:
+        del settings["one core"]
     with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
         write_tiny(Path(folder) / "checkpoint", shape=SHAPE)
-        results = {name: measure(cores, Path(folder)) for name, cores in settings.items()}
+        results = {name: measure(cores, Path(folder), repeats, singles) for name, cores in settings.items()}
     report = {
-        "command": "python -m benchmarks.service",
+        "command": " ".join(["python -m benchmarks.service", *sys.argv[1:]]),
         "conditions": conditions(),
         "model": {**vars_of(SHAPE), "weights": "random"},
         "request": vars_of(REQUEST),
-        "repeats": REPEATS,
+        "repeats": repeats,
         "results": results,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=2) + "\n")
+    args.output.parent.mkdir(exist_ok=True, parents=True)
+    args.output.write_text(json.dumps(report, indent=2) + "\n")
     show(report)
+    print(f"written to {args.output}")
 
 
-def measure(cores: set[int], folder: Path) -> dict[str, Any]:
+def measure(cores: set[int], folder: Path, repeats: int, single_repeats: int) -> dict[str, Any]:
     """Alternating runs of both sides on the given cores."""
     checkpoint = str(folder / "checkpoint")
     engine, service = EngineProcess(checkpoint, cores), ServiceProcess(checkpoint, cores, folder)
     try:
         for side in (engine, service):
             side.run(REQUEST)  # warm-up
-        pairs = [(engine.run(REQUEST), service.run(REQUEST)) for _ in range(REPEATS)]
-        singles = [(engine.run(ONE_CHUNK), service.run(ONE_CHUNK)) for _ in range(SINGLE_REPEATS)]
+        pairs = [(engine.run(REQUEST), service.run(REQUEST)) for _ in range(repeats)]
+        singles = [(engine.run(ONE_CHUNK), service.run(ONE_CHUNK)) for _ in range(single_repeats)]
     finally:
         engine.close()
         service.close()
@@ -149,7 +161,6 @@ def show(report: dict[str, Any]) -> None:
     for label, path in ROWS:
         table.add_row(label, *(f"{dig(result, path):.3f}" for result in report["results"].values()))
     console.print(table)
-    console.print(f"written to {RESULT}")
 
 
 def dig(tree: Any, path: str) -> float:

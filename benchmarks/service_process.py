@@ -2,7 +2,6 @@
 
 import os
 import time
-from dataclasses import fields
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,6 +12,9 @@ from helios_engine.request import GenerationRequest
 from helios_services.cli.progress import stages_of
 from helios_services.client import HeliosClient
 from helios_services.config import ServiceConfig
+
+SENT = ("prompt", "num_frames", "height", "width", "seed", "fps", "pyramid_steps")
+"""Fields of a request that the benchmark sets; the service's defaults for the others are the engine's."""
 
 
 class ServiceProcess:
@@ -36,7 +38,7 @@ class ServiceProcess:
 
     def run(self, request: GenerationRequest) -> Run:
         """Generates one video; arrivals are those at this client."""
-        params = {field.name: getattr(request, field.name) for field in fields(request)}
+        params = {name: getattr(request, name) for name in SENT}
         start, arrivals, stages = time.perf_counter(), [], []
         job = self._client.submit(priority="interactive", **params)
         for segment in self._client.stream(job.id):

@@ -6,26 +6,21 @@ Legend: B batch, L tokens, N history tokens, D width, H heads, K head width. Sou
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helios_engine.attention_backends import AttendFn, sdpa
 from helios_engine.configs import TransformerConfig
 from helios_engine.onednn import Linear
 from helios_engine.rope import rotate
+from helios_kernels.backend import use_triton
+from helios_kernels.rms_norm import rms_norm
 
 MAX_KEY_SCALE = 10.0
-
-AttendFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Queries, keys and values, (B, L, H, K) each with their own L, to the queries' attention of the same shape."""
-
-
-def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """Attention on one device: softmax(q k^T / sqrt(K)) v for each head."""
-    q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
-    return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK).transpose(1, 2)
 
 
 class TextKeysValues(NamedTuple):
@@ -37,6 +32,18 @@ class TextKeysValues(NamedTuple):
     k_BLHK: torch.Tensor
     v_BLHK: torch.Tensor
     last_counts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedProjections:
+    """Queries, keys and values as one linear layer; weight (3D, D), bias (3D)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """(B, L, D) to (B, L, 3D)."""
+        return F.linear(x_BLD, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -51,11 +58,37 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([Linear(dim, dim)])
         self.norm_q = nn.RMSNorm(dim, eps=config.eps)
         self.norm_k = nn.RMSNorm(dim, eps=config.eps)
+        self.joined: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.history_key_scale: nn.Parameter | None = None
         if amplify_history:
             self.history_key_scale = nn.Parameter(
                 torch.ones(self.heads if config.history_scale_mode == "per_head" else 1)
             )
+
+    def join_projections(self) -> None:
+        """Has the fused block make queries, keys and values in one product.
+
+        The three layers' parameters become views of the joined ones. To be done last: with the weights on their device.
+        """
+        layers = (self.to_q, self.to_k, self.to_v)
+        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+        for layer, weight_part, bias_part in zip(layers, weight.chunk(3), bias.chunk(3), strict=True):
+            layer.weight.data, layer.bias.data = weight_part, bias_part
+        self.joined = JoinedProjections(weight=weight, bias=bias)
+
+    def projections(self, x_BLD: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries of the tokens from `first` on, keys and values of all; joined unless adapters hook on the layers."""
+        layers = (self.to_q, self.to_k, self.to_v)
+        if self.joined is None or any(layer._forward_hooks for layer in layers):
+            return self.to_q(x_BLD[:, first:]), self.to_k(x_BLD), self.to_v(x_BLD)
+        q_BLD, k_BLD, v_BLD = self.joined(x_BLD).chunk(3, dim=-1)
+        return q_BLD[:, first:], k_BLD, v_BLD
+
+    def key_scale(self) -> torch.Tensor | None:
+        """Factors of the history's keys, one for each head or one for all, float32; None: there are none."""
+        if self.history_key_scale is None:
+            return None
+        return 1.0 + torch.sigmoid(self.history_key_scale.float()) * (MAX_KEY_SCALE - 1.0)
 
     def self_attention(
         self,
@@ -73,31 +106,37 @@ class Attention(nn.Module):
         first = history_tokens if noisy_only else 0
         q_BLHK = rotate(self._heads(self.norm_q(self.to_q(x_BLD[:, first:]))), table_LP[first:])
         k_BLHK = rotate(self._heads(self.norm_k(self.to_k(x_BLD))), table_LP)
-        if self.history_key_scale is not None:
-            scale_H = 1.0 + torch.sigmoid(self.history_key_scale.float()) * (MAX_KEY_SCALE - 1.0)
+        if (scale_H := self.key_scale()) is not None:
             k_BLHK[:, :history_tokens] *= scale_H[:, None]
-        return self._project(attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD))))
+        return self.project(attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD))))
 
     def keys_values(self, text_BLD: torch.Tensor, last_counts: int = 1) -> TextKeysValues:
         """Cross-attention keys and values of the projected text. They depend on the prompt only."""
-        keys_BLHK = self._heads(self.norm_k(self.to_k(text_BLD)))
+        keys_BLHK = self._heads(self._normed(self.to_k(text_BLD), self.norm_k))
         return TextKeysValues(keys_BLHK, self._heads(self.to_v(text_BLD)), last_counts)
 
     def cross_attention(self, x_BLD: torch.Tensor, text: TextKeysValues) -> torch.Tensor:
         """Attends from x to the text's keys and values."""
-        q_BLHK = self._heads(self.norm_q(self.to_q(x_BLD)))
+        q_BLHK = self._heads(self._normed(self.to_q(x_BLD), self.norm_q))
         if text.last_counts == 1:
-            return self._project(sdpa(q_BLHK, text.k_BLHK, text.v_BLHK))
+            return self.project(sdpa(q_BLHK, text.k_BLHK, text.v_BLHK))
         bias_L = x_BLD.new_zeros(text.k_BLHK.shape[1])
         bias_L[-1] = math.log(text.last_counts)
         q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, text.k_BLHK, text.v_BLHK))
         mask = bias_L.expand(1, 1, q_BHLK.shape[2], -1)
-        return self._project(F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, mask).transpose(1, 2))
+        return self.project(F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, mask).transpose(1, 2))
+
+    def project(self, out_BLHK: torch.Tensor) -> torch.Tensor:
+        """Joins the heads of an attention's result: (B, L, D)."""
+        projected: torch.Tensor = self.to_out[0](out_BLHK.flatten(2))
+        return projected
+
+    def _normed(self, x_BLD: torch.Tensor, norm: nn.RMSNorm) -> torch.Tensor:
+        if use_triton(x_BLD):
+            return rms_norm(x_BLD, norm.weight, norm.eps or 0.0)
+        normed: torch.Tensor = norm(x_BLD)
+        return normed
 
     def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
         heads_BLHK: torch.Tensor = x_BLD.unflatten(-1, (self.heads, -1))
         return heads_BLHK
-
-    def _project(self, out_BLHK: torch.Tensor) -> torch.Tensor:
-        projected: torch.Tensor = self.to_out[0](out_BLHK.flatten(2))
-        return projected

@@ -6,15 +6,19 @@ Source: the chunk loops of `HeliosPipeline` and `HeliosPyramidPipeline.__call__`
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Literal
 
 import torch
 
 from helios_engine.attention import TextKeysValues
+from helios_engine.compiling import CompileMode, compile_blocks
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig
+from helios_engine.embeds import MAX_TOKENS
 from helios_engine.errors import InvalidField
+from helios_engine.fp8 import quantise_linears
+from helios_engine.graphs import CudaRecorder, GraphedForward
 from helios_engine.guidance import guide, guide_zero_star
 from helios_engine.lora import AdapterSet, load_adapter, merge
 from helios_engine.memory import forward_fits
@@ -25,7 +29,8 @@ from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.scheduler import StageSchedule, single_schedule, stage_schedule
 from helios_engine.solvers import make_solver
 from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer, History, parameter_dtype
+from helios_engine.transfer import to_device
+from helios_engine.transformer import HeliosTransformer, History, parameter_dtype, timestep_rows
 
 GuidanceBatching = Literal["auto", "always", "never"]
 
@@ -45,7 +50,8 @@ class Denoiser:
     zero_star: guidance is CFG-Zero* (Helios-Mid). prompt_cache_entries: prompts whose cross-attention keys and values
     are kept (420 MB each at full size). guidance_batching: run the conditional and unconditional pass as one batch
     always, never, or when the device's memory allows it; the result is the same within rounding. adapters: LoRA
-    adapters that requests may name.
+    adapters that requests may name. compile: see `CompileMode`; graphs need a GPU, and neither goes with adapters or a
+    transformer over several devices (ValueError).
     """
 
     def __init__(
@@ -57,13 +63,17 @@ class Denoiser:
         prompt_cache_entries: int = 4,
         guidance_batching: GuidanceBatching = "auto",
         adapters: AdapterSet | None = None,
+        compile: CompileMode = "off",
     ) -> None:
         self.transformer = transformer.eval().requires_grad_(False)
+        self._graphs: GraphedForward | None = None
         self.scheduler, self.zero_star = scheduler, zero_star
         self.guidance_batching = guidance_batching
         self.adapters = adapters if adapters is not None else AdapterSet(transformer)
         self._text: OrderedDict[tuple[object, ...], list[TextKeysValues]] = OrderedDict()
         self._text_entries = prompt_cache_entries
+        if compile != "off":
+            self._compile(compile)
 
     @classmethod
     def from_pretrained(
@@ -77,13 +87,21 @@ class Denoiser:
         offload_budget_bytes: int | None = None,
         loras: Mapping[str, str | PathLike[str]] | None = None,
         merged_loras: Sequence[tuple[str | PathLike[str], float]] = (),
+        compile: CompileMode = "off",
+        fp8: bool = False,
     ) -> "Denoiser":
         """Loads `transformer/` and `scheduler/` of a published checkpoint folder.
 
         offload_budget_bytes: device memory for the blocks' weights; the others wait in host memory (None: all are on
         the device). loras: adapter files by the names that requests use. merged_loras: adapter files and scales that
-        become part of the weights. Raises CheckpointError; ValueError for a budget below one block.
+        become part of the weights. compile: see `Denoiser`. fp8: 8-bit linear layers (`fp8.py`). Raises
+        CheckpointError; ValueError for a budget below one block, and for options that do not go together or not with
+        the device.
         """
+        if offload_budget_bytes is not None and (fp8 or compile != "off"):
+            raise ValueError("offload_budget_bytes: a budget is not allowed with fp8 or compile; allowed: None")
+        if loras and fp8:
+            raise ValueError("loras: adapters are not allowed with fp8; allowed: merged ones")
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
         checkpoint = open_checkpoint(path)
@@ -107,6 +125,10 @@ class Denoiser:
         )
         if offload_budget_bytes is not None:
             offload_blocks(transformer, device, offload_budget_bytes)
+        elif torch.device(device).type == "cuda":
+            transformer.join_projections()
+        if fp8:
+            quantise_linears(transformer)
         return cls(
             transformer,
             checkpoint.scheduler,
@@ -114,7 +136,22 @@ class Denoiser:
             prompt_cache_entries=prompt_cache_entries,
             guidance_batching=guidance_batching,
             adapters=adapters,
+            compile=compile,
         )
+
+    def _compile(self, mode: CompileMode) -> None:
+        if not isinstance(self.transformer, HeliosTransformer) or self.adapters.names:
+            raise ValueError(f"compile: {mode!r} is not allowed with adapters or over several devices; allowed: 'off'")
+        if mode == "regional":
+            compile_blocks(self.transformer)
+        elif self.device.type == "cuda":
+            self._graphs = GraphedForward(self.transformer, CudaRecorder())
+        else:
+            raise ValueError(f"compile: {mode!r} is not allowed on {self.device}; allowed: 'off' and 'regional'")
+
+    def forget_prompts(self) -> None:
+        """Drops the keys and values of all prompts."""
+        self._text.clear()
 
     @property
     def device(self) -> torch.device:
@@ -143,11 +180,33 @@ class Denoiser:
         with self.adapters.activate(self._scales(state.request)):
             return self._denoise_chunk(state, prompt_embeds, negative_prompt_embeds)
 
+    def warm_up(self, request: GenerationRequest) -> None:
+        """Makes a chunk of such a request and forgets it: what is compiled, recorded or timed at first use is then.
+
+        request: with the variant's defaults filled in, of the size that most requests have; one step a stage will do.
+        """
+        embeds = torch.randn(2, MAX_TOKENS, self.transformer.config.text_dim).to(self.dtype)
+        request = replace(request, zero_init=False) if request.zero_init else request  # every stage asks the model
+        kept = OrderedDict(self._text)
+        self.denoise_chunk(DenoiseState.initial(request), embeds[:1], embeds[1:] if request.guided else None)
+        self._text = kept
+
     def _denoise_chunk(
         self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None
     ) -> tuple[torch.Tensor, DenoiseState]:
         generator = state.generator()
-        history, anchor = (part.to(self.device, self.dtype) for part in (state.history, state.anchor))
+        latents = self._latents(state, prompt_embeds, negative_prompt_embeds, generator).cpu()
+        return latents, state.advanced(latents, generator)
+
+    def _latents(
+        self,
+        state: DenoiseState,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """The chunk's latents on the device. The host does not wait for the device in here: it stays ahead of it."""
+        history, anchor = (to_device(part, self.device).to(self.dtype) for part in (state.history, state.anchor))
         if state.anchor.shape[2] == 0 and state.request.keep_first_frame:
             anchor = torch.zeros_like(history[:, :, :1])
         conditions = _Conditions(
@@ -155,8 +214,7 @@ class Denoiser:
             history=self.transformer.encode_history(history, anchor if state.request.keep_first_frame else None),
             texts=self._texts(state, prompt_embeds, negative_prompt_embeds),
         )
-        latents = self._sample(state, conditions, generator).cpu()
-        return latents, state.advanced(latents, generator)
+        return self._sample(state, conditions, generator)
 
     def _scales(self, request: GenerationRequest) -> dict[str, float]:
         for number, lora in enumerate(request.loras):
@@ -168,16 +226,16 @@ class Denoiser:
     def _sample(self, state: DenoiseState, conditions: _Conditions, generator: torch.Generator) -> torch.Tensor:
         request, stages = state.request, self.scheduler.stages
         shape = (1, *state.history.shape[1:2], LATENT_FRAMES_PER_CHUNK, *state.history.shape[-2:])
-        latents = chunk_noise(shape, stages, generator).to(self.device)
+        latents = to_device(chunk_noise(shape, stages, generator), self.device)
         amplify = bool(request.amplify_first_chunk) and state.chunk_index == 0
         for stage in range(stages):
             schedule = self._schedule(request, stage, latents, amplify=amplify)
             if stage > 0:
-                latents = upsample(latents)
-                noise = block_noise(tuple(latents.shape), self.scheduler.gamma, generator).to(self.device)
-                latents = schedule.alpha * latents + schedule.beta * noise
+                shape = (*latents.shape[:-2], *(2 * size for size in latents.shape[-2:]))
+                noise = to_device(block_noise(shape, self.scheduler.gamma, generator), self.device)
+                latents = upsample(latents, noise, schedule.alpha, schedule.beta)
             solver = make_solver(self.scheduler, schedule, latents)
-            for index, timestep in enumerate(schedule.timesteps):
+            for index, timestep in enumerate(timestep_rows(schedule.timesteps, self.device)):
                 coarse_steps = index if stage == 0 else None
                 latents = solver.step(latents, self._velocity(latents, timestep, conditions, coarse_steps))
         return latents
@@ -194,32 +252,34 @@ class Denoiser:
         return single_schedule(self.scheduler, request.num_inference_steps, tokens, shift=request.shift)
 
     def _velocity(
-        self, latents: torch.Tensor, timestep: float, conditions: _Conditions, coarse_steps: int | None
+        self, latents: torch.Tensor, timestep: torch.Tensor, conditions: _Conditions, coarse_steps: int | None
     ) -> torch.Tensor:
         """The (guided) flow velocity. coarse_steps: steps taken before in the coarsest stage; None in later ones."""
         request, history = conditions.request, conditions.history
         model_input = latents.to(self.dtype)
         if not request.guided:
-            return self._predict(model_input, timestep, history, conditions.texts[0])
+            return self.predict(model_input, timestep, history, conditions.texts[0])
         if self.zero_star and request.zero_init and coarse_steps is not None:
             assert request.zero_steps is not None
             if coarse_steps <= request.zero_steps:  # zero-init: no need to ask the model
                 return torch.zeros_like(latents)
         if len(conditions.texts) == 1:
-            both = self._predict(model_input.expand(2, -1, -1, -1, -1), timestep, history, conditions.texts[0])
+            both = self.predict(model_input.expand(2, -1, -1, -1, -1), timestep, history, conditions.texts[0])
             conditional, unconditional = both.chunk(2)
         else:
             conditional, unconditional = (
-                self._predict(model_input, timestep, history, text) for text in conditions.texts
+                self.predict(model_input, timestep, history, text) for text in conditions.texts
             )
         combine = guide_zero_star if self.zero_star else guide
         assert request.guidance_scale is not None
         return combine(conditional, unconditional, request.guidance_scale)
 
-    def _predict(
-        self, latents: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
+    def predict(
+        self, latents: torch.Tensor, timestep: torch.Tensor, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
-        velocity: torch.Tensor = self.transformer(latents, timestep, history, text)
+        """One forward of the transformer, in the way that `compile` says. timestep: a row of `timestep_rows`."""
+        forward = self.transformer if self._graphs is None else self._graphs
+        velocity: torch.Tensor = forward(latents, timestep, history, text)
         return velocity
 
     def _texts(
@@ -247,6 +307,6 @@ class Denoiser:
         if key not in self._text:
             while len(self._text) >= self._text_entries:
                 self._text.popitem(last=False)
-            self._text[key] = self.transformer.encode_text(prompt_embeds.to(self.device, self.dtype))
+            self._text[key] = self.transformer.encode_text(to_device(prompt_embeds, self.device).to(self.dtype))
         self._text.move_to_end(key)
         return self._text[key]

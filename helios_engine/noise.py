@@ -7,6 +7,9 @@ Source: `HeliosPyramidPipeline.__call__` and `sample_block_noise` (diffusers).
 import torch
 import torch.nn.functional as F
 
+from helios_kernels.backend import use_triton
+from helios_kernels.upsample import upsample_renoise
+
 
 def chunk_noise(shape: tuple[int, ...], stages: int, generator: torch.Generator) -> torch.Tensor:
     """N(0, 1) at full size (1, C, T, h, w), halved `stages - 1` times (bilinear, kept at unit variance)."""
@@ -32,6 +35,9 @@ def block_noise(shape: tuple[int, ...], gamma: float, generator: torch.Generator
     return noise.transpose(4, 5).reshape(shape)
 
 
-def upsample(latents_BCThw: torch.Tensor) -> torch.Tensor:
-    """Nearest-neighbour x2 in height and width."""
-    return latents_BCThw.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+def upsample(latents_BCThw: torch.Tensor, noise_BCTHW: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
+    """A stage's start: alpha * latents, doubled in height and width (nearest neighbour), + beta * noise."""
+    if use_triton(latents_BCThw):
+        return upsample_renoise(latents_BCThw, noise_BCTHW, alpha, beta)
+    doubled = latents_BCThw.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    return alpha * doubled + beta * noise_BCTHW

@@ -10,9 +10,13 @@ from torch import nn
 
 
 def usable(x: torch.Tensor) -> bool:
-    """Whether products of this tensor can go here: float32 on a CPU with oneDNN, and no gradients asked for."""
+    """Whether products of this tensor can go here: float32 on a CPU with oneDNN, and no gradients asked for.
+
+    Not while torch.compile traces: it has its own way to them.
+    """
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and not torch.is_grad_enabled()

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoTokenizer, UMT5EncoderModel
 
 from helios_engine.checkpoint import Checkpoint, load_weights, open_checkpoint
+from helios_engine.checkpoint.open import largest
 from helios_engine.embeds import MAX_TOKENS
-from helios_engine.errors import CheckpointError
+from helios_engine.errors import CheckpointError, shorten
 
 TIED_PREFIXES = ("encoder.embed_tokens.",)
 """Another name of `shared.weight`, which some writers store twice."""
+MAX_VOCABULARY = 1 << 22
 VOCABULARIES = ("tokenizer.json", "spiece.model")
 
 
@@ -72,9 +74,12 @@ def empty_model(checkpoint: Checkpoint) -> UMT5EncoderModel:
     file = checkpoint.root / "text_encoder" / "config.json"
     try:
         config = AutoConfig.from_pretrained(file.parent, local_files_only=True)
+        _check_sizes(file, config)
         if config.model_type == "umt5":
             with torch.device("meta"):
                 model = UMT5EncoderModel(config)
+    except CheckpointError:
+        raise
     except Exception as error:  # the library raises whatever its parsers and layers raise
         raise CheckpointError(f"{file}: describes no encoder: {_one_line(error)}") from None
     if config.model_type != "umt5":
@@ -85,6 +90,15 @@ def empty_model(checkpoint: Checkpoint) -> UMT5EncoderModel:
     # published configurations say tie_word_embeddings: false and still store the shared table only
     model.encoder.set_input_embeddings(model.shared)
     return model
+
+
+def _check_sizes(file: Path, config: Any) -> None:
+    """The library would build whatever it is told to."""
+    for name in ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"):
+        value, most = getattr(config, name, 1), MAX_VOCABULARY if name == "vocab_size" else largest(name)
+        if not isinstance(value, int) or not 1 <= value <= most:
+            allowed = f"an integer from 1 to {most:,}"
+            raise CheckpointError(f"{file}: {name}: {shorten(value)} is not allowed; allowed: {allowed}")
 
 
 def shapes_of(model: UMT5EncoderModel) -> dict[str, torch.Size]:

@@ -8,6 +8,7 @@ What depends only on the prompt, the chunk or the shape is computed once per pro
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -16,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import AttendFn, TextKeysValues, sdpa
+from helios_engine.attention import TextKeysValues
+from helios_engine.attention_backends import CHOOSER, AttendFn, sdpa
 from helios_engine.block import Block, modulated_norm
 from helios_engine.configs import TransformerConfig
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.rope import pad_to_multiple, rotary_table
+from helios_engine.transfer import to_device
 
 HISTORY_FRAMES = (16, 2, 1)
 """Latent frames of long, mid and short memory; the short one gets another: the video's first frame (the anchor), or
@@ -33,6 +36,15 @@ FLOAT32_PARTS = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2
 def parameter_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     """The dtype that the named parameter is kept in when the model runs in `dtype`."""
     return torch.float32 if FLOAT32_PARTS.intersection(name.split(".")) else dtype
+
+
+Timestep = float | torch.Tensor
+"""Of the noisy latents; as a tensor, with the history's before it: a row of `timestep_rows`."""
+
+
+def timestep_rows(timesteps: Sequence[float], device: torch.device) -> torch.Tensor:
+    """(steps, 2) on the device: the history's timestep, which is 0, and the noisy latents'."""
+    return to_device(torch.tensor([[0.0, timestep] for timestep in timesteps]), device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +119,12 @@ class HeliosTransformer(nn.Module):
         self.norm_out = OutputNorm(dim)
         self.proj_out = nn.Linear(dim, config.out_channels * math.prod(config.patch_size))
         self.rotary = lru_cache(maxsize=64)(self._rotary)
+        self.compiled = False
+
+    def join_projections(self) -> None:
+        """Has self-attention's three projections made in one product, where kernels are fused (`Attention`)."""
+        for block in self._blocks():
+            block.attn1.join_projections()
 
     def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
         """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings."""
@@ -130,7 +148,7 @@ class HeliosTransformer(nn.Module):
         return History(tokens_BND=torch.cat(tokens, dim=1), height=height, width=width, anchored=anchored)
 
     def forward(
-        self, latents_BCThw: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
+        self, latents_BCThw: torch.Tensor, timestep: Timestep, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype."""
         x_BLD, table_LP = self.all_tokens(latents_BCThw, history)
@@ -148,7 +166,7 @@ class HeliosTransformer(nn.Module):
     def denoise_tokens(
         self,
         x_BLD: torch.Tensor,
-        timestep: float,
+        timestep: Timestep,
         history_tokens: int,
         table_LP: torch.Tensor,
         text: list[TextKeysValues],
@@ -159,9 +177,14 @@ class HeliosTransformer(nn.Module):
 
         attend: the self-attention of all blocks but the last, where only the noisy tokens ask: attend_last.
         """
-        # row 0: history, timestep 0; row 1: the noisy latents
-        time_2D, time_26D = self.condition_embedder.embed_time(torch.tensor([0.0, timestep], device=x_BLD.device))
+        if not isinstance(timestep, torch.Tensor):
+            timestep = timestep_rows([timestep], x_BLD.device)[0]
+        time_2D, time_26D = self.condition_embedder.embed_time(timestep)
         blocks = self._blocks()
+        if self.compiled:
+            table_LP = torch.view_as_real(table_LP)  # torch.compile fuses no complex numbers
+            attend = self._timed(attend, x_BLD, x_BLD.shape[1])
+            attend_last = self._timed(attend_last, x_BLD, x_BLD.shape[1] - history_tokens)
         for index, (block, text_kv) in enumerate(zip(blocks, text, strict=True)):
             last = index == len(blocks) - 1
             x_BLD = block(
@@ -178,6 +201,15 @@ class HeliosTransformer(nn.Module):
         x_BLD = modulated_norm(x_BLD, 0, shift_1D.expand(2, -1), scale_1D.expand(2, -1), self.config.eps)
         out_BLF: torch.Tensor = self.proj_out(x_BLD)
         return out_BLF
+
+    def _timed(self, attend: AttendFn, x_BLD: torch.Tensor, queries: int) -> AttendFn:
+        """The fastest kernel in place of `sdpa`, which cannot time any inside of a compiled block."""
+        if attend is not sdpa or not x_BLD.is_cuda:
+            return attend
+        batch, tokens, _ = x_BLD.shape
+        head = (self.config.num_attention_heads, self.config.attention_head_dim)
+        q_shape, k_shape = (torch.Size((batch, count, *head)) for count in (queries, tokens))
+        return CHOOSER.fastest_for(q_shape, k_shape, x_BLD.dtype, x_BLD.device)
 
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]

@@ -23,8 +23,12 @@ from helios_engine.vae_layers import (
     ResidualBlock,
     as_frames,
     as_video,
-    norm_silu,
+    channels_last_,
+    norm_silu_convolve,
+    per_channel,
 )
+from helios_kernels.backend import use_triton
+from helios_kernels.rgb import rgb_frames
 
 IGNORED_PREFIXES = ("encoder.", "quant_conv.")
 """The encoder half of a published VAE folder."""
@@ -109,13 +113,16 @@ class WanDecoder(nn.Module):
         """(B, 16, T, H/8, W/8) to (B, 3, 4T-3, H, W)."""
         config, layers, dtype = self.config, self.decoder, self.post_quant_conv.weight.dtype
         mean, std = (
-            torch.tensor(values, dtype=dtype, device=latents_BCThw.device).view(1, -1, 1, 1, 1)
+            per_channel(tuple(values), dtype, latents_BCThw.device)
             for values in (config.latents_mean, config.latents_std)
         )
-        x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw.to(dtype) * std + mean)))
+        latents_BCThw = latents_BCThw.to(dtype) * std + mean
+        if dtype != torch.float32:
+            latents_BCThw = latents_BCThw.contiguous(memory_format=torch.channels_last_3d)
+        x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw)))
         for stage in layers.up_blocks:
             x = stage(x)
-        pixels: torch.Tensor = layers.conv_out(norm_silu(x, layers.norm_out, reuse=True))
+        pixels: torch.Tensor = norm_silu_convolve(x, layers.norm_out, layers.conv_out, reuse=True)
         return pixels.clamp_(-1.0, 1.0)
 
 
@@ -124,12 +131,17 @@ class VideoDecoder:
 
     def __init__(self, model: WanDecoder) -> None:
         self.model = model.eval().requires_grad_(False)
+        if model.post_quant_conv.weight.dtype != torch.float32:
+            channels_last_(model)
 
     @classmethod
     def from_pretrained(
         cls, path: str | PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> "VideoDecoder":
-        """Loads `vae/` of a published checkpoint folder (its decoder half). Raises CheckpointError."""
+        """Loads `vae/` of a published checkpoint folder (its decoder half). Raises CheckpointError.
+
+        dtype: bfloat16 runs with channels last; what it costs is measured by benchmarks/vae_precision.py.
+        """
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
         checkpoint = open_checkpoint(path)
@@ -149,7 +161,11 @@ class VideoDecoder:
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """Normalised latents (1, 16, 9, H/8, W/8) to frames (33, H, W, 3) uint8."""
-        pixels = self.model(latents.to(self.model.post_quant_conv.weight.device))[0].float()
-        frames = pixels.add_(1.0).mul_(127.5).round_().to(torch.uint8)
-        result: NDArray[np.uint8] = frames.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+        pixels = self.model(latents.to(self.model.post_quant_conv.weight.device))[0]
+        if use_triton(pixels):
+            frames = rgb_frames(pixels)
+        else:
+            levels = pixels.float().add_(1.0).mul_(127.5).round_().to(torch.uint8)
+            frames = levels.permute(1, 2, 3, 0).contiguous()
+        result: NDArray[np.uint8] = frames.cpu().numpy()
         return result

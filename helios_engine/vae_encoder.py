@@ -22,7 +22,8 @@ from helios_engine.vae_layers import (
     ResidualBlock,
     as_frames,
     as_video,
-    norm_silu,
+    norm_silu_convolve,
+    per_channel,
 )
 
 IGNORED_PREFIXES = ("decoder.", "post_quant_conv.")
@@ -82,10 +83,10 @@ class WanEncoder(nn.Module):
         x = layers.conv_in(pixels_BCThw)
         for layer in layers.down_blocks:
             x = layer(x)
-        moments = self.quant_conv(layers.conv_out(norm_silu(layers.mid_block(x), layers.norm_out, reuse=True)))
+        moments = self.quant_conv(norm_silu_convolve(layers.mid_block(x), layers.norm_out, layers.conv_out, reuse=True))
         mean, log_variance = moments.chunk(2, dim=1)
         shift, scale = (
-            torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, 1, 1, 1)
+            per_channel(tuple(values), x.dtype, x.device)
             for values in (self.config.latents_mean, self.config.latents_std)
         )
         return (mean - shift) / scale, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) / scale

@@ -3,11 +3,15 @@
 Legend: B batch, C channels, T frames, h/w height and width. Source: `AutoencoderKLWan` (diffusers, Wan 2.1).
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from helios_engine import onednn
+from helios_kernels.backend import use_triton
+from helios_kernels.channel_norm import channel_norm
 
 
 class CausalConv3d(nn.Conv3d):
@@ -27,8 +31,11 @@ class CausalConv3d(nn.Conv3d):
                 for video in x_BCThw.to(memory_format=torch.channels_last_3d).split(1)
             ]
             return torch.cat([as_video(frames, 1) for frames in videos]) if len(videos) > 1 else as_video(videos[0], 1)
-        padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
-        out: torch.Tensor = super().forward(padded)
+        return self.padded(F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw)
+
+    def padded(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        """As `forward`, of an input that has the `past` zero frames in front."""
+        out: torch.Tensor = super().forward(x_BCThw)
         return out
 
 
@@ -57,6 +64,16 @@ def norm_silu(x: torch.Tensor, norm: ChannelRMSNorm, *, reuse: bool = False) -> 
     return F.silu(channel_rms_norm(x, norm.gamma, out=x if reuse else None), inplace=True)
 
 
+def norm_silu_convolve(
+    x_BCThw: torch.Tensor, norm: ChannelRMSNorm, convolution: CausalConv3d, *, reuse: bool = False
+) -> torch.Tensor:
+    """convolution(silu(norm(x))); reuse as in `norm_silu`. On a GPU the norm writes the convolution's zero frames."""
+    if use_triton(x_BCThw):
+        return convolution.padded(channel_norm(x_BCThw, norm.gamma, silu=True, past=convolution.past))
+    convolved: torch.Tensor = convolution(norm_silu(x_BCThw, norm, reuse=reuse))
+    return convolved
+
+
 class ResidualBlock(nn.Module):
     """Two normalised causal convolutions around a (projected) identity."""
 
@@ -71,8 +88,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
         """(B, C, T, h, w) to (B, C', T, h, w)."""
-        inner = self.conv1(norm_silu(x_BCThw, self.norm1))
-        inner = self.conv2(norm_silu(inner, self.norm2, reuse=True))
+        inner = norm_silu_convolve(x_BCThw, self.norm1, self.conv1)
+        inner = norm_silu_convolve(inner, self.norm2, self.conv2, reuse=True)
         out: torch.Tensor = inner.add_(self.conv_shortcut(x_BCThw))
         return out
 
@@ -119,3 +136,18 @@ def as_video(frames: torch.Tensor, batch: int) -> torch.Tensor:
     """(B * T, C, h, w) to (B, C, T, h, w)."""
     video: torch.Tensor = frames.unflatten(0, (batch, -1))
     return video.transpose(1, 2)
+
+
+def channels_last_(module: nn.Module) -> None:
+    """Lays the convolutions' weights out with channels last, as tensor cores read them in half precision."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=formats[layer.weight.dim()])
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(1, C, 1, 1, 1) of these values; made once, as a copy to a GPU makes the host wait."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1, 1)

@@ -25,6 +25,9 @@ PIPELINES = ("HeliosPipeline", "HeliosPyramidPipeline")
 POSITIVE = frozenset({"eps", "rope_theta", "latents_std", "shift", "gamma"})
 """Numbers that must exceed zero; integers always must, being sizes and counts, except those that are indices."""
 INDICES = frozenset({"disable_corrector"})
+MAX_SIZE, MAX_COUNT = 1 << 18, 512
+"""Of an integer. Beyond, a model could not be described: its tensors' sizes overflow, or its layers take forever."""
+COUNTS = frozenset({"num_layers", "num_attention_heads", "num_res_blocks", "dim_mult", "num_heads"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,15 +164,19 @@ def _is(value: Any, kind: type, key: str) -> bool:
         return isinstance(value, str)
     if not isinstance(value, int if kind is int else int | float):
         return False
-    if key in INDICES:
-        return bool(value >= 0)
-    positive = kind is int or key in POSITIVE
-    return abs(value) <= sys.float_info.max and (value > 0 or not positive)
+    if kind is int:
+        return bool((0 if key in INDICES else 1) <= value <= largest(key))
+    return abs(value) <= sys.float_info.max and (value > 0 or key not in POSITIVE)
+
+
+def largest(key: str) -> int:
+    """What an integer of this name may be at most."""
+    return MAX_COUNT if key in COUNTS else MAX_SIZE
 
 
 def _allowed(kind: type, key: str) -> str:
     if kind is float:
         return "a finite number above 0" if key in POSITIVE else "a finite number"
-    if key in INDICES:
-        return "an integer from 0 on"
-    return {int: "an integer above 0", bool: "true or false", str: "text"}[kind]
+    if kind is int:
+        return f"an integer from {0 if key in INDICES else 1} to {largest(key):,}"
+    return {bool: "true or false", str: "text"}[kind]

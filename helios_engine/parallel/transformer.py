@@ -16,7 +16,7 @@ from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.exchange import gather_batch, gather_tokens
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.shards import SequenceShards
-from helios_engine.transformer import HeliosTransformer, History, unpatchify
+from helios_engine.transformer import HeliosTransformer, History, Timestep, unpatchify
 
 
 class ParallelTransformer(nn.Module):
@@ -51,7 +51,7 @@ class ParallelTransformer(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, latents_BCThw: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
+        self, latents_BCThw: torch.Tensor, timestep: Timestep, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype; the same bits on all ranks.
 
@@ -72,7 +72,7 @@ class ParallelTransformer(nn.Module):
         return gather_batch(velocity, self.mesh.cfg)[:batch]
 
     def _forward(
-        self, latents_BCThw: torch.Tensor, timestep: float, history: History, text: list[TextKeysValues]
+        self, latents_BCThw: torch.Tensor, timestep: Timestep, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         mesh, model = self.mesh, self.model
         x_BLD, table_LP = model.all_tokens(latents_BCThw, history)

@@ -2,8 +2,8 @@
 
 One module per kernel: its formula, the Triton launcher (`*_triton`), the same in plain torch (`*_ref`) and the function
 to call, which takes the launcher for CUDA tensors and the reference elsewhere. `HELIOS_KERNELS=reference` in the
-environment forces the reference everywhere. Arithmetic is float32 inside, rounded once to the output's dtype.
-Importing works without Triton; then there are only the references.
+environment forces the reference everywhere; `triton` forces the launchers, for Triton's interpreter. Arithmetic is
+float32 inside, rounded once to the output's dtype. Importing works without Triton; then there are only the references.
 
     modulated_norm   modulated_norm, affine_norm
     gated_residual   add_gated, add_gated_affine_norm, add_noisy_modulated_norm, add_gated_modulated_norm

@@ -20,7 +20,8 @@ except ImportError:  # not on this platform, or a CPU-only install
 __all__ = ["at_rows", "block_of", "constexpr", "dense", "jit", "on_device", "tl", "use_triton", "warps_for"]
 
 SWITCH = "HELIOS_KERNELS"
-"""Environment variable; `reference` turns the Triton kernels off."""
+"""Environment variable: `reference` turns the Triton kernels off; `triton` gives them CPU tensors too, which only
+Triton's interpreter takes."""
 
 
 def jit(**options: Any) -> Callable[[Callable[..., None]], Any]:
@@ -33,8 +34,11 @@ def jit(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 def use_triton(x: torch.Tensor) -> bool:
-    """Whether a kernel on x takes its Triton path."""
-    return x.is_cuda and triton is not None and os.environ.get(SWITCH) != "reference"
+    """Whether a kernel on x takes its Triton path. Not while torch.compile traces: it fuses the references itself."""
+    if triton is None or torch.compiler.is_compiling():
+        return False
+    choice = os.environ.get(SWITCH)
+    return choice != "reference" and (x.is_cuda or choice == "triton")
 
 
 def on_device(x: torch.Tensor) -> AbstractContextManager[object]:

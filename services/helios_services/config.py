@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from helios_services.redaction import scrub
 from helios_services.webhooks.targets import check_place
 
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -50,7 +51,18 @@ class RedisConfig(Section):
     """Where jobs are kept."""
 
     url: str = ""
-    """redis:// or rediss:// URL. Empty: the embedded server under the state folder."""
+    """redis:// or rediss:// (TLS) URL. Empty: the embedded server under the state folder."""
+    username: str = ""
+    """ACL user of `password_file`'s password; empty: Redis' default user."""
+    password_file: str = ""
+    """File that holds the password and nothing else; read again for each connection. Keeps it out of the URL."""
+    tls_ca_file: str = ""
+    """PEM authorities of the server's certificate; empty: the system's."""
+    tls_certificate_file: str = ""
+    """PEM certificate chain of this client, with `tls_key_file`, for mutual TLS."""
+    tls_key_file: str = ""
+    cluster: bool = False
+    """The URL is that of a node of a Redis Cluster, which names the others."""
     namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     socket_timeout_s: PositiveFloat = 5.0
 
@@ -221,7 +233,22 @@ class DenoiserConfig(DeploymentConfig):
     """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
     offload_budget_gb: float | None = Field(None, gt=0)
     """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
+    compile: Literal["off", "regional", "graphs"] = "off"
+    """On a GPU: off launches the fused kernels one by one, regional compiles the blocks instead, graphs records CUDA
+    graphs of whole forwards. Compiled code is kept under the state folder."""
+    fp8: bool = False
+    """The DiT's large linear layers in 8-bit floating point: faster, at a loss of precision; from Ada and Hopper on."""
     parallel: ParallelConfig = ParallelConfig()
+
+    @model_validator(mode="after")
+    def _accelerations_go_together(self) -> "DenoiserConfig":
+        if self.compile != "off" and self.parallel.world_size > 1:
+            raise ValueError(f"compile must be off with {self.parallel.world_size} ranks, is {self.compile}")
+        if self.compile == "graphs" and not self.device.startswith("cuda"):
+            raise ValueError(f"compile must be off or regional on {self.device}, is graphs")
+        if self.offload_budget_gb is not None and (self.fp8 or self.compile != "off"):
+            raise ValueError("offload_budget_gb must not be set with fp8 or compile")
+        return self
 
     @model_validator(mode="after")
     def _resources_for_each_rank(self) -> "DenoiserConfig":
@@ -245,6 +272,8 @@ class TextEncoderConfig(DeploymentConfig):
 class DecoderConfig(DeploymentConfig):
     """The VAE decoder and H.264 encoder."""
 
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What chunks are decoded in; uploads are encoded in float32."""
     crf: int = Field(18, ge=0, le=51)
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
     encoder_threads: PositiveInt = 2
@@ -324,10 +353,21 @@ class ServiceConfig(Section):
     tracing: TracingConfig = TracingConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
 
+    @model_validator(mode="after")
+    def _adapters_per_request_need_plain_layers(self) -> "ServiceConfig":
+        if self.model.loras and (self.denoiser.fp8 or self.denoiser.compile != "off"):
+            raise ValueError("model.loras must be empty with denoiser.fp8 or denoiser.compile; merged_loras may be set")
+        return self
+
     @property
     def artifacts(self) -> str:
         """URL of the artifact folder."""
         return self.artifact_url or str(self.state_dir / "artifacts")
+
+    @property
+    def compile_cache(self) -> Path:
+        """Folder for compiled code."""
+        return self.state_dir / "compile-cache"
 
     @property
     def uploads(self) -> str:
@@ -352,7 +392,14 @@ def check_variant(config: ServiceConfig, variant: str) -> None:
 
 _ALIASES = {"HELIOS_REDIS_URL": "HELIOS_REDIS__URL"}
 _PREFIX = "HELIOS_"
-_NOT_SETTINGS = {"HELIOS_CONFIG", "HELIOS_SERVER", "HELIOS_API_KEY", "HELIOS_TLS", "HELIOS_CA_FILE"}
+_NOT_SETTINGS = {
+    "HELIOS_CONFIG",
+    "HELIOS_SERVER",
+    "HELIOS_API_KEY",
+    "HELIOS_API_KEY_FILE",
+    "HELIOS_TLS",
+    "HELIOS_CA_FILE",
+}
 """Of the command line and its clients."""
 
 
@@ -370,11 +417,16 @@ def load_config(path: str | Path | None = None, environ: dict[str, str] | None =
     try:
         config = ServiceConfig.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['input']!r} ({e['msg']})" for e in error.errors(include_url=False)
-        )
+        problems = "; ".join(_problem(e["loc"], e["input"], e["msg"]) for e in error.errors(include_url=False))
         raise ConfigError(f"configuration: {problems}") from None
     return config.model_copy(update={"state_dir": config.state_dir.expanduser().absolute()})
+
+
+def _problem(location: tuple[int | str, ...], given: Any, message: str) -> str:
+    """Values of the section `redis` are not shown: a password may stand in the wrong place."""
+    named = ".".join(map(str, location))
+    shown = "[redacted]" if location[:1] == ("redis",) and location != ("redis", "namespace") else repr(given)
+    return f"{named}: {scrub(shown)} ({message})"
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _gateway(config: ServiceConfig) -> Iterator[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ,
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")},
         start_new_session=True,
     )
     try:

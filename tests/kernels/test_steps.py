@@ -37,5 +37,5 @@ def test_renoise_is_the_solvers_step(dtype: torch.dtype) -> None:
 
 def test_upsample_is_the_denoisers() -> None:
     latents, block_noise = random(1, 16, 3, 4, 6, device=CPU), random(1, 16, 3, 8, 12, device=CPU, seed=1)
-    expected = 1.2 * noise.upsample(latents) + 0.7 * block_noise
+    expected = noise.upsample(latents, block_noise, 1.2, 0.7)
     assert_close(upsample.upsample_renoise(latents, block_noise, 1.2, 0.7), expected)

@@ -63,13 +63,13 @@ def test_guidance_in_turn_is_guidance_in_one_batch(variant: str, monkeypatch: py
 
 def test_zero_init_does_not_ask_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    predict = sampling.Denoiser._predict
+    predict = sampling.Denoiser.predict
 
     def counted(self: Any, latents: torch.Tensor, *args: Any) -> torch.Tensor:
         calls.append(len(latents))
         return predict(self, latents, *args)
 
-    monkeypatch.setattr(sampling.Denoiser, "_predict", counted)
+    monkeypatch.setattr(sampling.Denoiser, "predict", counted)
     request = request_for(SHAPES[0], 1, "mid", pyramid_steps=(4, 1, 1))
     our_steps(SHAPES[0], request, monkeypatch, "mid")
     assert calls == [2] * 4  # of 6 steps, each for the conditional and the unconditional pass

@@ -17,6 +17,7 @@ DOCUMENTS = [
     "docs/api.md",
     "docs/monitoring.md",
     "docs/runbook.md",
+    "docs/performance.md",
 ]
 HELIOS = str(Path(sys.executable).parent / "helios")
 

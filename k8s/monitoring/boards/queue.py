@@ -47,6 +47,25 @@ PANELS = [
         ),
     ),
     Panel(
+        "Jobs set aside",
+        "ops",
+        "Between two chunks: outranked gives way to another job, paused waits for its client, ahead for a live reader.",
+        one(f"sum by (reason) ({rate('helios_jobs_set_aside_total')})", "{{reason}}"),
+    ),
+    Panel(
+        "Dead letters",
+        "short",
+        "Jobs that failed through no fault of their request and can be queued again (helios jobs requeue).",
+        one("max(helios_dead_letters)", "dead letters"),
+        limit=1,
+    ),
+    Panel(
+        "Webhooks",
+        "ops",
+        "Calls at jobs' ends, by outcome: failed ones come again, given_up ones do not.",
+        one(f"sum by (outcome) ({rate('helios_webhooks_total')})", "{{outcome}}"),
+    ),
+    Panel(
         "Running jobs",
         "short",
         "Jobs by dispatcher.",

@@ -2,6 +2,8 @@
 
 import time
 
+import torch
+
 from helios_engine.conditioning import Condition, conditioned_state
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.vae import VideoDecoder
@@ -17,12 +19,14 @@ from helios_services.media.inputs import decode_clip, decode_image
 
 
 class DecoderReplica(TorchReplica):
-    """The VAE (float32) on one device, and H.264 beside it."""
+    """The VAE on one device, and H.264 beside it."""
 
     def __init__(self, config: ServiceConfig) -> None:
         options = config.decoder
         super().__init__(config, options)
-        self._decoder = VideoDecoder.from_pretrained(config.model.checkpoint, device=self.device)
+        self._decoder = VideoDecoder.from_pretrained(
+            config.model.checkpoint, device=self.device, dtype=getattr(torch, options.vae_dtype)
+        )
         self._encoder = VideoEncoder.from_pretrained(config.model.checkpoint, device=self.device)
         self._settings = EncoderSettings(crf=options.crf, preset=options.preset, threads=options.encoder_threads)
         self._uploads, self._limits = ArtifactStore(config.uploads), config.media

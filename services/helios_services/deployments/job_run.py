@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from opentelemetry.trace import Span, use_span
+from opentelemetry.trace import Span
 from redis.exceptions import RedisError
 
 from helios_engine.errors import InvalidField
@@ -23,7 +23,7 @@ from helios_services.deployments.stage_calls import GivenBack, JobFailed, StageC
 from helios_services.deployments.stages import Call, Denoised, Stages
 from helios_services.deployments.turns import Expired, Turn
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
-from helios_services.jobs.records import ChunkRecord, Claim, JobFailure, Priority, Verdict
+from helios_services.jobs.records import ASIDE, ChunkRecord, Claim, JobFailure, Priority, Verdict
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.remux import remux
@@ -35,8 +35,6 @@ log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-ASIDE = {Verdict.PAUSED, Verdict.AHEAD, Verdict.OUTRANKED}
-"""The job does not go on now, and its worker is for others."""
 
 
 class GivenUp(Exception):
@@ -141,6 +139,7 @@ class JobRun:
                 if verdict in ASIDE:
                     await self._delivered(delivery)
                     if await self._stood_aside(verdict):
+                        self._metrics.set_aside.labels(verdict.value).inc()
                         raise GivenUp
                     continue
                 if verdict is Verdict.STOPPED and made == 0:
@@ -149,7 +148,7 @@ class JobRun:
                     self._job, done = replace(self._job, chunks_total=made), True
                     break
                 chunk = tracing.start("chunk", chunk=made)
-                with use_span(chunk), tracing.ended_on_error(chunk):
+                with tracing.entered(chunk), tracing.ended_on_error(chunk):
                     call, denoised = await self._denoise(previous, state, *await self._tokens(made))
                     await self._delivered(delivery)
                     stage_s, self._stage_s = self._stage_s, {}

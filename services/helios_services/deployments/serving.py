@@ -13,6 +13,7 @@ from helios_engine.checkpoint.check import check_checkpoint
 from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
 from helios_services.deployments.rank_placement import ranks
+from helios_services.deployments.ray_token import authenticate_ray, check_authenticated
 
 APP_NAME = "helios"
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
@@ -35,6 +36,8 @@ def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[No
     config: as `settled` gave it. address: of a Ray cluster; None starts Ray in this process, on loopback.
     """
     os.environ.update(ENVIRONMENT)
+    if address is None:
+        authenticate_ray()
     with ExitStack() as cleanup:
         cleanup.callback(ray.shutdown)
         _connect(config, address)
@@ -60,3 +63,4 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
         object_store_memory=LOCAL_OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
     )
+    check_authenticated()

@@ -1,15 +1,18 @@
 """What the three model replicas share: one thread for torch, and the device's memory."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import structlog
 import torch
 
 from helios_services.config import DeploymentConfig, ServiceConfig
 from helios_services.telemetry.logs import configure_logging
 
+log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 
@@ -21,21 +24,19 @@ class TorchReplica:
         if deployment.torch_threads:
             torch.set_num_threads(deployment.torch_threads)
         self.device = torch.device(deployment.device)
-        self._broken: Exception | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
 
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
-        """Calls `function` on the torch thread."""
+        """Calls `function` on the torch thread. Ends the process if the device has failed.
+
+        The device's context is lost then, and with it every call to come. A replica that lived on would fail them all
+        quickly, and so attract more; of one that has died the caller knows at once, and Serve replaces it.
+        """
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
-        except torch.AcceleratorError as error:  # the device's context is lost, and with it every call to come
-            self._broken = error
-            raise
-
-    async def check_health(self) -> None:
-        """Called by Serve; raising makes it replace the replica."""
-        if self._broken is not None:
-            raise RuntimeError("the device has failed") from self._broken
+        except torch.AcceleratorError:
+            log.critical("device_failed", device=str(self.device), exc_info=True)
+            os._exit(1)
 
     def memory_bytes(self) -> int:
         """Peak memory of the device; 0 on a CPU."""

@@ -12,6 +12,7 @@ import structlog
 from helios_services.gateway.auth import KeyRing, caller
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.refusal import Refusal, refusal_of
+from helios_services.gateway.requests import checked, each_checked, tolerant
 from helios_services.telemetry.tracing import failed, incoming, span
 
 log = structlog.get_logger(__name__)
@@ -39,7 +40,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return handler
         method = path.rpartition("/")[2]
         options = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
@@ -48,11 +49,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return make(self._stream(method, handler.stream_stream or handler.unary_stream), **options)
+            inner = handler.stream_stream or handler.unary_stream
+            return make(self._stream(method, _checking(handler, inner)), **options)
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make(self._unary(method, handler.stream_unary or handler.unary_unary), **options)
+        return make(self._unary(method, _checking(handler, handler.stream_unary or handler.unary_unary)), **options)
 
     def _unary(self, method: str, inner: Any) -> Any:
         async def handle(request: Any, context: Context) -> Any:
@@ -87,6 +89,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 outcome.code = grpc.StatusCode.OK.name
 
         return handle
+
+
+def _checking(handler: Handler, inner: Any) -> Any:
+    """The handler behind the checks of what comes off the wire."""
+    check = each_checked if handler.request_streaming else checked
+    return lambda request, context: inner(check(request), context)
 
 
 def _refusal(method: str, error: Exception) -> Refusal:

@@ -31,7 +31,7 @@ class LiveSession:
 
     def __init__(self, submitter: Submitter, store: JobStore, video: VideoStream, grace_s: float) -> None:
         self._submitter, self._store, self._video = submitter, store, video
-        self._grace_s = grace_s
+        self._grace_s, self._chunks_read = grace_s, 0
         self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS)
 
     async def run(self, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[pb.InteractResponse]:
@@ -66,6 +66,7 @@ class LiveSession:
     async def _deliver(self, job_id: str, from_chunk: int) -> None:
         """Chunks and changes of state, then the end."""
         changes = asyncio.create_task(self._guarded(self._report(job_id)))
+        await self._read(job_id, from_chunk)  # what came before is not wanted: the job need not wait for that
         try:
             async for part in self._video.chunks(job_id, from_chunk):
                 await self._events.put(pb.InteractResponse(chunk=part))
@@ -77,7 +78,8 @@ class LiveSession:
         await self._events.put(None)
 
     async def _read(self, job_id: str, chunks: int) -> None:
-        with suppress(RedisError):  # what comes later says the same
+        self._chunks_read = chunks
+        with suppress(RedisError):  # the next sign of life says it again
             await self._store.chunks_read(job_id, chunks)
 
     async def _report(self, job_id: str) -> None:
@@ -120,6 +122,7 @@ class LiveSession:
                 await asyncio.sleep(self._grace_s / 3)
                 with suppress(RedisError):  # the next sign may get through
                     await self._store.keep_session(job_id)
+                    await self._store.chunks_read(job_id, self._chunks_read)
 
     async def _guarded(self, source: Awaitable[None]) -> None:
         """Awaits a source; what ends it badly ends the session."""

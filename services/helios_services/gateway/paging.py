@@ -8,6 +8,8 @@ from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 
 DIGEST_CHARS = 12
+MAX_CURSOR_CHARS = 16
+"""A submission number: Redis keeps scores as doubles, which are exact up to here."""
 
 
 def token_of(cursor: str, request: pb.ListJobsRequest) -> str:
@@ -23,7 +25,7 @@ def cursor_of(request: pb.ListJobsRequest) -> str:
         cursor, _, digest = base64.urlsafe_b64decode(request.page_token.encode()).decode().partition(".")
     except (binascii.Error, ValueError):
         cursor = digest = ""
-    if not (cursor.isascii() and cursor.isdigit()) or digest != _digest(request):
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= MAX_CURSOR_CHARS) or digest != _digest(request):
         allowed = "the next_page_token of a response to the same filters"
         raise InvalidField("page_token", request.page_token, allowed)
     return cursor

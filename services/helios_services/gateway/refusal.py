@@ -32,10 +32,16 @@ RETRY_AFTER_S = 2.0
 DOMAIN = "helios.v1"
 
 
+MAX_TEXT_BYTES = 2000
+"""Of a message, as it travels. Message and details go into trailing metadata, twice and in base64, of which clients
+take 8 KiB."""
+
+
 class Refusal(Exception):
-    """Ends a call with `code`, `message` and google.rpc details."""
+    """Ends a call with `code`, `message` (cut to what clients take) and google.rpc details."""
 
     def __init__(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+        message = cut(message)
         super().__init__(message)
         self.code, self.message, self.details = code, message, details
 
@@ -49,14 +55,33 @@ class Refusal(Exception):
         return ((STATUS_KEY, status.SerializeToString()),)
 
 
+def cut(text: str) -> str:
+    """The text as far as it fits into MAX_TEXT_BYTES."""
+    text = text[:MAX_TEXT_BYTES]
+    while travel_bytes(text) > MAX_TEXT_BYTES:
+        text = text[: len(text) * 3 // 4]
+    return text
+
+
+def travel_bytes(text: str) -> int:
+    """Bytes of a status message on the wire: what is not printable ASCII is percent-encoded."""
+    return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in text.encode())
+
+
 def bad_request(problems: Sequence[InvalidField]) -> Refusal:
-    """INVALID_ARGUMENT naming every field, its value and what is allowed."""
-    violations = [BadRequest.FieldViolation(field=problem.field, description=str(problem)) for problem in problems]
-    return Refusal(
-        grpc.StatusCode.INVALID_ARGUMENT,
-        "; ".join(str(problem) for problem in problems),
-        BadRequest(field_violations=violations),
-    )
+    """INVALID_ARGUMENT naming every field, its value and what is allowed; of very many problems, the first."""
+    texts: list[str] = []
+    violations: list[BadRequest.FieldViolation] = []
+    left = MAX_TEXT_BYTES - 32
+    for problem in problems:
+        text = cut(str(problem))
+        left -= travel_bytes(text) + 2
+        if texts and left < 0:
+            texts.append(f"and {len(problems) - len(texts):,} more problems")
+            break
+        texts.append(text)
+        violations.append(BadRequest.FieldViolation(field=cut(problem.field)[:200], description=text))
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "; ".join(texts), BadRequest(field_violations=violations))
 
 
 def retry_info(seconds: float) -> RetryInfo:
@@ -96,7 +121,8 @@ def refusal_of(error: Exception) -> Refusal | None:
         case QueueFull():
             subject = error.limit if isinstance(error, QuotaExceeded) else "queue"
             quota = _quota("uploads" if isinstance(error, MediaFull) else subject, error)
-            return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, retry_info(error.retry_after_s))
+            again = [] if error.retry_after_s is None else [retry_info(error.retry_after_s)]
+            return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, *again)
         case RedisError():
             return Refusal(code.UNAVAILABLE, "the job store cannot be reached", retry_info(RETRY_AFTER_S))
     return None

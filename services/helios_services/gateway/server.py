@@ -13,6 +13,7 @@ from helios.v1.video_generation_pb2_grpc import add_VideoGenerationServicer_to_s
 from helios_services.config import ConfigError, ServiceConfig
 from helios_services.gateway.auth import KeyRing
 from helios_services.gateway.interceptor import CallInterceptor
+from helios_services.gateway.limits import server_options
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.service import VideoGeneration
 from helios_services.gateway.tls import server_credentials
@@ -30,13 +31,6 @@ LIVENESS = "liveness"
 CHECK_PERIOD_S = 2.0
 DRAIN_MARGIN_S = 1.0
 """Streams are told to end this long before the server stops waiting for them."""
-KEEPALIVE = [
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.http2.max_ping_strikes", 3),
-]
 
 
 class Gateway:
@@ -61,11 +55,7 @@ class Gateway:
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(self.metrics, keys)],
             maximum_concurrent_rpcs=options.max_concurrent_rpcs,
-            options=[
-                ("grpc.max_receive_message_length", options.max_message_bytes),
-                ("grpc.so_reuseport", 0),
-                *KEEPALIVE,
-            ],
+            options=server_options(options),
         )
         add_VideoGenerationServicer_to_server(VideoGeneration(config, self._store, video), self._server)
         self._health = health.aio.HealthServicer()

@@ -1,6 +1,7 @@
 """Uploads: received in bounded memory, recorded in the store, kept in the media folder."""
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -66,7 +67,7 @@ class Uploads:
             expired = await self._store.add_media(media, ttl_s=self._limits.ttl_s, max_files=self._limits.max_files)
             file.seek(0)
             try:
-                await self._keep(file.read(), name)
+                await self._keep(file, name)
             except BaseException:  # also when the call is cancelled: a record without a file would count as an upload
                 await self._store.forget_media([name])
                 raise
@@ -92,11 +93,12 @@ class Uploads:
             raise InvalidField("metadata.content_type", content_type, ", ".join(SUFFIXES))
         return content_type
 
-    async def _keep(self, data: bytes, name: str) -> None:
+    async def _keep(self, source: tempfile.SpooledTemporaryFile[bytes], name: str) -> None:
         def write() -> None:
             with tempfile.TemporaryDirectory(prefix="helios-upload-") as folder:
                 file = Path(folder) / name
-                file.write_bytes(data)
+                with file.open("wb") as target:
+                    shutil.copyfileobj(source, target)  # piece by piece: many uploads may be here at a time
                 self._folder.publish(file, name)
 
         try:

@@ -213,6 +213,7 @@ def _priority(value: int, session: bool, problems: list[InvalidField]) -> Priori
 def _labels(labels: Mapping[str, str], problems: list[InvalidField]) -> dict[str, str]:
     if len(labels) > MAX_LABELS:
         problems.append(InvalidField("labels", f"{len(labels)} labels", f"at most {MAX_LABELS} labels"))
+        return {}
     for key, value in labels.items():
         _length("labels key", key, MAX_LABEL_KEY, problems)
         _length(f"labels[{key[:MAX_LABEL_KEY]}]", value, MAX_LABEL_VALUE, problems)

@@ -4,16 +4,23 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from dataclasses import fields as fields_of
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_engine.request import FRAMES_PER_CHUNK
 from helios_services.jobs.records import Account, ChunkRecord, Job, JobFailure, JobSpec, Media, Priority
 from helios_services.jobs.state import JobState
 
+SPEC_FIELDS = {field.name for field in fields_of(JobSpec)}
+"""A newer release's others are not known here."""
+LATER_FIELDS = {"timeout_s": None, "queue_timeout_s": None, "webhook_url": ""}
+"""Fields that older releases do not know, and what they mean by that: a spec that says no more has the same text."""
+
 
 def spec_to_json(spec: JobSpec) -> str:
-    """Canonical JSON: equal specs give equal text."""
-    return json.dumps(vars(spec), sort_keys=True, separators=(",", ":"))
+    """Canonical JSON: equal specs give equal text, in every release."""
+    said = {name: value for name, value in vars(spec).items() if LATER_FIELDS.get(name, ...) != value}
+    return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
 
 def terms_to_json(spec: JobSpec, account: Account, within_s: float | None) -> str:
@@ -60,7 +67,7 @@ def media_from_hash(media_id: str, fields: Mapping[bytes, bytes]) -> Media:
 def job_from_hash(job_id: str, fields: Mapping[bytes, bytes], prompt_updates: Sequence[bytes] = ()) -> Job:
     """A job from its hash and its list of prompt updates."""
     text = {name.decode(): value.decode() for name, value in fields.items()}
-    spec = json.loads(text["spec"])
+    spec = {name: value for name, value in json.loads(text["spec"]).items() if name in SPEC_FIELDS}
     reason = text.get("error_reason")
     return Job(
         id=job_id,

@@ -41,6 +41,7 @@ class EmbeddedRedis:
         """Attaches to the state folder's server, or starts one. Raises ConfigError when that fails."""
         folder = state_dir / "redis"
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # it holds every job, prompts included
         with _locked(folder / "lock"):
             url = _running(folder / "server.json")
             if url is not None:

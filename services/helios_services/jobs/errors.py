@@ -10,9 +10,9 @@ class JobNotFound(JobStoreError):
 
 
 class QueueFull(JobStoreError):
-    """The queue of this model holds as many jobs as it may; `retry_after_s` says when to come back."""
+    """The queue of this model holds as many jobs as it may; `retry_after_s` says when to come back (None: never)."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
@@ -20,7 +20,7 @@ class QueueFull(JobStoreError):
 class QuotaExceeded(QueueFull):
     """The account has used up one of its limits; `limit` is the limit's name."""
 
-    def __init__(self, message: str, *, limit: str, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, limit: str, retry_after_s: float | None) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.limit = limit
 

@@ -7,7 +7,8 @@
 | lane:<model>:<priority>:<account> | zset | an account's part of that queue | never: an empty zset does not exist |
 | lanes:<model>:<priority> | zset | accounts with such a part, by virtual time | never: entries leave with the part |
 | share:<model> | hash | virtual times of the accounts, and the clock's | job_ttl_s after the last chunk started |
-| running:<account> | set | running job ids | never: entries leave with the lease |
+| running:<model>:<account> | set | running job ids | never: entries leave with the lease |
+| limits | hash | running jobs that each account may have | job_ttl_s after the last submission |
 | rate:<account> | string | when its burst of submissions is all there again | at that time |
 | video_ms:<account>:<day> | string | milliseconds of video taken on that UTC day | two days after the last |
 | deadlines | zset | job ids by deadline or latest start (ms) | never: entries leave then, or at the job's end |
@@ -21,7 +22,7 @@
 | pace:<model> | hash | seconds of a chunk by stage, a moving average | job_ttl_s after the last finished chunk |
 | seq | string | submission counter | never: 8 bytes, order depends on it |
 | idempotency:<key> | string | job id | with the job's record |
-| claim:<nonce> | string | job id, answers a repeated claim | after one lease |
+| claim:<nonce> | string | job id (or webhook), answers a repeated claim | after one lease |
 | chunks:<id> | list | "<ready ms> <chunk record>" | chunk_ttl_s after the job's end* |
 | fragment:<id>:<index> | string | fMP4 fragment | chunk_ttl_s after the job's end* |
 | init:<id> | string | fMP4 init segment | chunk_ttl_s after the job's end* |

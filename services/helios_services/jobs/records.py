@@ -141,6 +141,10 @@ class Verdict(StrEnum):
     """The chunks made so far are all the job will have."""
 
 
+ASIDE = (Verdict.OUTRANKED, Verdict.PAUSED, Verdict.AHEAD)
+"""The job does not go on now, and its worker is for others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """What a worker is told before it starts a chunk. left_s: until the job's deadline, if it has one."""

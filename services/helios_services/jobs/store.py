@@ -8,16 +8,13 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import OutOfMemoryError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.codec import chunk_to_json, job_from_hash, prompt_from_entry, spec_to_json, terms_to_json
+from helios_services.jobs.connect import store_client
 from helios_services.jobs.errors import (
     IdempotencyConflict,
     InvalidTransition,
@@ -55,15 +52,13 @@ from helios_services.jobs.records import (
 from helios_services.jobs.scripts import source
 from helios_services.jobs.work import JOBS_COUNTED, Pace, Work, work_from_answer
 
-MAX_CONNECTIONS = 64
-"""Per store; calls beyond wait for a connection, at most `socket_timeout_s`, rather than fail at once."""
 EVERY_RANK = len(Priority)
 
 
 class JobStore(JobReader):
     """Jobs in Redis. Refusals raise JobStoreError subclasses; connection trouble raises redis' RedisError."""
 
-    def __init__(self, client: Redis, redis: RedisConfig, jobs: JobsConfig) -> None:
+    def __init__(self, client: Redis | RedisCluster, redis: RedisConfig, jobs: JobsConfig) -> None:
         super().__init__(client, redis.namespace)
         self._jobs = jobs
         self._ttls = (int(jobs.job_ttl_s * 1000), int(jobs.chunk_ttl_s * 1000))
@@ -71,17 +66,8 @@ class JobStore(JobReader):
 
     @classmethod
     def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
-        """A store on `redis.url`; connects on first use."""
-        pool = BlockingConnectionPool.from_url(
-            redis.url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=redis.socket_timeout_s,
-            socket_timeout=redis.socket_timeout_s,
-            socket_connect_timeout=redis.socket_timeout_s,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (RedisConnectionError, RedisTimeoutError)),
-            health_check_interval=15,
-        )
-        return cls(Redis.from_pool(pool), redis, jobs)
+        """A store on `redis.url`; connects on first use. Raises ConfigError for credentials that cannot be used."""
+        return cls(store_client(redis), redis, jobs)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -126,6 +112,9 @@ class JobStore(JobReader):
                 return job_from_hash(existing, record) if record else await self.get(existing)
             case ["full", count]:
                 raise QueueFull(f"the queue of {spec.model} is full: {count} jobs are waiting", retry_after_s=5.0)
+            case ["quota", limit, value, ""]:
+                message = f"{limit} of this API key's account is {float(value):g}, and the job alone is more"
+                raise QuotaExceeded(message, limit=limit, retry_after_s=None)
             case ["quota", limit, value, retry_ms]:
                 message = f"{limit} of this API key's account is {float(value):g}, and is used up"
                 raise QuotaExceeded(message, limit=limit, retry_after_s=int(retry_ms) / 1000)
@@ -182,9 +171,12 @@ class JobStore(JobReader):
         self._check(job_id, await self._run("purge", job_id, nonce, self._ttls[1]))
         return await self.get(job_id)
 
-    async def due_webhook(self, *, lease_s: float) -> DueWebhook | None:
-        """The next webhook that is to be called now; nobody else is given it for `lease_s`."""
-        answer = await self._run("due_webhook", int(lease_s * 1000))
+    async def due_webhook(self, nonce: str, *, lease_s: float) -> DueWebhook | None:
+        """The next webhook that is to be called now; nobody else is given it for `lease_s`.
+
+        The same nonce again gives the same answer.
+        """
+        answer = await self._run("due_webhook", nonce, int(lease_s * 1000))
         if answer[0] == "none":
             return None
         _, event, job_id, tries = answer

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from helios_services.jobs.records import Priority
+from helios_services.jobs.records import ASIDE, Priority
 from helios_services.jobs.work import Work
 
 log = structlog.get_logger(__name__)
@@ -68,6 +68,8 @@ class WorkerMetrics:
     realtime: Gauge = field(init=False)
     memory: Gauge = field(init=False)
     starts: Counter = field(init=False)
+    set_aside: Counter = field(init=False)
+    """Jobs that gave their worker up between two chunks, by reason: outranked, paused, ahead."""
     running: Gauge = field(init=False)
     stall: Gauge = field(init=False)
     work: Gauge = field(init=False)
@@ -94,6 +96,12 @@ class WorkerMetrics:
             "fps": Gauge("helios_fps", "Frames per second of the last finished chunk.", registry=registry),
             "realtime": Gauge("helios_realtime_factor", "Play time over time of the last chunk.", registry=registry),
             "memory": Gauge("helios_gpu_memory_bytes", "Peak device memory.", ("stage",), registry=registry),
+            "set_aside": Counter(
+                "helios_jobs_set_aside",
+                "Jobs that gave up their worker between chunks.",
+                ("reason",),
+                registry=registry,
+            ),
             "starts": Counter("helios_job_starts", "Attempts started.", ("priority",), registry=registry),
             "running": Gauge("helios_running_jobs", "Jobs that this dispatcher drives.", registry=registry),
             "stall": Gauge(
@@ -108,6 +116,8 @@ class WorkerMetrics:
             object.__setattr__(self, name, metric)
         for priority in Priority:  # a series that begins at 0 shows its first increase
             self.starts.labels(priority.value)
+        for reason in ASIDE:
+            self.set_aside.labels(reason.value)
         for stage in ("text", "denoise", "decode"):
             self.retries.labels(stage)
 

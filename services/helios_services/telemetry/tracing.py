@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
+from grpc.aio import AbortError
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode
@@ -66,9 +67,25 @@ def start(name: str, context: Context | None = None, *, start_s: float | None = 
 
 @contextmanager
 def span(name: str, context: Context | None = None, **attributes: Any) -> Iterator[Span]:
-    """A span around a block, whose exception it records."""
-    with trace.use_span(start(name, context, **attributes), end_on_exit=True) as opened:
-        yield opened
+    """A span around a block."""
+    opened = start(name, context, **attributes)
+    try:
+        with entered(opened):
+            yield opened
+    finally:
+        opened.end()
+
+
+@contextmanager
+def entered(opened: Span) -> Iterator[None]:
+    """Makes a span the current one. An exception is recorded by its type alone: its message may quote a prompt."""
+    with trace.use_span(opened, record_exception=False, set_status_on_exception=False):
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, AbortError):  # how the gateway ends a call, after it has said why
+                failed(opened, type(error).__name__)
+            raise
 
 
 @contextmanager

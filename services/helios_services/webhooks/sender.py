@@ -6,10 +6,12 @@ The format is that of Standard Webhooks (standardwebhooks.com).
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import aiohttp
 import structlog
@@ -49,7 +51,9 @@ class WebhookSender:
         """Begins to send, if there is where to."""
         if self._config.urls:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._config.timeout_s), auto_decompress=False
+                timeout=aiohttp.ClientTimeout(total=self._config.timeout_s),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
             self._tasks = [asyncio.create_task(self._send(), name=f"webhooks-{number}") for number in range(SENDERS)]
 
@@ -62,18 +66,23 @@ class WebhookSender:
     async def _send(self) -> None:
         while True:
             try:
-                due = await self._store.due_webhook(lease_s=2 * self._config.timeout_s)
-                if due is None:
-                    await asyncio.sleep(IDLE_S)
-                else:
+                due = await self._store.due_webhook(uuid4().hex, lease_s=2 * self._config.timeout_s)
+                if due is not None:
                     await self._deliver(due)
+                    continue
             except RedisError:  # the health check tells; the webhook's time comes again
-                await asyncio.sleep(IDLE_S)
+                pass
+            except Exception:  # one that cannot be sent must not keep the others
+                log.exception("webhook_not_sent")
+            await asyncio.sleep(IDLE_S)
 
     async def _deliver(self, due: DueWebhook) -> None:
         try:
             job = await self._store.get(due.job_id)
         except JobNotFound:
+            await self._store.settle_webhook(due)
+            return
+        if job.ended_s is None or not due.event.endswith(f":{round(job.ended_s * 1000)}"):  # queued again meanwhile
             await self._store.settle_webhook(due)
             return
         problem = await self._post(due, job)
@@ -96,6 +105,8 @@ class WebhookSender:
         if not permitted(job.spec.webhook_url, self._config.urls):
             return "the URL is not allowed (any more)"
         body = json.dumps(event(job), separators=(",", ":"))
+        with suppress(ConfigError):  # a file that is being written; the secrets stay as they were
+            self._secrets = read_secrets(self._config.secret_file)
         headers = signed(due.event, body, self._secrets)
         try:
             async with self._session.post(

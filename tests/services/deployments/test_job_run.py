@@ -263,6 +263,7 @@ async def test_pause_holds_the_next_chunk_and_stop_ends_the_video(bench: Bench) 
     await (await bench.run()).run()  # ends with the pause: it holds no worker
     paused = await bench.store.get(job_id)
     assert (paused.state, paused.paused, paused.chunks_done) == (JobState.QUEUED, True, 2)
+    assert bench.metrics.registry.get_sample_value("helios_jobs_set_aside_total", {"reason": "paused"}) == 1
     assert "denoise 2 starts" not in bench.stages.log
     await bench.store.control(job_id, Control.STOP)
     await (await bench.run()).run()

@@ -198,7 +198,7 @@ class Model:
     def read(self, job: ModelJob, count: int) -> str:
         """The client has been sent so many chunks."""
         if job.session and not job.ended:
-            job.chunks_read = max(job.chunks_read, count)
+            job.chunks_read = max(job.chunks_read, min(count, job.chunks_done))
             if not job.paused and job.chunks_done - count < self.config.live_window_chunks:
                 self._unpark(job)
         return "ok"

@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
+from helios_services.jobs import scripts
 from helios_services.jobs.errors import JobNotFound, NotDeadLettered
 from helios_services.jobs.records import JobFailure
 from helios_services.jobs.state import DEAD_LETTERED, JobState
@@ -101,3 +102,21 @@ async def test_expired_records_leave_the_list(store: JobStore, redis: RedisConfi
         await client.delete(f"helios:{{{redis.namespace}}}:job:a")
     await store.sweep()
     assert (await listed(store), await store.dead_letters()) == (["b"], 1)
+
+
+async def test_there_is_room_for_so_many_and_the_oldest_goes(
+    redis: RedisConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts, "MAX_DEAD_LETTERS", 2)
+    scripts.source.cache_clear()
+    store = JobStore.connect(redis, JOBS)
+    for job_id in ("a", "b", "c"):
+        await fail(store, job_id, "WORKER_LOST")
+    scripts.source.cache_clear()
+    assert await listed(store) == ["c", "b"]
+    async with Redis.from_url(redis.url) as client:
+        root = f"helios:{{{redis.namespace}}}:"
+        assert await client.exists(root + "checkpoint:a", root + "embeds:a") == 0
+        assert 0 < await client.pttl(root + "fragment:a:0") <= JOBS.chunk_ttl_s * 1000
+    assert (await store.get("a")).state is JobState.FAILED
+    await store.close()

@@ -432,7 +432,7 @@ class StoreMachine(RuleBasedStateMachine):
             kind, _, rest = name.partition(":")
             if kind in ENDLESS:
                 assert not expires, name
-            elif kind in ("claim", "session", "share", "video_ms"):
+            elif kind in ("claim", "session", "share", "limits", "video_ms"):
                 assert expires, name
             else:
                 owner = self.model.keys[rest] if kind == "idempotency" else rest.split(":")[0]
@@ -495,7 +495,7 @@ def _check_sets(model: Model, found: dict[str, Any]) -> None:
         assert {member.decode() for member in found.get(name, ())} == {job.id for job in chosen}, name
     for account in ACCOUNTS:
         running = {job.id.encode() for job in jobs if job.leased and job.account == account}
-        assert found.get(f"running:{account.id}", set()) == running
+        assert found.get(f"running:m:{account.id}", set()) == running
         video = [int(value) for name, value in found.items() if name.startswith(f"video_ms:{account.id}:")]
         assert sum(video) == model.video_ms.get(account.id, 0)
     assert {state.decode(): int(count) for state, count in found.get("ended", {}).items()} == model.ended

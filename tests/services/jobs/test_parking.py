@@ -99,3 +99,18 @@ async def test_a_parked_session_whose_client_has_gone_is_ended(redis: RedisConfi
         await asyncio.sleep(0.05)
     assert (await store.begin_chunk(taken.lease, 0, 0)).verdict is Verdict.STOPPED
     await store.close()
+
+
+async def test_a_reader_that_begins_at_the_live_edge_is_not_waited_for(store: JobStore) -> None:
+    await store.submit("a", replace(spec(0), session=True))
+    lease = (await claim(store)).lease
+    for index in range(AHEAD):
+        await store.begin_chunk(lease, index, 0)
+        await append(store, lease, index)
+    assert await store.park(lease)
+    await store.chunks_read("a", 10**6)  # no further than there are chunks
+    resumed = await claim(store)
+    for index in range(AHEAD, 2 * AHEAD):
+        assert (await store.begin_chunk(resumed.lease, index, 0)).verdict is Verdict.GO
+        await append(store, resumed.lease, index)
+    assert (await store.begin_chunk(resumed.lease, 2 * AHEAD, 0)).verdict is Verdict.AHEAD

@@ -54,6 +54,7 @@ async def test_submissions_a_minute(store: JobStore, redis: RedisConfig) -> None
         await submit(store, account)
     error = await refused(store, account)
     assert error.limit == "submits_per_minute"
+    assert error.retry_after_s is not None
     assert 0 < error.retry_after_s <= 15
     async with Redis.from_url(redis.url) as client:
         key = Keys(redis.namespace).of("rate", "a")
@@ -74,6 +75,7 @@ async def test_video_of_a_day_is_taken_at_once_and_what_was_not_made_is_given_ba
     job_id = await submit(store, account, 8)
     error = await refused(store, account, 3)
     assert error.limit == "video_minutes_per_day"
+    assert error.retry_after_s is not None
     assert 0 < error.retry_after_s <= 86_400
     await append(store, (await claim(store)).lease, 0)
     await store.cancel(job_id)  # 7 of its 8 chunks were not made
@@ -94,3 +96,35 @@ async def test_an_open_ended_job_stops_when_the_days_video_is_used_up(store: Job
     assert (await store.succeed(lease, artifact="", video_bytes=0)).state is JobState.SUCCEEDED
     assert (await store.get(job_id)).chunks_total == 2
     await refused(store, account, 1)
+
+
+async def test_less_than_one_submission_a_minute(store: JobStore, redis: RedisConfig) -> None:
+    account = Account(id="a", submits_per_minute=0.5)
+    await submit(store, account)
+    error = await refused(store, account)
+    assert error.retry_after_s is not None
+    assert 100 < error.retry_after_s <= 120
+
+
+async def test_a_job_that_alone_is_more_than_a_day_may_have_is_not_told_to_come_back(store: JobStore) -> None:
+    error = await refused(store, Account(id="a", video_minutes_per_day=2 * CHUNK_S / 60), 3)
+    assert (error.limit, error.retry_after_s) == ("video_minutes_per_day", None)
+
+
+async def test_a_limit_that_was_raised_holds_for_jobs_that_wait(store: JobStore) -> None:
+    for _ in range(3):
+        await submit(store, Account(id="a", max_running=1))
+    await claim(store)
+    assert await store.claim("m", "w", "n1") is None
+    await submit(store, Account(id="a", max_running=3))
+    for _ in range(2):
+        await claim(store)
+    assert await store.claim("m", "w", "n2") is None
+
+
+async def test_jobs_that_may_not_run_are_no_work_for_replicas(store: JobStore) -> None:
+    for _ in range(5):
+        await submit(store, Account(id="a", max_running=2))
+    await claim(store)
+    work = await store.work("m")
+    assert (work.running_jobs, work.queued_jobs, work.queued_chunks) == (1, 1, 2)

@@ -76,7 +76,7 @@ async def test_a_full_queue_refuses_and_takes_again_when_there_is_room(redis: Re
     await store.submit("b", spec(priority=Priority.BATCH))
     with pytest.raises(QueueFull, match="2 jobs are waiting") as caught:
         await store.submit("c", spec())
-    assert caught.value.retry_after_s > 0
+    assert (caught.value.retry_after_s or 0) > 0
     await claim(store)
     assert (await store.submit("c", spec())).state is JobState.QUEUED
     await store.close()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aiohttp import web
@@ -147,14 +148,14 @@ async def test_a_sender_that_dies_is_followed_by_another(redis: RedisConfig) -> 
     params = {"prompt": "a lake", "fps": 24}
     await store.submit("a", JobSpec(model="m", params=params, chunks_total=1, webhook_url="https://x"))
     await store.cancel("a")
-    first = await store.due_webhook(lease_s=0.2)
-    assert await store.due_webhook(lease_s=0.2) is None
-    while (second := await store.due_webhook(lease_s=60)) is None:  # noqa: ASYNC110 - time is what is waited for
+    first = await store.due_webhook(uuid4().hex, lease_s=0.2)
+    assert await store.due_webhook(uuid4().hex, lease_s=0.2) is None
+    while (second := await store.due_webhook(uuid4().hex, lease_s=60)) is None:  # noqa: ASYNC110 - time is what is waited for
         await asyncio.sleep(0.02)
     assert first is not None
     assert (second.event, first.tries, second.tries) == (first.event, 1, 2)
     await store.settle_webhook(second)
-    assert await store.due_webhook(lease_s=60) is None
+    assert await store.due_webhook(uuid4().hex, lease_s=60) is None
     await store.close()
 
 
@@ -166,9 +167,9 @@ async def test_an_end_that_was_taken_back_is_not_told(redis: RedisConfig) -> Non
     assert claim is not None
     await store.fail(claim.lease, JobFailure(reason="WORKER_LOST", message="why"))
     await store.requeue("a", "nonce")
-    assert await store.due_webhook(lease_s=60) is None
+    assert await store.due_webhook(uuid4().hex, lease_s=60) is None
     await store.cancel("a")
-    assert await store.due_webhook(lease_s=60) is not None
+    assert await store.due_webhook(uuid4().hex, lease_s=60) is not None
     await store.close()
 
 
@@ -183,6 +184,8 @@ async def test_an_end_that_was_taken_back_is_not_told(redis: RedisConfig) -> Non
         "http://HOST/hooks/../other",
         "http://HOST/hooks/%2e%2E/other",
         "http://HOST/hooks/a%2F..",
+        "http://HOST/hooks/..;/other",
+        "http://HOST/hooks/%252e%252e/other",
         "http://HOST/hooks\nx",
         "http://HOST/hooks#x",
         "ftp://HOST/hooks",

@@ -7,6 +7,7 @@ if answered and field(answered, 'nonce') == nonce and LEASED[field(answered, 'st
   return {'ok', answered, field(answered, 'token'), field(answered, 'waited_ms')}
 end
 sweep(now, tonumber(ARGV[5]), ARGV[6], ARGV[7])
+adopt(model)
 local id = next_job(model, tonumber(ARGV[8]))
 if not id then return {'none'} end
 local waited = now - field(id, 'queued_ms')
@@ -16,7 +17,7 @@ redis.call('HINCRBY', at('job', id), 'attempts', 1)
 local token = redis.call('HINCRBY', at('job', id), 'token', 1)
 set(id, 'state', after(id, 'claim'), 'worker', worker, 'nonce', nonce, 'waited_ms', waited)
 redis.call('ZADD', at('leases'), now + lease_ms, id)
-redis.call('SADD', at('running', field(id, 'account') or ''), id)
+redis.call('SADD', at('running', model, field(id, 'account') or ''), id)
 redis.call('SET', at('claim', nonce), id, 'PX', lease_ms)
 changed(id)
 return {'ok', id, tostring(token), tostring(waited)}

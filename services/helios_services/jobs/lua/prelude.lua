@@ -67,7 +67,7 @@ end
 -- Who has had nothing to do starts with those who are being served: idleness saves nothing up.
 local function catch_up(model, account)
   local clock = virtual_time(model, CLOCK)
-  if virtual_time(model, account) >= clock or redis.call('EXISTS', at('running', account)) == 1 then return end
+  if virtual_time(model, account) >= clock or redis.call('EXISTS', at('running', model, account)) == 1 then return end
   for _, priority in ipairs(PRIORITIES) do
     if redis.call('EXISTS', at('lane', model, priority, account)) == 1 then return end
   end
@@ -98,6 +98,37 @@ local function dequeue(id)
   redis.call('ZREM', at('parked'), id)
 end
 
+-- How many more jobs of an account may run. Members that do not run (an older release forgets them) leave on the way.
+local function room(model, account)
+  local limit = tonumber(redis.call('HGET', at('limits'), account) or '')
+  if not limit then return math.huge end
+  local running = at('running', model, account)
+  if redis.call('SCARD', running) >= limit then
+    for _, id in ipairs(redis.call('SMEMBERS', running)) do
+      if not LEASED[field(id, 'state') or ''] then redis.call('SREM', running, id) end
+    end
+  end
+  return limit - redis.call('SCARD', running)
+end
+
+-- Jobs that a release without lanes has put into the queue are given theirs.
+local function adopt(model)
+  for _, priority in ipairs(PRIORITIES) do
+    local queue, laned = at('queue', model, priority), 0
+    for _, account in ipairs(redis.call('ZRANGE', at('lanes', model, priority), 0, -1)) do
+      laned = laned + redis.call('ZCARD', at('lane', model, priority, account))
+    end
+    if redis.call('ZCARD', queue) ~= laned then
+      for _, id in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
+        local _, _, account = place(id)
+        if redis.call('ZADD', at('lane', model, priority, account), redis.call('ZSCORE', queue, id), id) == 1 then
+          redis.call('ZADD', at('lanes', model, priority), string.format('%.17g', virtual_time(model, account)), account)
+        end
+      end
+    end
+  end
+end
+
 -- The job that is to be claimed next, of the first `ranks` priorities: its id, and the priority's rank. yielding: an
 -- account of which one running job is about to be given back.
 local LANES_LOOKED_AT = 1000
@@ -107,14 +138,12 @@ local function next_job(model, ranks, yielding)
     for _, account in ipairs(redis.call('ZRANGE', at('lanes', model, priority), 0, LANES_LOOKED_AT - 1)) do
       local lane = at('lane', model, priority, account)
       local id = redis.call('ZRANGE', lane, 0, 0)[1]
-      while id and not field(id, 'queued_ms') do  -- a record that is gone must not hold up the jobs behind it
+      while id and field(id, 'state') ~= 'queued' do  -- what is gone, or went another way, must hold nobody up
         leave_lane(id, model, priority, account)
         id = redis.call('ZRANGE', lane, 0, 0)[1]
       end
       if id then
-        local limit = tonumber(field(id, 'max_running') or '')
-        local running = redis.call('SCARD', at('running', account)) - (account == yielding and 1 or 0)
-        if not limit or running < limit then return id, rank end
+        if room(model, account) + (account == yielding and 1 or 0) > 0 then return id, rank end
       end
     end
   end
@@ -134,11 +163,11 @@ local function outranked(id, quantum)
 end
 
 local function unlease(id)
-  local _, _, account = place(id)
+  local model, _, account = place(id)
   set(id, 'worker', '')
   redis.call('HINCRBY', at('job', id), 'token', 1)
   redis.call('ZREM', at('leases'), id)
-  redis.call('SREM', at('running', account), id)
+  redis.call('SREM', at('running', model, account), id)
 end
 
 -- Gives a leased job back to the queue, at its old place.
@@ -176,18 +205,38 @@ local function give_back_video_time(id)
   set(id, 'video_key', '')
 end
 
+local function expire_chunks(id, ttl_ms)
+  redis.call('PEXPIRE', at('chunks', id), ttl_ms)
+  redis.call('PEXPIRE', at('init', id), ttl_ms)
+  for index = field(id, 'first_chunk') or 0, (field(id, 'chunks_done') or 0) - 1 do
+    redis.call('PEXPIRE', at('fragment', id, index), ttl_ms)
+  end
+end
+
+-- A dead letter is none any more: what another try would need goes as after any other failure.
+local function give_up(id, chunk_ttl_ms)
+  redis.call('ZREM', at('dead'), id)
+  redis.call('DEL', at('embeds', id), at('checkpoint', id))
+  if not field(id, 'state') then return end
+  expire_chunks(id, chunk_ttl_ms)
+  give_back_video_time(id)
+end
+
 -- Ends a job: `event` is succeed, fail, cancel or expire. From here on everything of it expires. What failed through no
 -- fault of its request is kept whole for as long as its record, to be queued again.
 local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   local state, before = after(id, event)
   if before == 'queued' then dequeue(id) end
-  local dead = event == 'fail' and DEAD_LETTERED[field(id, 'error_reason') or '']
+  local kept_ms, dead = chunk_ttl_ms, event == 'fail' and DEAD_LETTERED[field(id, 'error_reason') or '']
   set(id, 'state', state, 'ended_ms', now)
   unlease(id)
   redis.call('ZREM', at('deadlines'), id)
   redis.call('DEL', at('session', id))
   if dead then
     chunk_ttl_ms = job_ttl_ms
+    if redis.call('ZCARD', at('dead')) >= MAX_DEAD_LETTERS then
+      give_up(redis.call('ZRANGE', at('dead'), 0, 0)[1], kept_ms)
+    end
     redis.call('ZADD', at('dead'), field(id, 'seq'), id)
     redis.call('PEXPIRE', at('embeds', id), job_ttl_ms)
   else
@@ -199,11 +248,7 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   else
     redis.call('DEL', at('checkpoint', id))
   end
-  redis.call('PEXPIRE', at('chunks', id), chunk_ttl_ms)
-  redis.call('PEXPIRE', at('init', id), chunk_ttl_ms)
-  for index = field(id, 'first_chunk') or 0, field(id, 'chunks_done') - 1 do
-    redis.call('PEXPIRE', at('fragment', id, index), chunk_ttl_ms)
-  end
+  expire_chunks(id, chunk_ttl_ms)
   redis.call('PEXPIRE', at('prompts', id), job_ttl_ms)
   redis.call('PEXPIRE', at('job', id), job_ttl_ms)
   local idempotency_key = field(id, 'idempotency_key')
@@ -269,7 +314,7 @@ end
 
 -- What time alone brings about.
 local function sweep(now, max_attempts, job_ttl_ms, chunk_ttl_ms)
-  for _, id in ipairs(redis.call('ZRANGE', at('dead'), 0, 9)) do
+  for _, id in ipairs(redis.call('ZRANDMEMBER', at('dead'), 10)) do
     if redis.call('EXISTS', at('job', id)) == 0 then redis.call('ZREM', at('dead'), id) end
   end
   expire(now, job_ttl_ms, chunk_ttl_ms)

@@ -5,14 +5,8 @@ allow_at_maxmemory()
 if field(id, 'purged') == nonce then return {'ok'} end
 local state = field(id, 'state')
 if not state then return {'not_found'} end
-if redis.call('ZREM', at('dead'), id) == 0 then return {'not_dead', state} end
+if not redis.call('ZSCORE', at('dead'), id) then return {'not_dead', state} end
 set(id, 'purged', nonce)
-redis.call('DEL', at('embeds', id), at('checkpoint', id))
-redis.call('PEXPIRE', at('chunks', id), chunk_ttl_ms)
-redis.call('PEXPIRE', at('init', id), chunk_ttl_ms)
-for index = field(id, 'first_chunk') or 0, field(id, 'chunks_done') - 1 do
-  redis.call('PEXPIRE', at('fragment', id, index), chunk_ttl_ms)
-end
-give_back_video_time(id)
+give_up(id, chunk_ttl_ms)
 changed(id)
 return {'ok'}

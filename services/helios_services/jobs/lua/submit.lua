@@ -27,12 +27,14 @@ local due
 if terms.submits_per_minute then
   local each = 60000 / terms.submits_per_minute
   due = math.max(tonumber(redis.call('GET', at('rate', account)) or now), now) + each
-  if due > now + 60001 then return refused('submits_per_minute', terms.submits_per_minute, due - now - 60000) end
+  local burst = math.max(60000, each)
+  if due > now + burst + 1 then return refused('submits_per_minute', terms.submits_per_minute, due - now - burst) end
 end
 local video_ms, used_key = chunks_total * terms.chunk_ms, ''
 if terms.video_ms_a_day then
   used_key = video_key(account, now)
   local used = tonumber(redis.call('GET', used_key) or 0)
+  if video_ms > terms.video_ms_a_day then return {'quota', 'video_minutes_per_day', terms.video_ms_a_day / 60000, ''} end
   if used + math.max(video_ms, terms.chunk_ms) > terms.video_ms_a_day then
     return refused('video_minutes_per_day', terms.video_ms_a_day / 60000, 86400000 - now % 86400000)
   end
@@ -54,11 +56,13 @@ end
 if due then redis.call('SET', at('rate', account), string.format('%.3f', due), 'PX', math.ceil(due - now)) end
 if used_key ~= '' and video_ms > 0 then take_video_time(used_key, video_ms) end
 catch_up(model, account)
+redis.call('HSET', at('limits'), account, terms.max_running or '')
+redis.call('PEXPIRE', at('limits'), ARGV[11])
 set(id, 'spec', spec, 'digest', digest, 'model', model, 'priority', priority, 'chunks_total', chunks_total,
     'idempotency_key', idempotency_key, 'state', 'queued', 'seq', seq, 'created_ms', now, 'chunks_done', 0,
     'attempts', 0, 'losses', 0, 'token', 0, 'revision', 0, 'chunks_started', 0, 'first_chunk', 0, 'updates', 0,
     'open_ended', chunks_total == '0' and 1 or 0, 'session', session_ms > 0 and 1 or 0, 'trace', ARGV[12],
-    'account', account, 'weight', terms.weight, 'chunk_ms', terms.chunk_ms, 'max_running', terms.max_running or '',
+    'account', account, 'weight', terms.weight, 'chunk_ms', terms.chunk_ms,
     'video_key', used_key, 'video_ms', video_ms, 'video_limit_ms', terms.video_ms_a_day or '',
     'webhook', terms.webhook or '', 'deadline_ms', terms.timeout_ms and now + terms.timeout_ms or '',
     'start_by_ms', terms.queue_timeout_ms and now + terms.queue_timeout_ms or '')

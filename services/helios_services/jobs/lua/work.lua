@@ -26,6 +26,14 @@ local function count(into, id)
   end
 end
 
+-- A queued job counts if its account may have one more running.
+local rooms = {}
+local function may_run(id)
+  local _, _, account = place(id)
+  rooms[account] = (rooms[account] or room(model, account)) - 1
+  return rooms[account] >= 0
+end
+
 local queued, running, looked, waiting = tally(), tally(), 0, 0
 for _, priority in ipairs(PRIORITIES) do
   local queue = at('queue', model, priority)
@@ -33,7 +41,7 @@ for _, priority in ipairs(PRIORITIES) do
   if looked < limit then
     for _, id in ipairs(redis.call('ZRANGE', queue, 0, limit - looked - 1)) do
       looked = looked + 1
-      count(queued, id)
+      if may_run(id) then count(queued, id) end
     end
   end
 end

@@ -1,0 +1,158 @@
+"""What each optimisation for GPUs is worth. The plain versions live here, not in the engine."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import lru_cache
+from typing import Any, TypeVar
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.ablation_case import Ablation
+from benchmarks.rows import request_for
+from benchmarks.sizes import Size
+from helios_engine import HeliosPipeline, attention_backends, denoiser, vae
+from helios_engine.block import Block
+from helios_engine.compiling import compile_blocks
+from helios_engine.denoiser import Denoiser
+from helios_engine.fp8 import quantise_linears
+from helios_engine.graphs import CudaRecorder, GraphedForward
+from helios_engine.state import DenoiseState
+from helios_engine.transformer import HeliosTransformer, History, timestep_rows
+from helios_engine.vae import VideoDecoder
+from helios_engine.vae_layers import as_frames, as_video
+from helios_kernels.backend import SWITCH
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+DIT, DIT_COARSE, CHUNK, DECODE = "DiT step, stage 2", "DiT step, stage 0", "DiT chunk [1,1,1]", "VAE decode"
+GPU_ROWS = {
+    "fused kernels in the DiT's blocks": DIT,
+    "queries, keys and values in one product, on a GPU": DIT,
+    "attention kernel chosen by timing": DIT,
+    "copies that the host does not wait for": CHUNK,
+    "fused norm and activation in the VAE": DECODE,
+    "CUDA graphs": DIT_COARSE,
+    "compiled blocks in place of the fused kernels": DIT,
+    "8-bit linear layers": DIT,
+    "VAE in bfloat16, channels last": DECODE,
+    "doubling as a transposed convolution, on a GPU": DECODE,
+}
+"""Every row by name, and the part that is timed: what a machine without a GPU records as not measured."""
+
+
+def gpu_ablations(
+    size: Size, pipeline: HeliosPipeline, model: HeliosTransformer, history: History, text: Any, noise: Any
+) -> Iterator[Ablation]:
+    """All of them. history, text: as the model encoded them. noise: makes tensors on the size's device."""
+    height, width = size.height // 8, size.width // 8
+    fine, coarse = (noise(1, 16, 9, height // scale, width // scale).to(size.dtype) for scale in (1, 4))
+    chunk, (timestep,) = noise(1, 16, 9, height, width), timestep_rows([500.0], fine.device)
+    state, embeds = DenoiseState.initial(request_for(size, 1)), torch.ones(1, 512, size.transformer.text_dim)
+
+    def step(transformer: Any = model, latents: torch.Tensor = fine) -> object:
+        return transformer(latents, timestep, history, text)
+
+    def decode() -> object:
+        return pipeline.decoder.model(chunk)
+
+    def make_chunk() -> object:
+        return Denoiser(model, size.scheduler).denoise_chunk(state, embeds)[0]
+
+    def off(name: str, work: Callable[[], object], switch: Callable[[], AbstractContextManager[Any]]) -> Ablation:
+        def without() -> object:
+            with switch():
+                return work()
+
+        return Ablation(name=name, of=GPU_ROWS[name], with_it=work, without=without)
+
+    def option(name: str, with_it: Callable[[], object], without: Callable[[], object], **facts: bool) -> Ablation:
+        return Ablation(name=name, of=GPU_ROWS[name], with_it=with_it, without=without, taken=False, **facts)
+
+    @lru_cache(maxsize=1)
+    def graphed() -> GraphedForward:
+        return GraphedForward(model, CudaRecorder())
+
+    @lru_cache(maxsize=1)
+    def eight_bit() -> HeliosTransformer:
+        quantised = shallow(model)
+        quantise_linears(quantised)
+        return quantised
+
+    @lru_cache(maxsize=1)
+    def half() -> VideoDecoder:
+        return VideoDecoder(copy.deepcopy(pipeline.decoder.model).to(torch.bfloat16))
+
+    references = {SWITCH: "reference"}
+    yield off("fused kernels in the DiT's blocks", step, lambda: mock.patch.dict(os.environ, references))
+    yield off("queries, keys and values in one product, on a GPU", step, lambda: separate_projections(model))
+    torchs = attention_backends.torchs_choice
+    yield off(
+        "attention kernel chosen by timing",
+        step,
+        lambda: mock.patch.object(attention_backends.CHOOSER, "fastest", return_value=torchs),
+    )
+    yield off(
+        "copies that the host does not wait for",
+        make_chunk,
+        lambda: mock.patch.object(denoiser, "to_device", lambda x, device: x.to(device)),
+    )
+    yield off("fused norm and activation in the VAE", decode, lambda: mock.patch.dict(os.environ, references))
+    yield option("CUDA graphs", lambda: step(graphed(), coarse), lambda: step(model, coarse))
+    yield option("compiled blocks in place of the fused kernels", lambda: compiled_step(model, step), step)
+    yield option("8-bit linear layers", lambda: step(eight_bit()), step, exact=False)
+    yield option("VAE in bfloat16, channels last", lambda: half().model(chunk), decode, exact=False)
+    yield option("doubling as a transposed convolution, on a GPU", lambda: transposed(decode), decode)
+
+
+def shallow(module: ModuleT) -> ModuleT:
+    """A copy of the modules, of which some can be exchanged; the weights are shared."""
+    copied = copy.copy(module)
+    copied._modules = {name: None if part is None else shallow(part) for name, part in module._modules.items()}
+    return copied
+
+
+@contextmanager
+def separate_projections(model: HeliosTransformer) -> Iterator[None]:
+    """Three products instead of the joined one."""
+    with ExitStack() as stack:
+        for block in model.blocks:
+            assert isinstance(block, Block)
+            stack.enter_context(mock.patch.object(block.attn1, "joined", None))
+        yield
+
+
+def compiled_step(model: HeliosTransformer, step: Callable[[], object]) -> object:
+    """A step with compiled blocks. What is compiled is kept: the first call pays for it."""
+    kept: list[Any] = model.__dict__.setdefault("_compiled_calls", [])
+    if not kept:
+        compile_blocks(model)
+        kept.extend(block._compiled_call_impl for block in model.blocks)
+    for block, call in zip(model.blocks, kept, strict=True):
+        block._compiled_call_impl = call
+    model.compiled = True
+    try:
+        return step()
+    finally:
+        model.compiled = False
+        for block in model.blocks:
+            block._compiled_call_impl = None
+
+
+def transposed(decode: Callable[[], object]) -> object:
+    """Decoding with the doubling that the CPU path has."""
+
+    def forward(self: Any, x_BCThw: torch.Tensor) -> torch.Tensor:
+        if self.time_conv is not None and x_BCThw.shape[2] > 1:
+            first, rest = x_BCThw[:, :, :1], x_BCThw[:, :, 1:]
+            pairs = self.time_conv(rest).unflatten(1, (2, -1))
+            x_BCThw = torch.cat([first, pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
+        frames, convolution = as_frames(x_BCThw), self.resample[1]
+        weight = vae.doubling(convolution.weight)
+        return as_video(F.conv_transpose2d(frames, weight, convolution.bias, stride=2, padding=1), len(x_BCThw))
+
+    with mock.patch.object(vae.Upsampler, "forward", forward):
+        return decode()

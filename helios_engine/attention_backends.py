@@ -1,0 +1,140 @@
+"""Which attention kernel runs on a GPU: for each shape the one that was fastest when it came for the first time.
+
+Legend: B batch, L tokens, H heads, K head width. The operators are those that `F.scaled_dot_product_attention` itself
+chooses from. FlashAttention-3 takes part where it is installed (`flash_attn_interface`, Hopper GPUs).
+"""
+
+import statistics
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+
+try:
+    from flash_attn_interface import flash_attn_func
+except ImportError:
+    flash_attn_func = None
+
+AttendFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Queries, keys and values, (B, L, H, K) each with their own L, to the queries' attention of the same shape."""
+SecondsFn = Callable[[Callable[[], object]], float]
+Shape = tuple[torch.Size, torch.Size, torch.dtype, torch.device]
+
+RUNS = 5
+LARGEST_ERROR = 0.05
+"""Relative difference to torch's choice beyond which a kernel is not trusted; bfloat16 kernels differ by some 0.005."""
+
+
+def torchs_choice(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    """softmax(q k^T / sqrt(K)) v for each head."""
+    q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
+    return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK).transpose(1, 2)
+
+
+def cudnn(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    """cuDNN's."""
+    q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
+    out: torch.Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(q_BHLK, k_BHLK, v_BHLK, None, False)[0]
+    return out.transpose(1, 2)
+
+
+def flash(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    """FlashAttention-2, as torch brings it."""
+    q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
+    out: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q_BHLK, k_BHLK, v_BHLK)[0]
+    return out.transpose(1, 2)
+
+
+def efficient(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    """xFormers' memory-efficient kernel, as torch brings it."""
+    q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
+    out: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(q_BHLK, k_BHLK, v_BHLK, None, False)[0]
+    return out.transpose(1, 2)
+
+
+def flash_attention_3(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    """FlashAttention-3."""
+    out = flash_attn_func(q_BLHK, k_BLHK, v_BLHK)
+    attended: torch.Tensor = out[0] if isinstance(out, tuple) else out  # some releases return the normaliser as well
+    return attended
+
+
+def gpu_seconds(work: Callable[[], object]) -> float:
+    """Median time of the work on the current GPU, after a warm-up."""
+    work()
+    events = []
+    for _ in range(RUNS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        end.record()
+        events.append((start, end))
+    torch.cuda.synchronize()
+    milliseconds = [float(start.elapsed_time(end)) for start, end in events]
+    return statistics.median(milliseconds) / 1e3
+
+
+def candidates() -> dict[str, AttendFn]:
+    """By name, torch's own choice first."""
+    named: dict[str, AttendFn] = {"torch": torchs_choice, "cudnn": cudnn, "flash": flash, "efficient": efficient}
+    return named | ({"flash_attention_3": flash_attention_3} if flash_attn_func is not None else {})
+
+
+class Chooser:
+    """Times the candidates on the first tensors of each shape. choices, seconds: what it found.
+
+    A candidate that raises, or whose result is not the first candidate's, is left out for that shape. Raises nothing
+    itself: the first candidate is what remains.
+    """
+
+    def __init__(self, named: Mapping[str, AttendFn], seconds: SecondsFn) -> None:
+        self._named, self._seconds = dict(named), seconds
+        self.choices: dict[Shape, str] = {}
+        self.seconds: dict[Shape, dict[str, float]] = {}
+
+    def fastest(self, q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> AttendFn:
+        """The candidate for tensors like these."""
+        shape = (q_BLHK.shape, k_BLHK.shape, q_BLHK.dtype, q_BLHK.device)
+        if shape not in self.choices:
+            if q_BLHK.is_cuda and torch.cuda.is_current_stream_capturing():
+                return next(iter(self._named.values()))  # nothing can be timed here
+            self.seconds[shape] = self._measured(q_BLHK, k_BLHK, v_BLHK)
+            self.choices[shape] = min(self.seconds[shape], key=self.seconds[shape].__getitem__)
+        return self._named[self.choices[shape]]
+
+    def fastest_for(
+        self, q_shape: torch.Size, k_shape: torch.Size, dtype: torch.dtype, device: torch.device
+    ) -> AttendFn:
+        """The candidate for such tensors, for callers that have none yet."""
+        name = self.choices.get((q_shape, k_shape, dtype, device))
+        if name is not None:
+            return self._named[name]
+        q_BLHK, k_BLHK, v_BLHK = (
+            torch.randn(shape, dtype=dtype, device=device) for shape in (q_shape, k_shape, k_shape)
+        )
+        return self.fastest(q_BLHK, k_BLHK, v_BLHK)
+
+    def _measured(self, *qkv: torch.Tensor) -> dict[str, float]:
+        first, *others = self._named
+        expected = self._named[first](*qkv).float()
+        measured = {first: self._seconds(lambda: self._named[first](*qkv))}
+        for name in others:
+            attend = self._named[name]
+            try:
+                error = (attend(*qkv).float() - expected).norm() / expected.norm()
+                if error.item() < LARGEST_ERROR:
+                    measured[name] = self._seconds(lambda attend=attend: attend(*qkv))  # type: ignore[misc]
+            except (RuntimeError, NotImplementedError):  # this GPU, shape or dtype is none of its own
+                continue
+        return measured
+
+
+CHOOSER = Chooser(candidates(), gpu_seconds)
+"""The process's: choices hold for a GPU, and a process has one."""
+
+
+def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
+    """Attention on one device: softmax(q k^T / sqrt(K)) v for each head; on a GPU by the fastest kernel."""
+    if q_BLHK.is_cuda and not torch.compiler.is_compiling():
+        return CHOOSER.fastest(q_BLHK, k_BLHK, v_BLHK)(q_BLHK, k_BLHK, v_BLHK)
+    return torchs_choice(q_BLHK, k_BLHK, v_BLHK)

@@ -1,0 +1,38 @@
+"""torch.compile for the DiT's blocks, and where compiled code is kept between processes."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from helios_engine.transformer import HeliosTransformer
+
+CompileMode = Literal["off", "regional", "graphs"]
+"""off: the fused kernels, launched one by one. regional: one block is compiled and serves all. graphs: the fused
+kernels as CUDA graphs."""
+VARIANTS_OF_A_BLOCK = 64
+"""Shapes (stages, sizes of video, with and without guidance; each as last block too) that may be compiled."""
+CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+
+
+def use_cache(folder: Path) -> None:
+    """Keeps what this process compiles under the folder, for the next one; before anything is compiled.
+
+    Folders that the environment names already stay.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") == default_cache_dir():
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]  # nobody's wish: torch puts it there when its compiler is imported
+    for variable, name in CACHES.items():
+        Path(os.environ.setdefault(variable, str(folder / name))).mkdir(parents=True, exist_ok=True)
+
+
+def compile_blocks(transformer: HeliosTransformer) -> None:
+    """Compiles the blocks on their first call with each shape: one program serves all of them, as their code is one."""
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, VARIANTS_OF_A_BLOCK)
+    for block in transformer.blocks:
+        block.compile(dynamic=False)
+    transformer.compiled = True

@@ -1,0 +1,111 @@
+"""Linear layers in 8-bit floating point (e4m3): twice the rate of bfloat16 on GPUs from Ada and Hopper on.
+
+Legend: M rows of the input (tokens), N outputs, D inputs. Scales are one for each row of the input, taken from its
+values, and one for each row of the weight:
+    x8 = x / s_x rounded to e4m3, s_x = max|x| / 448 over the row;  w8, s_w likewise
+    y[m, n] = s_x[m] s_w[n] sum_d x8[m, d] w8[n, d] + bias[n]       accumulated in float32
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helios_engine.attention import JoinedProjections
+from helios_engine.block import Block
+from helios_engine.transformer import HeliosTransformer
+
+LARGEST = 448.0
+"""Of e4m3."""
+SMALLEST_SCALE = 1e-12
+PROJECTIONS = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
+LAYERS = ("attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ffn.net.0.proj", "ffn.net.2")
+"""Of each block, beside the projections, which may be joined."""
+CAPABILITY = (8, 9)
+"""The least of GPUs that have e4m3 products."""
+
+
+def quantise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(M, D) to e4m3 (M, D) and scales (M, 1) float32."""
+    scale = (x.abs().amax(dim=-1, keepdim=True).float() / LARGEST).clamp(min=SMALLEST_SCALE)
+    return (x.float() / scale).to(torch.float8_e4m3fn), scale
+
+
+def product_ref(
+    x8: torch.Tensor, x_scale: torch.Tensor, w8: torch.Tensor, w_scale: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """The same arithmetic in float32, on any device."""
+    return F.linear(x8.float(), w8.float()) * x_scale * w_scale.T + bias.float()
+
+
+def check_device(device: torch.device) -> None:
+    """Raises ValueError for a GPU without e4m3 products. CPUs compute by `product_ref`, for tests."""
+    if device.type == "cuda" and (found := torch.cuda.get_device_capability(device)) < CAPABILITY:
+        needed = ".".join(map(str, CAPABILITY))
+        raise ValueError(
+            f"fp8: True is not allowed on {device}, of compute capability {found[0]}.{found[1]}; "
+            f"allowed: from {needed} on"
+        )
+
+
+class Float8Linear(nn.Module):
+    """A linear layer's weight in e4m3; inputs are quantised as they come."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        quantised, scale = quantise(weight)
+        self.weight, self.scale, self.bias = (
+            nn.Parameter(part, requires_grad=False) for part in (quantised, scale, bias)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., D) to (..., N) in x's dtype."""
+        rows = x.flatten(0, -2)
+        if x.is_cuda:
+            x8, x_scale = (quantise if torch.compiler.is_compiling() else _compiled_quantise())(rows)
+            out = torch._scaled_mm(
+                x8,
+                self.weight.t(),
+                x_scale,
+                self.scale.t(),
+                bias=self.bias,
+                out_dtype=x.dtype,
+                use_fast_accum=True,
+            )
+        else:
+            out = product_ref(*quantise(rows), self.weight, self.scale, self.bias).type_as(x)
+        result: torch.Tensor = out.unflatten(0, x.shape[:-1])
+        return result
+
+
+def quantise_linears(transformer: HeliosTransformer) -> None:
+    """Turns the blocks' linear layers over tokens into 8-bit ones: after merging adapters and joining projections.
+
+    The others (embeddings, modulation, the prompt's keys and values, output) are small or run once per prompt. Raises
+    ValueError for a device that has no such products.
+    """
+    check_device(transformer.proj_out.weight.device)
+    for block in transformer.blocks:
+        assert isinstance(block, Block)
+        joined = block.attn1.joined
+        names = (*PROJECTIONS, *LAYERS) if joined is None else LAYERS
+        for name in names:
+            block.set_submodule(name, _quantised(block.get_submodule(name)))
+        if isinstance(joined, JoinedProjections):
+            block.attn1.joined = Float8Linear(joined.weight, joined.bias)
+            for name in PROJECTIONS:
+                block.set_submodule(name, nn.Identity())  # the weights, views of the joined ones, are let go
+
+
+def _quantised(layer: nn.Module) -> Float8Linear:
+    assert isinstance(layer, nn.Linear)
+    assert layer.bias is not None
+    return Float8Linear(layer.weight, layer.bias)
+
+
+@lru_cache(maxsize=1)
+def _compiled_quantise() -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """`quantise` in one pass over the rows instead of five. Made when it is needed: the compiler is slow to import."""
+    return torch.compile(quantise, dynamic=True)

@@ -1,0 +1,111 @@
+"""Forwards of the DiT as CUDA graphs: one replay instead of some thousand launches. One graph for each set of shapes.
+
+A graph reads and writes fixed memory: inputs are copied into it first, and the prompt's keys and values only when they
+are others than before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from helios_engine.attention import TextKeysValues
+from helios_engine.transformer import HeliosTransformer, History
+
+Work = Callable[[], torch.Tensor]
+RecordFn = Callable[[Work], Work]
+"""Turns work on fixed memory into a replay of it, which returns the same tensor each time."""
+
+WARM_UPS = 2
+"""Runs before the recording: kernels are compiled, attention is timed and libraries take their workspaces in them."""
+
+
+class CudaRecorder:
+    """Records CUDA graphs, which share their memory: they never run at the same time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Work) -> Work:
+        """See RecordFn."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            out = work()
+
+        def replay() -> torch.Tensor:
+            graph.replay()
+            return out
+
+        return replay
+
+
+@dataclass(kw_only=True)
+class _Prompt:
+    """Fixed memory of keys and values. given: what was copied into it last."""
+
+    given: list[TextKeysValues]
+    text: list[TextKeysValues]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recorded:
+    """Fixed memory of the other inputs, and the replay that reads it."""
+
+    latents: torch.Tensor
+    timestep: torch.Tensor
+    history: History
+    replay: Work
+
+
+class GraphedForward:
+    """A drop-in for the transformer's forward, with timesteps as tensors. Not safe for concurrent calls."""
+
+    def __init__(self, transformer: HeliosTransformer, record: RecordFn) -> None:
+        self._transformer, self._record = transformer, record
+        self._prompts: dict[tuple[object, ...], _Prompt] = {}
+        self._recorded: dict[tuple[object, ...], _Recorded] = {}
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Latent shapes that have been recorded."""
+        return [recorded.latents.shape for recorded in self._recorded.values()]
+
+    def __call__(
+        self, latents_BCThw: torch.Tensor, timestep: torch.Tensor, history: History, text: list[TextKeysValues]
+    ) -> torch.Tensor:
+        """See `HeliosTransformer.forward`."""
+        prompt_key = (text[0].k_BLHK.shape, text[0].last_counts)
+        prompt = self._prompts.get(prompt_key)
+        if prompt is None:
+            prompt = self._prompts[prompt_key] = _Prompt(given=text, text=_copies(text))
+        elif prompt.given is not text:
+            for mine, given in zip(prompt.text, text, strict=True):
+                mine.k_BLHK.copy_(given.k_BLHK)
+                mine.v_BLHK.copy_(given.v_BLHK)
+            prompt.given = text
+        key = (*prompt_key, latents_BCThw.shape, history.tokens_BND.shape, history.height, history.anchored)
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            recorded = self._recorded[key] = self._new(latents_BCThw, timestep, history, prompt.text)
+        recorded.latents.copy_(latents_BCThw)
+        recorded.timestep.copy_(timestep)
+        recorded.history.tokens_BND.copy_(history.tokens_BND)
+        return recorded.replay().clone()  # the next replay overwrites it
+
+    def _new(
+        self, latents: torch.Tensor, timestep: torch.Tensor, history: History, text: list[TextKeysValues]
+    ) -> _Recorded:
+        latents, timestep = latents.clone(memory_format=torch.contiguous_format), timestep.clone()
+        history = replace(history, tokens_BND=history.tokens_BND.clone())
+        replay = self._record(lambda: self._transformer(latents, timestep, history, text))
+        return _Recorded(latents=latents, timestep=timestep, history=history, replay=replay)
+
+
+def _copies(text: list[TextKeysValues]) -> list[TextKeysValues]:
+    return [kv._replace(k_BLHK=kv.k_BLHK.clone(), v_BLHK=kv.v_BLHK.clone()) for kv in text]

@@ -1,0 +1,100 @@
+"""Which attention kernel is taken: the fastest by the clock, once per shape, never one that computes something else."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from helios_engine import attention_backends
+from helios_engine.attention_backends import AttendFn, Chooser, torchs_choice
+
+
+class Clock:
+    """Says how long each candidate takes instead of timing it; the candidate has to be run once for that."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds, self.asked, self._ran = seconds, list[str](), ""
+
+    def candidate(self, name: str, attend: AttendFn = torchs_choice) -> AttendFn:
+        def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            self._ran = name
+            return attend(q, k, v)
+
+        return run
+
+    def __call__(self, work: Callable[[], object]) -> float:
+        work()
+        self.asked.append(self._ran)
+        return self.seconds[self._ran]
+
+
+def qkv(queries: int = 5, keys: int = 7) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, length, 3, 8, generator=generator) for length in (queries, keys, keys)]
+
+
+def chosen(clock: Clock, **others: AttendFn) -> str:
+    """The name of the choice among torch's and the given candidates."""
+    named = {name: clock.candidate(name, attend) for name, attend in {"torch": torchs_choice, **others}.items()}
+    chooser = Chooser(named, clock)
+    attend = chooser.fastest(*qkv())
+    assert torch.equal(attend(*qkv()), torchs_choice(*qkv()))
+    (name,) = chooser.choices.values()
+    assert attend is named[name]
+    return name
+
+
+def test_the_fastest_is_taken() -> None:
+    assert chosen(Clock({"torch": 3.0, "a": 2.0, "b": 1.0}), a=torchs_choice, b=torchs_choice) == "b"
+    assert chosen(Clock({"torch": 1.0, "a": 2.0}), a=torchs_choice) == "torch"
+
+
+def test_what_raises_or_computes_something_else_is_left_out() -> None:
+    def broken(*_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no kernel for this shape")
+
+    def not_a_number(q: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return q * float("nan")
+
+    clock = Clock({"torch": 9.0, "broken": 1.0, "unscaled": 1.0, "nan": 1.0, "good": 5.0})
+    others = {"broken": broken, "unscaled": lambda q, k, v: torchs_choice(2 * q, k, v), "nan": not_a_number}
+    assert chosen(clock, **others, good=torchs_choice) == "good"
+    assert clock.asked == ["torch", "good"]
+
+
+def test_each_shape_is_timed_once() -> None:
+    clock = Clock({"torch": 1.0, "a": 2.0})
+    chooser = Chooser({name: clock.candidate(name) for name in ("torch", "a")}, clock)
+    for _ in range(3):
+        chooser.fastest(*qkv())
+    assert len(clock.asked) == 2
+    clock.seconds["a"] = 0.5  # a longer sequence may have another winner
+    chooser.fastest(*qkv(keys=11))
+    assert len(clock.asked) == 4
+    assert list(chooser.choices.values()) == ["torch", "a"]
+
+
+def test_a_shape_can_be_asked_for_without_tensors() -> None:
+    clock = Clock({"torch": 2.0, "a": 1.0})
+    chooser = Chooser({name: clock.candidate(name) for name in ("torch", "a")}, clock)
+    q, k, _ = qkv()
+    attend = chooser.fastest_for(q.shape, k.shape, q.dtype, q.device)
+    assert attend is chooser.fastest(*qkv())
+    assert clock.asked == ["torch", "a"]
+
+
+def test_on_a_cpu_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> AttendFn:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(attention_backends.CHOOSER, "fastest", refuse)
+    assert torch.equal(attention_backends.sdpa(*qkv()), torchs_choice(*qkv()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_every_kernel_that_runs_agrees() -> None:
+    q, k, v = (x.cuda().bfloat16() for x in (torch.randn(1, 640, 4, 128) for _ in range(3)))
+    chooser = Chooser(attention_backends.candidates(), attention_backends.gpu_seconds)
+    chooser.fastest(q, k, v)
+    (seconds,) = chooser.seconds.values()
+    assert {"torch", "flash"} <= set(seconds)
