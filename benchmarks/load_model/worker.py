@@ -8,12 +8,17 @@ import asyncio
 import os
 import random
 import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from uuid import uuid4
+
+from redis.exceptions import RedisError
 
 from helios_services.config import ServiceConfig
 from helios_services.jobs.records import ChunkRecord, Claim
 from helios_services.jobs.store import JobStore
 
+Value = TypeVar("Value")
 POLL_S = 0.02
 CHECKPOINT_BYTES = 1024
 
@@ -24,7 +29,8 @@ async def work(config: ServiceConfig, chunk_s: float, fragment_bytes: int) -> No
     fragment = os.urandom(fragment_bytes)
     async with asyncio.TaskGroup() as group:
         while True:
-            claim = await store.claim(config.model.name, "stand-in", uuid4().hex)
+            nonce = uuid4().hex
+            claim = await _durably(lambda nonce=nonce: store.claim(config.model.name, "stand-in", nonce))  # type: ignore[misc]
             if claim is None:
                 await asyncio.sleep(POLL_S)
             else:
@@ -37,7 +43,7 @@ async def _make(store: JobStore, claim: Claim, chunk_s: float, fragment: bytes) 
     due = loop.time() + chunk_s * (1 + random.random())
     checkpoint = bytes(CHECKPOINT_BYTES)
     for index in range(claim.job.chunks_total):
-        await store.begin_chunk(claim.lease, index, 0)
+        await _durably(lambda index=index: store.begin_chunk(claim.lease, index, 0))  # type: ignore[misc]
         await asyncio.sleep(max(due - loop.time(), 0.0))
         due += chunk_s
         record = ChunkRecord(
@@ -48,9 +54,22 @@ async def _make(store: JobStore, claim: Claim, chunk_s: float, fragment: bytes) 
             size_bytes=len(fragment),
             stage_s={"denoise": chunk_s},
         )
-        await store.append_chunk(claim.lease, record, fragment, init_segment=b"init", checkpoint=checkpoint)
-    await store.begin_publish(claim.lease)
-    await store.succeed(claim.lease, artifact="none.mp4", video_bytes=0)
+        await _durably(
+            lambda record=record: store.append_chunk(  # type: ignore[misc]
+                claim.lease, record, fragment, init_segment=b"init", checkpoint=checkpoint
+            )
+        )
+    await _durably(lambda: store.begin_publish(claim.lease))
+    await _durably(lambda: store.succeed(claim.lease, artifact="none.mp4", video_bytes=0))
+
+
+async def _durably(call: Callable[[], Awaitable[Value]]) -> Value:
+    """Repeats a call that found no free connection in time, as workers do."""
+    while True:
+        try:
+            return await call()
+        except RedisError:
+            await asyncio.sleep(POLL_S)
 
 
 if __name__ == "__main__":
