@@ -28,7 +28,6 @@ from faults.redis_servers import RedisServer
 from faults.stand_in_worker import Plan
 
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
-from helios_services.jobs.embedded import free_port
 
 GATEWAYS, WORKERS = 2, 3
 CHUNK_S = 0.05
@@ -88,10 +87,9 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.redis = RedisServer(folder / "redis")
-        self._ports = [free_port() for _ in range(GATEWAYS)]
         names = [f"{kind} {n}" for kind, count in (("gateway", GATEWAYS), ("worker", WORKERS)) for n in range(count)]
         self._proxies = {name: FaultProxy(self.redis.port) for name in names}
-        self._proxies |= {f"client {n}": FaultProxy(port) for n, port in enumerate(self._ports)}
+        self._proxies |= {f"client {n}": FaultProxy(0) for n in range(GATEWAYS)}
         self._locks = {name: threading.Lock() for name in (*self._proxies, "redis")}
         self.addresses = [f"127.0.0.1:{self._proxies[f'client {n}'].port}" for n in range(GATEWAYS)]
         self.config = self._config("gateway 0", GatewayConfig())
@@ -162,9 +160,11 @@ class Service:
         return ServiceConfig(state_dir=self.folder, redis=redis, jobs=JOBS, gateway=gateway)
 
     def _gateway(self, number: int) -> GatewayProcess:
-        options = GatewayConfig(port=self._ports[number], metrics_port=free_port(), drain_s=2.0)
+        options = GatewayConfig(port=0, metrics_port=0, drain_s=2.0)
         name = f"gateway {number}"
-        return GatewayProcess(self._config(name, options), self.folder / f"{name}.log")
+        gateway = GatewayProcess(self._config(name, options), self.folder / f"{name}.log")
+        self._proxies[f"client {number}"].retarget(int(gateway.address.rpartition(":")[2]))
+        return gateway
 
     def _worker(self, name: str) -> Worker:
         plan = Plan(journal=str(self.folder / "journal"), chunk_s=CHUNK_S)

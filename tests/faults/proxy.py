@@ -58,6 +58,10 @@ class FaultProxy:
             elif mode is Mode.HALF_OPEN:
                 connection.silent.set()
 
+    def retarget(self, target_port: int) -> None:
+        """New connections go there."""
+        self._target = ("127.0.0.1", target_port)
+
     def drop(self) -> None:
         """Resets what is open; new connections pass."""
         for connection in self._open():

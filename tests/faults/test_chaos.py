@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from faults.chaos import FAULTS, run, schedule
 
-SEED, SECONDS = 7, 40.0
+SEED, SECONDS = 7, 25.0
 
 
 def test_the_seed_is_the_schedule() -> None:
