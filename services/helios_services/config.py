@@ -61,6 +61,8 @@ class RedisConfig(Section):
     tls_certificate_file: str = ""
     """PEM certificate chain of this client, with `tls_key_file`, for mutual TLS."""
     tls_key_file: str = ""
+    cluster: bool = False
+    """The URL is that of a node of a Redis Cluster, which names the others."""
     namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     socket_timeout_s: PositiveFloat = 5.0
 

@@ -1,11 +1,12 @@
 """The service as processes of its own: `helios gateway` and `helios worker` over a real Redis, killed at will."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ JOB: dict[str, Any] = {
     "pyramid_steps": [4, 4, 4],
 }
 LEASE_S = 4.0
+Seen = Callable[[str], None]
 
 
 class Service:
@@ -61,8 +63,16 @@ class Service:
 
     def replica(self, deployment: str) -> psutil.Process:
         """The process of the deployment's replica."""
-        title = f"ServeReplica:helios:{deployment}"
-        (found,) = [process for process in self.worker_processes() if title in " ".join(process.cmdline())]
+        (found,) = self.processes(f"ray::ServeReplica:helios:{deployment}")
+        return found
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The worker's processes whose program is, or whose title starts with, `name`."""
+        found = []
+        for process in self.worker_processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if process.name() == name or " ".join(process.cmdline()).startswith(name):
+                    found.append(process)
         return found
 
     def metrics(self, process: str) -> str:
@@ -128,3 +138,9 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def client(service: Service) -> Iterator[HeliosClient]:
     with HeliosClient(service.address) as client:
         yield client
+
+
+@pytest.fixture
+def seen(record_property: Callable[[str, object], None]) -> Seen:
+    """Records what a test saw, for the table of docs/reliability.md."""
+    return lambda text: record_property("seen", text)

@@ -6,13 +6,14 @@ bit the undisturbed one. The tests share one service and run in order.
 
 import io
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
 import psutil
 import pytest
-from faults.conftest import JOB, Service
+from faults.conftest import JOB, Seen, Service
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient, Segment
@@ -34,6 +35,14 @@ def check_segments(segments: list[Segment]) -> None:
     assert [segment.info.index for segment in segments[1:] if segment.info] == list(range(5))
 
 
+def begun(client: HeliosClient) -> list[str]:
+    """Two jobs that run and two that are queued behind them."""
+    jobs = [client.submit(**JOB).id for _ in range(4)]
+    next(job for job in client.watch(jobs[0]) if job.state == pb.JOB_STATE_RUNNING)
+    assert client.get(jobs[-1]).state == pb.JOB_STATE_QUEUED
+    return jobs
+
+
 @pytest.fixture(scope="module")
 def undisturbed(client: HeliosClient, service: Service) -> list[bytes]:
     """The video's segments when nothing goes wrong; the job is submitted before any worker runs."""
@@ -48,8 +57,9 @@ def undisturbed(client: HeliosClient, service: Service) -> list[bytes]:
     return [segment.data for segment in segments]
 
 
+@pytest.mark.fault(number=11, fault="a job submitted, and its stream opened, before the first worker ever starts")
 def test_a_job_submitted_before_any_worker_runs_is_executed(
-    client: HeliosClient, undisturbed: list[bytes], tmp_path: Path
+    client: HeliosClient, undisturbed: list[bytes], tmp_path: Path, seen: Seen
 ) -> None:
     (job,) = client.list()
     assert job.attempts == 1
@@ -61,6 +71,7 @@ def test_a_job_submitted_before_any_worker_runs_is_executed(
             assert (container.streams.video[0].width, container.streams.video[0].height) == (128, 64)
         assert len(times) == 165
         assert times == sorted(set(times))
+    seen(f"executed once; {len(times)} frames in {job.chunks_done} chunks, in the stream and in the file")
 
 
 def test_each_side_has_one_exposition_with_the_named_metrics(service: Service, undisturbed: list[bytes]) -> None:
@@ -83,8 +94,9 @@ def test_each_side_has_one_exposition_with_the_named_metrics(service: Service, u
     assert 'helios_jobs_total{state="succeeded"} ' in gateway
 
 
+@pytest.mark.fault(number=19, fault="the denoiser's replica SIGKILLed in mid-job (real Ray)")
 def test_a_killed_denoiser_costs_no_chunk_and_no_bit(
-    client: HeliosClient, service: Service, undisturbed: list[bytes]
+    client: HeliosClient, service: Service, undisturbed: list[bytes], seen: Seen
 ) -> None:
     job = client.submit(**JOB)
     segments = []
@@ -95,10 +107,12 @@ def test_a_killed_denoiser_costs_no_chunk_and_no_bit(
     check_segments(segments)
     assert [segment.data for segment in segments] == undisturbed
     assert finished(client, job.id).attempts == 1  # the dispatcher repeated the call, the job did not start again
+    seen("5 of 5 chunks, bit-identical, 1 attempt at the job")
 
 
+@pytest.mark.fault(number=1, fault="a whole worker SIGKILLed in mid-chunk, all its processes at once (real Ray)")
 def test_a_killed_worker_is_replaced_and_the_job_resumes(
-    client: HeliosClient, service: Service, undisturbed: list[bytes]
+    client: HeliosClient, service: Service, undisturbed: list[bytes], seen: Seen
 ) -> None:
     job = client.submit(**JOB)
     segments = []
@@ -111,6 +125,46 @@ def test_a_killed_worker_is_replaced_and_the_job_resumes(
     check_segments(segments)
     assert [segment.data for segment in segments] == undisturbed
     assert finished(client, job.id).attempts == 2
+    seen("resumed at its checkpoint: 5 of 5 chunks, bit-identical, 2 attempts")
+
+
+@pytest.mark.fault(number=20, fault="the Serve controller SIGKILLed while two jobs run and two are queued")
+def test_a_killed_controller_disturbs_no_job(
+    client: HeliosClient, service: Service, undisturbed: list[bytes], seen: Seen
+) -> None:
+    jobs = begun(client)
+    (controller,) = service.processes("ray::ServeController")
+    controller.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs([controller], timeout=30)
+    assert not alive
+    for job_id in jobs:
+        assert [segment.data for segment in client.stream(job_id)] == undisturbed
+        assert finished(client, job_id).attempts == 1
+    seen("4 of 4 jobs succeeded at their first attempt, bit-identical")
+
+
+@pytest.mark.fault(number=20, fault="the Ray head (GCS and raylet) SIGKILLed while two jobs run and two are queued")
+def test_a_lost_head_ends_the_worker_and_the_next_one_goes_on(
+    client: HeliosClient, service: Service, undisturbed: list[bytes], seen: Seen
+) -> None:
+    jobs = begun(client)
+    assert service.worker is not None
+    everything = service.worker_processes()
+    head = [*service.processes("gcs_server"), *service.processes("raylet")]
+    assert len(head) == 2
+    for process in head:
+        process.send_signal(signal.SIGKILL)
+    died_s = time.monotonic()
+    service.worker.wait(120)  # by itself: it is for its supervisor to start another
+    lasted_s = time.monotonic() - died_s
+    _, alive = psutil.wait_procs(everything, timeout=60)
+    assert alive == []
+    service.forget_worker()
+    service.start_worker()
+    for job_id in jobs:
+        assert [segment.data for segment in client.stream(job_id)] == undisturbed
+    attempts = [finished(client, job_id).attempts for job_id in jobs]
+    seen(f"the worker ended by itself in {lasted_s:.0f} s; with the next 4 of 4 jobs, bit-identical; {attempts=}")
 
 
 def test_sigterm_gives_the_job_back_and_leaves_no_process(client: HeliosClient, service: Service) -> None:

@@ -58,7 +58,7 @@ def test_public_settings_change_only_on_purpose() -> None:
     }
     assert counts == {
         "model": 8,
-        "redis": 8,
+        "redis": 9,
         "jobs": 11,
         "gateway": 13,
         "dispatcher": 19,

@@ -27,7 +27,7 @@ class TextEncoderReplica(TorchReplica):
         self._encode.set_batch_wait_timeout_s(options.batch_wait_s)
 
     async def embed(self, prompt: str) -> Embedded:
-        """Embeds one prompt; calls at the same time share a forward pass."""
+        """Embeds one prompt. The same prompt gives the same bits, whatever else is embedded at the time."""
         start = time.perf_counter()
         cleaned = clean_prompt(prompt)
         if cleaned not in self._cache:
@@ -39,4 +39,5 @@ class TextEncoderReplica(TorchReplica):
 
     @serve.batch  # type: ignore[untyped-decorator]
     async def _encode(self, prompts: list[str]) -> list[torch.Tensor]:
-        return [trim(embeds) for embeds in await self.run(self._encoder.encode, prompts)]
+        # each in a pass of its own: the bits of a shared pass depend on the company, and a job's video must not
+        return [trim((await self.run(self._encoder.encode, [prompt]))[0]) for prompt in prompts]

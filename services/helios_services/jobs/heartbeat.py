@@ -2,15 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import structlog
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from helios_services.config import JobsConfig, RedisConfig
-from helios_services.jobs.connection import connection_options
+from helios_services.jobs.connect import blocking_client
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Lease
 from helios_services.jobs.scripts import source
@@ -27,14 +25,8 @@ class Heartbeat:
     def __init__(self, redis: RedisConfig, jobs: JobsConfig) -> None:
         self._root = Keys(redis.namespace).root
         self._lease_ms, self._period_s = int(jobs.lease_s * 1000), jobs.heartbeat_s
-        self._client = Redis.from_url(
-            redis.url,
-            socket_timeout=jobs.heartbeat_s,
-            socket_connect_timeout=jobs.heartbeat_s,
-            retry=Retry(NoBackoff(), 0),
-            **connection_options(redis),
-        )
-        self._renew = self._client.register_script(source("renew"))
+        self._redis = redis
+        self._client: Any = None
         self._leases: dict[Lease, Callable[[], None]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -55,7 +47,8 @@ class Heartbeat:
         """Stops the thread."""
         self._stop.set()
         self._thread.join()
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
     def _run(self) -> None:
         reachable = True
@@ -63,6 +56,9 @@ class Heartbeat:
             with self._lock:
                 leases = list(self._leases)
             try:
+                if leases and self._client is None:
+                    self._client = blocking_client(self._redis, self._period_s)
+                    self._renew = self._client.register_script(source("renew"))
                 for lease in leases:
                     self._renew_one(lease)
                 reachable = True

@@ -8,17 +8,15 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from helios_services.config import RedisConfig
-from helios_services.jobs.connection import connection_options
+from helios_services.jobs.connect import listening_client
 from helios_services.jobs.keys import Keys
 from helios_services.tasks import cancelled
 
@@ -50,7 +48,7 @@ class Notifier:
 
     def __init__(self, redis: RedisConfig) -> None:
         self._keys = Keys(redis.namespace)
-        self._url, self._timeout_s, self._options = redis.url, redis.socket_timeout_s, connection_options(redis)
+        self._redis, self._timeout_s = redis, redis.socket_timeout_s
         self._watches: defaultdict[tuple[str, str], set[Watch]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._reachable = True
@@ -85,14 +83,7 @@ class Notifier:
 
     async def _listen(self) -> None:
         while True:
-            client = Redis.from_url(
-                self._url,
-                socket_connect_timeout=self._timeout_s,
-                socket_timeout=self._timeout_s,
-                health_check_interval=0,
-                retry=Retry(NoBackoff(), 0),
-                **self._options,
-            )
+            client: Any = listening_client(self._redis)
             try:
                 async with client, client.pubsub() as pubsub:
                     await self._receive(pubsub)

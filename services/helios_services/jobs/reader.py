@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from helios_services.jobs.codec import chunk_from_entry, job_from_hash, media_from_hash
 from helios_services.jobs.errors import ChunkGone, JobNotFound, MediaNotFound
@@ -20,7 +20,7 @@ SCAN_PAGE = 200
 class JobReader:
     """Jobs, chunks and uploads as they are. Connection trouble raises redis' RedisError."""
 
-    def __init__(self, client: Redis, namespace: str) -> None:
+    def __init__(self, client: Redis | RedisCluster, namespace: str) -> None:
         self._client: Any = client  # redis-py's types leave open whether replies are bytes
         self._keys = Keys(namespace)
 

@@ -8,17 +8,13 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import OutOfMemoryError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.codec import chunk_to_json, prompt_from_entry, spec_to_json, terms_to_json
-from helios_services.jobs.connection import connection_options
+from helios_services.jobs.connect import store_client
 from helios_services.jobs.errors import (
     IdempotencyConflict,
     InvalidTransition,
@@ -56,15 +52,13 @@ from helios_services.jobs.records import (
 from helios_services.jobs.scripts import source
 from helios_services.jobs.work import JOBS_COUNTED, Pace, Work, work_from_answer
 
-MAX_CONNECTIONS = 64
-"""Per store; calls beyond wait for a connection, at most `socket_timeout_s`, rather than fail at once."""
 EVERY_RANK = len(Priority)
 
 
 class JobStore(JobReader):
     """Jobs in Redis. Refusals raise JobStoreError subclasses; connection trouble raises redis' RedisError."""
 
-    def __init__(self, client: Redis, redis: RedisConfig, jobs: JobsConfig) -> None:
+    def __init__(self, client: Redis | RedisCluster, redis: RedisConfig, jobs: JobsConfig) -> None:
         super().__init__(client, redis.namespace)
         self._jobs = jobs
         self._ttls = (int(jobs.job_ttl_s * 1000), int(jobs.chunk_ttl_s * 1000))
@@ -73,17 +67,7 @@ class JobStore(JobReader):
     @classmethod
     def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
         """A store on `redis.url`; connects on first use. Raises ConfigError for credentials that cannot be used."""
-        pool = BlockingConnectionPool.from_url(
-            redis.url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=redis.socket_timeout_s,
-            socket_timeout=redis.socket_timeout_s,
-            socket_connect_timeout=redis.socket_timeout_s,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (RedisConnectionError, RedisTimeoutError)),
-            health_check_interval=15,
-            **connection_options(redis),
-        )
-        return cls(Redis.from_pool(pool), redis, jobs)
+        return cls(store_client(redis), redis, jobs)
 
     async def close(self) -> None:
         """Closes the connections."""

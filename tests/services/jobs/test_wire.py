@@ -7,9 +7,10 @@ import pytest
 from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
+from helios_services.jobs.connect import MAX_CONNECTIONS
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.state import JobState
-from helios_services.jobs.store import MAX_CONNECTIONS, JobStore
+from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
 
 
