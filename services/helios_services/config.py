@@ -264,8 +264,6 @@ class TextEncoderConfig(DeploymentConfig):
     """The UMT5 text encoder."""
 
     max_ongoing_requests: PositiveInt = 32
-    max_batch_size: PositiveInt = 8
-    batch_wait_s: float = Field(0.01, ge=0)
     cache_entries: PositiveInt = 256
 
 
