@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from helios_engine.errors import InvalidField
@@ -127,8 +127,7 @@ class GenerationRequest:
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as JSON values, without the media; `from_dict` restores them."""
-        values = asdict(replace(self, image=None, video=None))
-        return {name: _plain(value) for name, value in values.items() if name not in MEDIA}
+        return {name: _plain(getattr(self, name)) for name in STORED}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationRequest:
@@ -145,6 +144,7 @@ class GenerationRequest:
 
 
 FIELDS = frozenset(entry.name for entry in fields(GenerationRequest))
+STORED = tuple(entry.name for entry in fields(GenerationRequest) if entry.name not in MEDIA)
 
 
 def check_prompt(name: str, value: object) -> None:
@@ -237,4 +237,6 @@ def _pixels(name: str, pixels: Any, height: int, width: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
+    return asdict(value) if isinstance(value, ScheduledPrompt | LoraWeight) else value

@@ -2,11 +2,11 @@
 
 from helios_services.gateway.auth import caller
 from helios_services.jobs.errors import JobNotFound, MediaNotFound
+from helios_services.jobs.reader import JobReader
 from helios_services.jobs.records import Job, Media
-from helios_services.jobs.store import JobStore
 
 
-async def visible_job(store: JobStore, job_id: str) -> Job:
+async def visible_job(store: JobReader, job_id: str) -> Job:
     """Raises JobNotFound, also for what belongs to others."""
     job = await store.get(job_id)
     if not caller.get().may_see(job.spec.tenant):
@@ -14,7 +14,7 @@ async def visible_job(store: JobStore, job_id: str) -> Job:
     return job
 
 
-async def visible_media(store: JobStore, media_id: str) -> Media:
+async def visible_media(store: JobReader, media_id: str) -> Media:
     """Raises MediaNotFound, also for what belongs to others."""
     media = await store.media(media_id)
     if not caller.get().may_see(media.tenant):

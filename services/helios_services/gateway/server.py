@@ -86,7 +86,9 @@ class Gateway:
         drain_s = self._config.gateway.drain_s
         await cancelled(*self._background)
         await self._health.enter_graceful_shutdown()
-        self._drain.begin(max(drain_s - DRAIN_MARGIN_S, 0.0))
+        grace_s = max(drain_s - DRAIN_MARGIN_S, 0.0)
+        self._drain.begin(grace_s)
+        asyncio.get_running_loop().call_later(grace_s, self._notifier.wake_all)  # streams that wait look again
         await self._server.stop(drain_s)
         await self._webhooks.close()
         await self._probed.stop(None)

@@ -110,14 +110,13 @@ def _generation(submission: Submission, problems: list[InvalidField]) -> Generat
                 problems.append(InvalidField(f"params.{name}", given[name], allowed))
     if params.open_ended and "num_frames" in given:
         problems.append(InvalidField("params.num_frames", given["num_frames"], "nothing for an open-ended job"))
-    valid = {name: value for name, value in given.items() if _try(name, value, model.variant, problems)}
-    if len(valid) < len(given):
-        return None
     idempotency_key = submission.request.idempotency_key
     try:
-        request = make_request(model.variant, **{"seed": _seed(idempotency_key)} | valid)
+        request = make_request(model.variant, **{"seed": _seed(idempotency_key)} | given)
     except InvalidField as error:
-        problems.append(InvalidField(f"params.{error.field}", error.value, error.allowed))
+        valid = [name for name, value in given.items() if _try(name, value, model.variant, problems)]
+        if len(valid) == len(given):
+            problems.append(InvalidField(f"params.{error.field}", error.value, error.allowed))
         return None
     _limits(request, model, params.open_ended, problems)
     return request

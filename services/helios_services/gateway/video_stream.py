@@ -12,17 +12,18 @@ from helios_services.gateway.access import visible_job
 from helios_services.gateway.convert import chunk_info
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.gateway.refusal import Refusal, failed_job, retry_info
+from helios_services.gateway.shared_reads import SharedReads
 from helios_services.jobs.errors import ChunkGone
 from helios_services.jobs.notify import Notifier
+from helios_services.jobs.reader import JobReader
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
-from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.telemetry.tracing import remote
 from helios_services.telemetry.tracing import start as start_span
 
 PART_BYTES = 1024 * 1024
-POLL_S = 1.0
+POLL_S = 5.0
 """How often a waiting stream looks by itself, should a notification get lost."""
 
 
@@ -46,9 +47,9 @@ class VideoStream:
     """Reads chunks and files for the API's streaming calls."""
 
     def __init__(
-        self, store: JobStore, notifier: Notifier, artifacts: ArtifactStore, metrics: GatewayMetrics, drain: Drain
+        self, store: JobReader, notifier: Notifier, artifacts: ArtifactStore, metrics: GatewayMetrics, drain: Drain
     ) -> None:
-        self._store, self._notifier, self._artifacts = store, notifier, artifacts
+        self._store, self._notifier, self._artifacts = SharedReads(store), notifier, artifacts
         self._metrics, self._drain = metrics, drain
 
     async def changes(self, job_id: str) -> AsyncIterator[Job]:

@@ -19,7 +19,7 @@ LATER_FIELDS = {"timeout_s": None, "queue_timeout_s": None, "webhook_url": ""}
 
 def spec_to_json(spec: JobSpec) -> str:
     """Canonical JSON: equal specs give equal text, in every release."""
-    said = {name: value for name, value in asdict(spec).items() if LATER_FIELDS.get(name, ...) != value}
+    said = {name: value for name, value in vars(spec).items() if LATER_FIELDS.get(name, ...) != value}
     return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
 

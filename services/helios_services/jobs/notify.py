@@ -37,7 +37,8 @@ class Watch:
     async def wait(self, timeout_s: float) -> bool:
         """True as soon as something changed since the last wait (or since the start), False after `timeout_s`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
         changed = self._event.is_set()
         self._event.clear()
         return changed
@@ -69,6 +70,12 @@ class Notifier:
     def queue(self, model: str) -> contextlib.AbstractContextManager[Watch]:
         """Arrivals in one model's queue."""
         return self._watch(("queued", model))
+
+    def wake_all(self) -> None:
+        """Makes everyone look."""
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake()
 
     @contextlib.contextmanager
     def _watch(self, topic: tuple[str, str]) -> Iterator[Watch]:
@@ -116,6 +123,4 @@ class Notifier:
         if not self._reachable:
             log.info("redis_notifications_back")
         self._reachable = True
-        for watches in self._watches.values():  # what changed before the subscription was in force went unheard
-            for watch in watches:
-                watch.wake()
+        self.wake_all()  # what changed before the subscription was in force went unheard

@@ -53,10 +53,9 @@ class JobReader:
         jobs: list[Job] = []
         listing = self._keys.of("dead" if dead_letters else "index")
         last, below = 0, f"({cursor}" if cursor else "+inf"
+        wanted = min(limit + 1, SCAN_PAGE)  # at first as many as the page takes if nothing is filtered out
         while True:
-            entries = await self._client.zrevrangebyscore(
-                listing, below, "-inf", start=0, num=SCAN_PAGE, withscores=True
-            )
+            entries = await self._client.zrevrangebyscore(listing, below, "-inf", start=0, num=wanted, withscores=True)
             async with self._client.pipeline(transaction=False) as pipeline:
                 for job_id, _ in entries:
                     pipeline.hgetall(self._keys.of("job", job_id.decode()))
@@ -69,9 +68,9 @@ class JobReader:
                         return JobPage(jobs=jobs, next_cursor=str(last))
                     jobs.append(job)
                 last = int(seq)
-            if len(entries) < SCAN_PAGE:
+            if len(entries) < wanted:
                 return JobPage(jobs=jobs, next_cursor="")
-            below = f"({last}"
+            below, wanted = f"({last}", SCAN_PAGE
 
     async def media(self, media_id: str) -> Media:
         """Raises MediaNotFound."""

@@ -13,7 +13,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
-from helios_services.jobs.codec import chunk_to_json, prompt_from_entry, spec_to_json, terms_to_json
+from helios_services.jobs.codec import chunk_to_json, job_from_hash, prompt_from_entry, spec_to_json, terms_to_json
 from helios_services.jobs.connect import store_client
 from helios_services.jobs.errors import (
     IdempotencyConflict,
@@ -93,7 +93,7 @@ class JobStore(JobReader):
         digest = hashlib.sha256(text.encode()).hexdigest()
         args = (job_id, text, digest, spec.model, spec.priority, spec.chunks_total)
         try:
-            answer = await self._run(
+            answer, record = await self._run_with_record(
                 "submit",
                 *args,
                 idempotency_key,
@@ -109,7 +109,7 @@ class JobStore(JobReader):
             raise StorageFull("the job store is out of memory", retry_after_s=30.0) from None
         match answer:
             case ["ok", existing]:
-                return await self.get(existing)
+                return job_from_hash(existing, record) if record else await self.get(existing)
             case ["full", count]:
                 raise QueueFull(f"the queue of {spec.model} is full: {count} jobs are waiting", retry_after_s=5.0)
             case ["quota", limit, value, ""]:
@@ -315,6 +315,13 @@ class JobStore(JobReader):
         return True
 
     async def _run(self, name: str, *args: str | int | float | bytes) -> list[str]:
+        answer, _ = await self._run_with_record(name, *args)
+        return answer
+
+    async def _run_with_record(
+        self, name: str, *args: str | int | float | bytes
+    ) -> tuple[list[str], dict[bytes, bytes]]:
+        """A script's answer, and the hash that it may have at its end."""
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self._client.register_script(source(name))
@@ -324,7 +331,9 @@ class JobStore(JobReader):
             if str(error).startswith("OOM") or "OOM command not allowed" in str(error):
                 raise OutOfMemoryError(str(error)) from None
             raise
-        return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]
+        flat = answer.pop() if answer and isinstance(answer[-1], list) else []
+        record = dict(zip(flat[::2], flat[1::2], strict=True))
+        return [part.decode() if isinstance(part, bytes) else str(part) for part in answer], record
 
     @staticmethod
     def _check(job_id: str, answer: list[str]) -> None:

@@ -85,4 +85,4 @@ redis.call('ZADD', at('index'), seq, id)
 if idempotency_key ~= '' then redis.call('SET', at('idempotency', idempotency_key), id) end
 enqueue(id, now)
 changed(id)
-return {'ok', id}
+return {'ok', id, redis.call('HGETALL', at('job', id))}
