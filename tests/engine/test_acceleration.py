@@ -158,6 +158,7 @@ print(counters["inductor"]["fxgraph_cache_hit"], counters["inductor"]["fxgraph_c
 
 def test_compiled_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in CACHES}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     found = []
     for _ in range(2):
         command = [sys.executable, "-c", COMPILE_ONE_BLOCK, str(tmp_path)]

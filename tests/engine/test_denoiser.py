@@ -99,5 +99,7 @@ def test_memory_and_state_stay_flat_over_hundreds_of_chunks(checkpoint: Path) ->
         if state.chunk_index in (50, 300):
             alive.append(tensors_alive())
             sizes.add(sum(part.numel() for part in (state.history, state.anchor, state.rng_state)))
-    assert alive[0] == alive[1]
+    (tensors, size), (tensors_later, size_later) = alive
+    assert tensors_later <= tensors  # fewer: what other tests of this process have left goes at its own time
+    assert size_later <= size
     assert len(sizes) == 1

@@ -138,7 +138,7 @@ def test_a_tokenizer_larger_than_the_table_is_refused(copy: Path) -> None:
         ({"d_model": 24}, ["d_model: 24", "32, the transformer's text_dim"]),
         ({"d_model": "32"}, ["d_model", "expected int"]),
         ({"num_heads": None}, ["num_heads", "None"]),
-        ({"d_kv": -8}, ["describes no encoder"]),
+        ({"d_kv": -8}, ["d_kv: -8", "an integer from 1"]),
         ({"model_type": "clip"}, ["model_type: 'clip'", "allowed: umt5"]),
     ],
     ids=str,

@@ -223,7 +223,7 @@ def test_a_flushed_redis_fails_loudly(
         for call in calls:
             error = call.exception(60)
             assert isinstance(error, HeliosError), error
-            assert error.code is grpc.StatusCode.NOT_FOUND
+            assert error.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE)  # job or chunk
     assert service.succeeded(service.submit(), undisturbed).attempts == 1
     seen(f"{len(calls)} streams and watches ended NOT_FOUND; the same worker made the next job")
 
@@ -296,7 +296,6 @@ def test_a_cancelled_job_ends_once_and_frees_its_worker(
     seen(f"{stage}: one final state, no video, the worker went on to the next job within a chunk")
 
 
-@pytest.mark.xfail(strict=True, reason="the upload goes on when its job is cancelled, and nobody deletes the file")
 def test_a_job_cancelled_while_it_is_published_leaves_no_file(service: QuickService, gate: Path) -> None:
     service.worker(Harm(point="before upload", action="wait", gate=str(gate)))
     before, job_id = service.reached("before upload"), service.submit()

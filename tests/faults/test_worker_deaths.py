@@ -178,7 +178,6 @@ def test_a_poison_job_fails_and_the_queue_flows_on(service: QuickService, undist
     seen(f"failed with WORKER_LOST after {deaths} workers; the job behind it succeeded at its first attempt")
 
 
-@pytest.mark.xfail(reason="a loss is counted against every job of the worker, whichever killed it")
 def test_a_poison_job_does_not_take_its_neighbour_with_it(service: QuickService) -> None:
     _, neighbour, _ = poisoned(service, concurrent_jobs=2)
     assert neighbour.state == pb.JOB_STATE_SUCCEEDED

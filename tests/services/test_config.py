@@ -62,7 +62,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         "jobs": 11,
         "gateway": 13,
         "dispatcher": 19,
-        "text_encoder": 16,
+        "text_encoder": 14,
         "denoiser": 19,
         "decoder": 17,
         "media": 9,

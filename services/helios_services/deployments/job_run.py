@@ -24,6 +24,7 @@ from helios_services.deployments.stages import Call, Denoised, Stages
 from helios_services.deployments.turns import Expired, Turn
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
 from helios_services.jobs.records import ASIDE, ChunkRecord, Claim, JobFailure, Priority, Verdict
+from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.remux import remux
@@ -34,6 +35,8 @@ from helios_services.telemetry.metrics import ChunkTiming, WorkerMetrics
 log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
+WITHDRAWALS: set["asyncio.Task[None]"] = set()
+"""In progress; asyncio itself keeps no task alive."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 
@@ -311,15 +314,40 @@ class JobRun:
         loop = asyncio.get_running_loop()
         for attempt in range(1, self._config.dispatcher.publish_attempts + 1):
             try:
-                size = await asyncio.to_thread(self._write_video, name, loop)
+                size = await self._uploaded(name, loop)
                 break
             except OSError as error:
                 self._log.warning("publish_failed", attempt=attempt, error=str(error))
                 if attempt == self._config.dispatcher.publish_attempts:
                     raise JobFailed("PUBLISH_FAILED", "the video could not be written to the artifact store") from None
                 await asyncio.sleep(_wait_s(attempt))
-        await self._durably(lambda: self._store.succeed(self._lease, artifact=name, video_bytes=size))
+        try:
+            await self._durably(lambda: self._store.succeed(self._lease, artifact=name, video_bytes=size))
+        except LeaseLost:
+            await self._withdraw(name)
+            raise
         self._log.info("job_succeeded", video_bytes=size)
+
+    async def _uploaded(self, name: str, loop: asyncio.AbstractEventLoop) -> int:
+        """The video's bytes. A thread cannot be stopped: when this is cancelled, the file goes once it is there."""
+        upload = asyncio.ensure_future(asyncio.to_thread(self._write_video, name, loop))
+        try:
+            return await asyncio.shield(upload)
+        except asyncio.CancelledError:
+            withdrawal = asyncio.create_task(self._withdraw(name, upload))
+            WITHDRAWALS.add(withdrawal)
+            withdrawal.add_done_callback(WITHDRAWALS.discard)
+            raise
+
+    async def _withdraw(self, name: str, upload: "asyncio.Future[int] | None" = None) -> None:
+        """Deletes the video, after its upload, of a job that has ended without one."""
+        if upload is not None:
+            await asyncio.wait({upload})
+        with contextlib.suppress(JobNotFound, OSError):
+            job = await self._durably(lambda: self._store.get(self._job.id))
+            if job.ended_s is not None and job.state is not JobState.SUCCEEDED:
+                await asyncio.to_thread(self._artifacts.delete, name)
+                self._log.info("video_withdrawn")
 
     def _write_video(self, name: str, loop: asyncio.AbstractEventLoop) -> int:
         """On a thread: one fragment in memory at a time."""

@@ -1,10 +1,9 @@
-"""The text encoder replica: batches prompts, caches embeddings."""
+"""The text encoder replica: one prompt at a time, and a cache of embeddings."""
 
 import time
 from collections import OrderedDict
 
 import torch
-from ray import serve
 
 from helios_engine.embeds import trim
 from helios_engine.text import TextEncoder, clean_prompt
@@ -23,21 +22,15 @@ class TextEncoderReplica(TorchReplica):
         self._encoder = TextEncoder.from_pretrained(config.model.checkpoint, device=self.device, dtype=dtype)
         self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._cache_entries = options.cache_entries
-        self._encode.set_max_batch_size(options.max_batch_size)
-        self._encode.set_batch_wait_timeout_s(options.batch_wait_s)
 
     async def embed(self, prompt: str) -> Embedded:
         """Embeds one prompt. The same prompt gives the same bits, whatever else is embedded at the time."""
         start = time.perf_counter()
         cleaned = clean_prompt(prompt)
         if cleaned not in self._cache:
-            self._cache[cleaned] = await self._encode(cleaned)
+            # a pass of its own: the bits of a shared pass depend on the company, and a job's video must not
+            self._cache[cleaned] = trim((await self.run(self._encoder.encode, [cleaned]))[0])
             while len(self._cache) > self._cache_entries:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(cleaned)
         return Embedded(tokens=self._cache[cleaned], seconds=time.perf_counter() - start)
-
-    @serve.batch  # type: ignore[untyped-decorator]
-    async def _encode(self, prompts: list[str]) -> list[torch.Tensor]:
-        # each in a pass of its own: the bits of a shared pass depend on the company, and a job's video must not
-        return [trim((await self.run(self._encoder.encode, [prompt]))[0]) for prompt in prompts]

@@ -1,12 +1,10 @@
 """The clients of Redis, of one server or of a cluster: made here and nowhere else.
 
-Making one raises ConfigError for credentials that cannot be used.
 All keys share a hash tag, so one node of a cluster has them all; the others say which one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import redis.asyncio as aio
@@ -19,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from helios_services.config import RedisConfig
-from helios_services.jobs.connection import connection_options
+from helios_services.jobs.credentials import connection_options
 
 MAX_CONNECTIONS = 64
 """Per store; calls beyond wait for a connection, at most `socket_timeout_s`, rather than fail at once."""
@@ -45,8 +43,8 @@ def store_client(config: RedisConfig) -> aio.Redis | aio.RedisCluster:
     return aio.Redis.from_pool(pool)
 
 
-def listening_clients(config: RedisConfig) -> Callable[[], aio.Redis | aio.RedisCluster]:
-    """Makes clients for a subscription: their user repeats, and pings. They connect on first use."""
+def listening_client(config: RedisConfig) -> aio.Redis | aio.RedisCluster:
+    """For a subscription: its user repeats, and pings. Connects on first use."""
     options: dict[str, Any] = {
         "socket_timeout": config.socket_timeout_s,
         "socket_connect_timeout": config.socket_timeout_s,
@@ -55,23 +53,22 @@ def listening_clients(config: RedisConfig) -> Callable[[], aio.Redis | aio.Redis
         **connection_options(config),
     }
     kind: Any = AsyncCluster if config.cluster else aio.Redis
-    return partial(kind.from_url, config.url, **options)
+    client: aio.Redis | aio.RedisCluster = kind.from_url(config.url, **options)
+    return client
 
 
-def blocking_clients(config: RedisConfig, timeout_s: float) -> Callable[[], Redis | RedisCluster]:
-    """Makes clients for a thread: calls fail after `timeout_s`. Those of a cluster connect when made: RedisError."""
+def blocking_client(config: RedisConfig, timeout_s: float) -> Redis | RedisCluster:
+    """For a thread: calls fail after `timeout_s`. To a cluster, connects here. Raises RedisError."""
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
         **connection_options(config),
     }
-
-    def cluster() -> RedisCluster:
-        with _as_redis_errors():
-            return Cluster.from_url(config.url, **options)
-
-    return cluster if config.cluster else partial(Redis.from_url, config.url, **options)
+    if not config.cluster:
+        return Redis.from_url(config.url, **options)
+    with _as_redis_errors():
+        return Cluster.from_url(config.url, **options)
 
 
 class AsyncCluster(aio.RedisCluster):

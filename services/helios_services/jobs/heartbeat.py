@@ -8,7 +8,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from helios_services.config import JobsConfig, RedisConfig
-from helios_services.jobs.connect import blocking_clients
+from helios_services.jobs.connect import blocking_client
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Lease
 from helios_services.jobs.scripts import source
@@ -25,7 +25,7 @@ class Heartbeat:
     def __init__(self, redis: RedisConfig, jobs: JobsConfig) -> None:
         self._root = Keys(redis.namespace).root
         self._lease_ms, self._period_s = int(jobs.lease_s * 1000), jobs.heartbeat_s
-        self._connect = blocking_clients(redis, jobs.heartbeat_s)
+        self._redis = redis
         self._client: Any = None
         self._leases: dict[Lease, Callable[[], None]] = {}
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class Heartbeat:
                 leases = list(self._leases)
             try:
                 if leases and self._client is None:
-                    self._client = self._connect()
+                    self._client = blocking_client(self._redis, self._period_s)
                     self._renew = self._client.register_script(source("renew"))
                 for lease in leases:
                     self._renew_one(lease)

@@ -22,6 +22,7 @@
 | pace:<model> | hash | seconds of a chunk by stage, a moving average | job_ttl_s after the last finished chunk |
 | seq | string | submission counter | never: 8 bytes, order depends on it |
 | idempotency:<key> | string | job id | with the job's record |
+| alone:<worker> | string | job id that the worker was to try alone | job_ttl_s after the claim |
 | claim:<nonce> | string | job id (or webhook), answers a repeated claim | after one lease |
 | chunks:<id> | list | "<ready ms> <chunk record>" | chunk_ttl_s after the job's end* |
 | fragment:<id>:<index> | string | fMP4 fragment | chunk_ttl_s after the job's end* |

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from helios_services.config import RedisConfig
-from helios_services.jobs.connect import listening_clients
+from helios_services.jobs.connect import listening_client
 from helios_services.jobs.keys import Keys
 from helios_services.tasks import cancelled
 
@@ -49,7 +49,7 @@ class Notifier:
 
     def __init__(self, redis: RedisConfig) -> None:
         self._keys = Keys(redis.namespace)
-        self._connect, self._timeout_s = listening_clients(redis), redis.socket_timeout_s
+        self._redis, self._timeout_s = redis, redis.socket_timeout_s
         self._watches: defaultdict[tuple[str, str], set[Watch]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._reachable = True
@@ -90,7 +90,7 @@ class Notifier:
 
     async def _listen(self) -> None:
         while True:
-            client: Any = self._connect()
+            client: Any = listening_client(self._redis)
             try:
                 async with client, client.pubsub() as pubsub:
                     await self._receive(pubsub)

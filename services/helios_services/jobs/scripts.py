@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 
 from helios_services.jobs.records import Priority
-from helios_services.jobs.state import DEAD_LETTERED, LEASED, MAX_DEAD_LETTERS, TRANSITIONS
+from helios_services.jobs.state import DEAD_LETTERED, LEASED, MAX_DEAD_LETTERS, SUSPECT_LOSSES, TRANSITIONS
 
 
 @cache
@@ -27,6 +27,7 @@ def _tables() -> str:
             f"local DEAD_LETTERED = {{{_set(DEAD_LETTERED)}}}",
             f"local PRIORITIES = {{{priorities}}}",
             f"local MAX_DEAD_LETTERS = {MAX_DEAD_LETTERS}",
+            f"local SUSPECT_LOSSES = {SUSPECT_LOSSES}",
         )
     )
 

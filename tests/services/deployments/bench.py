@@ -124,6 +124,13 @@ class Bench:
         )
         self.config = self.config.model_copy(update={"denoiser": denoiser})
 
+    async def keep_chunks(self, count: int) -> None:
+        """So many of an open-ended job, instead of 2."""
+        await self.store.close()
+        jobs = self.config.jobs.model_copy(update={"live_window_chunks": count})
+        self.config = self.config.model_copy(update={"jobs": jobs})
+        self.store = JobStore.connect(self.config.redis, jobs)
+
     async def submit(self, *, chunks: int = CHUNKS, options: Any = None, **params: Any) -> str:
         job_id = uuid4().hex
         values = {

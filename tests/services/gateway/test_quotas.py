@@ -143,7 +143,7 @@ async def test_the_deadline_of_a_call_that_waits_for_its_video_is_the_jobs(clien
     call = client._stub.GenerateVideo(request, timeout=20)
     first = await call.read()
     seconds = first.job.deadline.ToMilliseconds() / 1e3 - first.job.create_time.ToMilliseconds() / 1e3
-    assert 10 < seconds <= 20
+    assert 10 < seconds < 21  # gRPC rounds it up a little on the way
     call.cancel()
 
 

@@ -30,6 +30,8 @@ class ModelJob:
     chunks_started: int = 0
     first_chunk: int = 0
     chunks_read: int = 0
+    worker: str = ""
+    alone: bool = False
     attempts: int = 0
     losses: int = 0
     token: int = 0
@@ -222,11 +224,15 @@ class Model:
 
     # ---- workers ----
 
-    def claim(self, ranks: int) -> ModelJob | None:
+    def claim(self, ranks: int, worker: str) -> ModelJob | None:
         """After a sweep."""
         self.sweep()
         job = self.next_job(ranks)
+        held = [each for each in self.jobs.values() if each.leased and each.worker == worker]
+        if any(each.alone and each.losses >= 2 for each in held) or (job is not None and held and job.losses >= 2):
+            return None
         if job is not None:
+            job.worker, job.alone = worker, job.losses >= 2
             job.state, job.ever_claimed, job.lapsed = JobState.RUNNING, True, False
             job.attempts, job.token = job.attempts + 1, job.token + 1
         return job

@@ -255,3 +255,34 @@ async def test_heartbeat_outlives_a_callback_that_raises(redis: RedisConfig, sto
                 await asyncio.sleep(0.01)
     finally:
         heartbeat.close()
+
+
+async def test_a_job_that_may_be_poison_is_tried_alone(redis: RedisConfig) -> None:
+    store = await short_lived(redis)
+
+    async def two(worker: str) -> list[str]:
+        claims = [await store.claim("m", worker, uuid4().hex) for _ in range(2)]
+        return [claimed.job.id for claimed in claims if claimed is not None]
+
+    for job_id in ("poison", "neighbour", "other"):
+        await store.submit(job_id, spec(chunks=9))
+    for number in range(2):  # a worker of two slots that dies with both
+        assert await two(f"w{number}") == ["poison", "neighbour"]
+        await lapse(store)
+        while (await store.get("neighbour")).state is not JobState.QUEUED:
+            await store.sweep()
+    kept = JobStore.connect(redis, JOBS)
+    busy = await kept.claim("m", "busy", "n")
+    assert busy is not None
+    assert busy.job.id == "poison"
+    assert await kept.claim("m", "busy", "n2") is None  # nothing beside it
+    other = await kept.claim("m", "free", "n3")
+    assert other is not None
+    assert other.job.id == "neighbour"
+    assert await kept.claim("m", "free", "n4") is None
+    await append(kept, other.lease, 0)  # it was not the poison
+    last = await kept.claim("m", "free", "n5")
+    assert last is not None
+    assert last.job.id == "other"
+    await kept.close()
+    await store.close()

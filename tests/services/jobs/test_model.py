@@ -222,15 +222,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- workers ----
 
-    @rule(interactive_only=st.sampled_from([False, False, False, True]))
-    def claim(self, interactive_only: bool) -> None:
+    @rule(interactive_only=st.sampled_from([False, False, False, True]), worker=st.sampled_from(["x", "x", "y"]))
+    def claim(self, interactive_only: bool, worker: str) -> None:
         """A worker asks for a job."""
         self.count += 1
         nonce = f"claim {self.count}"
-        job = self.model.claim(1 if interactive_only else EVERY_RANK)
+        job = self.model.claim(1 if interactive_only else EVERY_RANK, worker)
 
         async def call() -> str:
-            claim = await self.store.claim("m", "worker", nonce, interactive_only=interactive_only)
+            claim = await self.store.claim("m", worker, nonce, interactive_only=interactive_only)
             if claim is None:
                 return "none"
             assert (claim.checkpoint, claim.prompt_embeds) == (job and job.checkpoint, job and job.embeds)
@@ -432,7 +432,7 @@ class StoreMachine(RuleBasedStateMachine):
             kind, _, rest = name.partition(":")
             if kind in ENDLESS:
                 assert not expires, name
-            elif kind in ("claim", "session", "share", "limits", "video_ms"):
+            elif kind in ("claim", "session", "share", "limits", "alone", "video_ms"):
                 assert expires, name
             else:
                 owner = self.model.keys[rest] if kind == "idempotency" else rest.split(":")[0]

@@ -12,7 +12,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, RedisError
 
 from helios_services.config import ConfigError, RedisConfig
-from helios_services.jobs.connection import connection_options
+from helios_services.jobs.credentials import connection_options
 from helios_services.jobs.embedded import EmbeddedRedis
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier

@@ -1,0 +1,162 @@
+"""Settings of the Ray Serve deployments."""
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
+
+
+class AutoscalingConfig(Section):
+    """Replica bounds of one deployment, and how much work is enough for one more; equal bounds mean a fixed number."""
+
+    min_replicas: int = Field(1, ge=0)
+    max_replicas: int = Field(1, gt=0, validate_default=True)
+    backlog_target_s: PositiveFloat = 60.0
+    """Replicas are added until the chunks that wait could be made in this time."""
+    live_utilization: float = Field(0.8, gt=0, le=1)
+    """Share of a replica's time that live jobs may plan on; the rest absorbs their collisions."""
+    assumed_chunk_s: PositiveFloat = 1.2
+    """Time of a chunk until the first one was measured."""
+    upscale_delay_s: float = Field(5.0, ge=0)
+    """More work must last this long before replicas are added; the first one is added at once."""
+    downscale_delay_s: float = Field(300.0, ge=0)
+    """Replicas are kept for what was needed at any moment of this time."""
+
+    @field_validator("max_replicas")
+    @classmethod
+    def _bounds_in_order(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("min_replicas", 0):
+            raise ValueError(f"must be at least min_replicas, {info.data['min_replicas']}")
+        return value
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the number of replicas never changes."""
+        return self.min_replicas == self.max_replicas
+
+
+class DeploymentConfig(Section):
+    """Resources, concurrency and timeouts of one Ray Serve deployment."""
+
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    accelerator_type: str = ""
+    """Ray accelerator type, for example "H100". Empty: any node."""
+    device: str = "cpu"
+    autoscaling: AutoscalingConfig = AutoscalingConfig()
+    max_ongoing_requests: PositiveInt = 1
+    request_timeout_s: PositiveFloat = 600.0
+    """The dispatcher gives up on a call after this long (waiting included) and repeats it."""
+    start_timeout_s: PositiveFloat = 1800.0
+    """While no replica runs (scaled to zero, or starting), giving up on a call is not a loss, for this long."""
+    graceful_shutdown_timeout_s: PositiveFloat = 30.0
+    graceful_shutdown_wait_loop_s: PositiveFloat = 0.5
+    health_check_period_s: PositiveFloat = 5.0
+    health_check_timeout_s: PositiveFloat = 30.0
+    torch_threads: int = Field(0, ge=0)
+    """CPU threads torch uses in a replica; 0 leaves torch's default."""
+
+
+class DispatcherConfig(DeploymentConfig):
+    """The dispatcher: claims jobs and drives them."""
+
+    num_cpus: float = Field(0.1, ge=0)
+    concurrent_jobs: PositiveInt = 2
+    """Jobs one dispatcher replica drives at a time."""
+    interactive_jobs: int = Field(1, ge=0)
+    """Interactive jobs that it drives besides: they start while all other slots are busy."""
+    claim_poll_s: PositiveFloat = 1.0
+    """Longest wait between looks at the queue when no notification arrives."""
+    publish_attempts: PositiveInt = 5
+    """Tries to write a finished video to the artifact store before the job fails."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9465
+
+    @field_validator("autoscaling")
+    @classmethod
+    def _fixed_number(cls, value: AutoscalingConfig) -> AutoscalingConfig:
+        if not value.fixed:
+            raise ValueError("min_replicas and max_replicas must be equal: dispatchers are what scales the others")
+        return value
+
+    @property
+    def slots(self) -> int:
+        """Jobs that all dispatchers together drive at a time."""
+        return (self.concurrent_jobs + self.interactive_jobs) * self.autoscaling.max_replicas
+
+
+class ParallelConfig(Section):
+    """The devices one denoiser replica spans: cfg_degree x ring_degree x ulysses_degree ranks, one device each."""
+
+    ulysses_degree: PositiveInt = 1
+    """Ranks that trade shards of the sequence for shards of the heads: at most as many as the model has heads."""
+    ring_degree: PositiveInt = 1
+    """Ranks that pass keys and values round."""
+    cfg_degree: Literal[1, 2] = 1
+    """2: the passes with and without the prompt run on ranks of their own."""
+    placement: Literal["STRICT_PACK", "PACK"] = "STRICT_PACK"
+    """STRICT_PACK: all ranks on one node, which is where NVLink is. PACK: on several if no node is free enough."""
+    timeout_s: PositiveFloat = 300.0
+    """After this long without an answer from another rank a replica is given up and replaced."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of one replica; each takes the deployment's num_cpus and num_gpus."""
+        return self.cfg_degree * self.ring_degree * self.ulysses_degree
+
+
+class DenoiserConfig(DeploymentConfig):
+    """The DiT denoiser."""
+
+    max_ongoing_requests: PositiveInt = 4
+    """Calls that a replica takes on; it serves one at a time, the most urgent of those that wait first. With several
+    replicas 1 is the better value: a call then waits for whichever replica is free first."""
+    prompt_cache_entries: PositiveInt = 4
+    """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
+    guidance_batching: Literal["auto", "always", "never"] = "auto"
+    """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
+    offload_budget_gb: float | None = Field(None, gt=0)
+    """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
+    compile: Literal["off", "regional", "graphs"] = "off"
+    """On a GPU: off launches the fused kernels one by one, regional compiles the blocks instead, graphs records CUDA
+    graphs of whole forwards. Compiled code is kept under the state folder."""
+    fp8: bool = False
+    """The DiT's large linear layers in 8-bit floating point: faster, at a loss of precision; from Ada and Hopper on."""
+    parallel: ParallelConfig = ParallelConfig()
+
+    @model_validator(mode="after")
+    def _accelerations_go_together(self) -> "DenoiserConfig":
+        if self.compile != "off" and self.parallel.world_size > 1:
+            raise ValueError(f"compile must be off with {self.parallel.world_size} ranks, is {self.compile}")
+        if self.compile == "graphs" and not self.device.startswith("cuda"):
+            raise ValueError(f"compile must be off or regional on {self.device}, is graphs")
+        if self.offload_budget_gb is not None and (self.fp8 or self.compile != "off"):
+            raise ValueError("offload_budget_gb must not be set with fp8 or compile")
+        return self
+
+    @model_validator(mode="after")
+    def _resources_for_each_rank(self) -> "DenoiserConfig":
+        ranks = self.parallel.world_size
+        if ranks > 1 and self.device.startswith("cuda") and self.num_gpus != 1:  # NCCL refuses two ranks on one device
+            raise ValueError(f"num_gpus must be 1 with {ranks} ranks on {self.device}, is {self.num_gpus}")
+        if ranks > 1 and not self.num_cpus and not self.num_gpus:
+            raise ValueError(f"num_cpus must not be 0 with {ranks} ranks on {self.device}: nothing to place them by")
+        return self
+
+
+class TextEncoderConfig(DeploymentConfig):
+    """The UMT5 text encoder."""
+
+    max_ongoing_requests: PositiveInt = 32
+    cache_entries: PositiveInt = 256
+
+
+class DecoderConfig(DeploymentConfig):
+    """The VAE decoder and H.264 encoder."""
+
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What chunks are decoded in; uploads are encoded in float32."""
+    crf: int = Field(18, ge=0, le=51)
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
+    encoder_threads: PositiveInt = 2

@@ -1,0 +1,155 @@
+"""Settings of the model, the job store, the gateway, uploads, webhooks and traces."""
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
+from helios_services.webhooks.targets import check_place
+
+
+class ModelConfig(Section):
+    """The model this service runs and the limits of its jobs."""
+
+    name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    variant: Literal["base", "mid", "distilled"] = "distilled"
+    """What the checkpoint is; the gateway, which does not read it, checks requests by it."""
+    checkpoint: str = ""
+    """Folder in the published diffusers layout, or a Hub id (org/name, optionally @revision). Not for the gateway."""
+    loras: dict[str, str] = Field({})
+    """LoRA adapters that requests may name, and their files."""
+    merged_loras: dict[str, float] = Field({})
+    """LoRA adapter files that become part of the weights, and their scales."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    max_frames: PositiveInt = 14_520
+    max_pixels: PositiveInt = 1280 * 768
+
+
+class RedisConfig(Section):
+    """Where jobs are kept."""
+
+    url: str = ""
+    """redis:// or rediss:// (TLS) URL. Empty: the embedded server under the state folder."""
+    username: str = ""
+    """ACL user of `password_file`'s password; empty: Redis' default user."""
+    password_file: str = ""
+    """File that holds the password and nothing else; read again for each connection. Keeps it out of the URL."""
+    tls_ca_file: str = ""
+    """PEM authorities of the server's certificate; empty: the system's."""
+    tls_certificate_file: str = ""
+    """PEM certificate chain of this client, with `tls_key_file`, for mutual TLS."""
+    tls_key_file: str = ""
+    cluster: bool = False
+    """The URL is that of a node of a Redis Cluster, which names the others."""
+    namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    socket_timeout_s: PositiveFloat = 5.0
+
+
+class JobsConfig(Section):
+    """Queue bounds, leases and retention."""
+
+    max_queued: PositiveInt = 1000
+    max_attempts: PositiveInt = 5
+    """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
+    fair_quantum_chunks: PositiveFloat = 4.0
+    """A job gives way to one of equal priority whose account has had less by so many chunks, each over its weight."""
+    lease_s: PositiveFloat = 15.0
+    heartbeat_s: PositiveFloat = 5.0
+    job_ttl_s: PositiveFloat = 7 * 86400.0
+    """How long the record of an ended job is kept."""
+    chunk_ttl_s: PositiveFloat = 3600.0
+    """How long the chunks of an ended job can be streamed, and how long it can be continued."""
+    live_window_chunks: PositiveInt = 64
+    """Chunks of an open-ended job that are kept, older ones are dropped; a live session waits for its reader, so many
+    chunks ahead of it."""
+    max_prompt_updates: PositiveInt = 1000
+    """Times that a job's prompt can be changed while it runs."""
+    session_grace_s: PositiveFloat = 30.0
+    """How long a live session goes on without its client."""
+    pause_limit_s: PositiveFloat = 600.0
+    """How long a job can be paused before it is stopped."""
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _two_heartbeats_a_lease(cls, value: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s", value * 2)
+        if value * 2 > lease_s:
+            raise ValueError(f"must be at most half of lease_s, {lease_s / 2}")
+        return value
+
+
+class GatewayConfig(Section):
+    """The gRPC server."""
+
+    host: str = "127.0.0.1"
+    port: Port = 50051
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9464
+    health_port: Port | None = None
+    """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
+    max_message_bytes: PositiveInt = 16 * 1024 * 1024
+    max_concurrent_rpcs: PositiveInt = 2000
+    drain_s: PositiveFloat = 20.0
+    reflection: bool = True
+    api_keys_file: str = ""
+    """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for."""
+    tls_certificate_file: str = ""
+    """PEM certificate chain; with `tls_key_file` turns TLS on. Both are read again when they change."""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+    """PEM authorities of client certificates, which are then required (mutual TLS)."""
+
+
+class MediaConfig(Section):
+    """Limits of the pictures and clips that users send, and of the process that decodes one."""
+
+    max_bytes: PositiveInt = 64 * 1024 * 1024
+    max_pixels: PositiveInt = 4096 * 4096
+    """Of a frame as it is in the file."""
+    max_frames: PositiveInt = 7200
+    """Of a clip as it is in the file."""
+    max_duration_s: PositiveFloat = 300.0
+    decode_timeout_s: PositiveFloat = 60.0
+    """From the start of the decoding process to its last byte."""
+    cpu_s: PositiveInt = 45
+    ttl_s: PositiveFloat = 86400.0
+    """How long an upload is kept; longer once a job was given it."""
+    max_files: PositiveInt = 1000
+    """Uploads that are kept at a time."""
+    memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
+    """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
+
+
+class WebhooksConfig(Section):
+    """HTTP calls that tell clients of ended jobs."""
+
+    urls: tuple[str, ...] = ()
+    """Where they may go: URLs that a job's webhook_url must equal or lie below. Empty: nowhere."""
+    secret_file: str = ""
+    """File of the secrets that sign them, one a line (whsec_ and base64); all sign, so that one can take over."""
+    timeout_s: PositiveFloat = 10.0
+    max_tries: PositiveInt = 12
+    first_wait_s: PositiveFloat = 5.0
+    """Before the second try; the waits double, up to `longest_wait_s`."""
+    longest_wait_s: PositiveFloat = 3600.0
+
+    @model_validator(mode="after")
+    def _places_and_secret(self) -> "WebhooksConfig":
+        for url in self.urls:
+            try:
+                check_place(url)
+            except ValueError as error:
+                raise ValueError(f"urls: {url!r} {error}") from None
+        if self.urls and not self.secret_file:
+            raise ValueError("secret_file must be set where there are urls")
+        return self
+
+
+class TracingConfig(Section):
+    """OpenTelemetry traces."""
+
+    otlp_endpoint: str = ""
+    """OTLP/gRPC collector, for example http://otel-collector:4317. Empty: no traces."""
+    sample_ratio: float = Field(1.0, ge=0, le=1)
+    """Share of the traces that are recorded where the caller has not decided."""
+    export_delay_s: PositiveFloat = 5.0

@@ -1,0 +1,74 @@
+"""All settings."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from helios_services.config.deployments import DecoderConfig, DenoiserConfig, DispatcherConfig, TextEncoderConfig
+from helios_services.config.section import ConfigError, Section
+from helios_services.config.sections import (
+    GatewayConfig,
+    JobsConfig,
+    MediaConfig,
+    ModelConfig,
+    RedisConfig,
+    TracingConfig,
+    WebhooksConfig,
+)
+
+
+class ServiceConfig(Section):
+    """Everything."""
+
+    state_dir: Path = Path("~/.local/state/helios")
+    artifact_url: str = ""
+    """fsspec URL of the folder for finished videos. Empty: `artifacts` under the state folder."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    model: ModelConfig = ModelConfig()
+    redis: RedisConfig = RedisConfig()
+    jobs: JobsConfig = JobsConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    dispatcher: DispatcherConfig = DispatcherConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    media: MediaConfig = MediaConfig()
+    tracing: TracingConfig = TracingConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
+
+    @model_validator(mode="after")
+    def _adapters_per_request_need_plain_layers(self) -> "ServiceConfig":
+        if self.model.loras and (self.denoiser.fp8 or self.denoiser.compile != "off"):
+            raise ValueError("model.loras must be empty with denoiser.fp8 or denoiser.compile; merged_loras may be set")
+        return self
+
+    @property
+    def artifacts(self) -> str:
+        """URL of the artifact folder."""
+        return self.artifact_url or str(self.state_dir / "artifacts")
+
+    @property
+    def compile_cache(self) -> Path:
+        """Folder for compiled code."""
+        return self.state_dir / "compile-cache"
+
+    @property
+    def uploads(self) -> str:
+        """URL of the folder for uploads."""
+        return f"{self.artifacts}/uploads"
+
+
+def with_variant(config: ServiceConfig, variant: str) -> ServiceConfig:
+    """The configuration for a checkpoint of this variant. Raises ConfigError if another one is configured."""
+    if "variant" in config.model.model_fields_set:
+        check_variant(config, variant)
+    return config.model_copy(update={"model": config.model.model_copy(update={"variant": variant})})
+
+
+def check_variant(config: ServiceConfig, variant: str) -> None:
+    """Raises ConfigError unless the configured variant is the checkpoint's."""
+    if config.model.variant != variant:
+        raise ConfigError(
+            f"model.variant: {config.model.variant!r} is not allowed; allowed: {variant!r}, which the checkpoint is"
+        )
