@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     load_before = os.getloadavg()
-    with (
-        tempfile.TemporaryDirectory(prefix="helios-load-") as folder,
-        Processes(Path(folder), gateways=args.gateways) as processes,
-    ):
-        results = asyncio.run(measure(processes, args))
+    parts = args.only or ("submit", "unary", "streams", "idle")
+    results: dict[str, Any] = {}
+    if "idle" in parts:  # each in new processes: memory that others have left behind would hide some
+        results["idle"] = [with_processes(args, idle_streams, method, 1000) for method in ("WatchJob", "StreamVideo")]
+    results |= with_processes(args, measure, args, parts)
     report = {
         "command": " ".join(["python -m benchmarks.load_test", *sys.argv[1:]]),
         "conditions": {
@@ -68,20 +69,23 @@ def main() -> None:
     show(report, args.output)
 
 
-async def measure(processes: Processes, args: argparse.Namespace) -> dict[str, Any]:
-    """Every part, each on an empty store."""
+def with_processes(args: argparse.Namespace, part: Callable[..., Coroutine[Any, Any, Any]], *values: Any) -> Any:
+    """Runs a part with processes of its own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="helios-load-") as folder,
+        Processes(Path(folder), gateways=args.gateways) as processes,
+    ):
+        return asyncio.run(part(processes, *values))
+
+
+async def measure(processes: Processes, args: argparse.Namespace, parts: Sequence[str]) -> dict[str, Any]:
+    """The other parts, each on an empty store."""
     results: dict[str, Any] = {}
-    parts = args.only or ("submit", "unary", "streams", "idle")
 
     def empty() -> None:
         with Redis.from_url(processes.config.redis.url) as client:
             client.flushall()
 
-    if "idle" in parts:  # first: memory that load has left behind would hide some
-        results["idle"] = []
-        for method in ("WatchJob", "StreamVideo"):
-            results["idle"].append(await idle_streams(processes, method, 1000))
-            empty()
     if "submit" in parts:
         results["submit"] = []
         for concurrency in CONCURRENCIES:
