@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,14 +104,12 @@ class Service:
             lift()
 
     def close(self) -> None:
-        """Ends everything."""
-        for worker in self._workers.values():
-            worker.close()
-        for gateway in self._gateways.values():
-            gateway.close()
-        for proxy in self._proxies.values():
-            proxy.close()
-        self.redis.close()
+        """Ends everything, whichever of it fails to end."""
+        with ExitStack() as stack:
+            stack.callback(self.redis.close)
+            for group in (self._proxies, self._gateways, self._workers):
+                for each in group.values():
+                    stack.callback(each.close)
 
     def _do(self, fault: Fault) -> Callable[[], None]:
         kind = fault.target.split()[0]
