@@ -77,8 +77,8 @@ def is_unavailable(error: HeliosError) -> bool:
 
 
 def running(service: QuickService, gate: Path) -> str:
-    """A job whose worker waits at the gate in its second chunk."""
-    service.worker(Harm(point="denoise 1", action="wait", gate=str(gate)))
+    """A job whose worker, of one slot, waits at the gate in its second chunk."""
+    service.worker(Harm(point="denoise 1", action="wait", gate=str(gate)), config=service.with_slots(1))
     before, job_id = service.reached("denoise 1"), service.submit()
     until(lambda: service.reached("denoise 1") > before)
     return job_id
