@@ -19,7 +19,7 @@ from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
 from helios_services.deployments.prompt_book import PromptBook, prompt_key
-from helios_services.deployments.stage_calls import GivenBack, JobFailed, StageCalls
+from helios_services.deployments.stage_calls import GivenBack, JobFailed, Retry, StageCalls
 from helios_services.deployments.stages import Call, Denoised, Stages
 from helios_services.deployments.turns import Expired, Turn
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
@@ -37,7 +37,8 @@ Value = TypeVar("Value")
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 WITHDRAWALS: set["asyncio.Task[None]"] = set()
 """In progress; asyncio itself keeps no task alive."""
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+AGAIN = Retry(tries=None)
+"""How the store and the artifact folder are called again."""
 
 
 class GivenUp(Exception):
@@ -320,7 +321,7 @@ class JobRun:
                 self._log.warning("publish_failed", attempt=attempt, error=str(error))
                 if attempt == self._config.dispatcher.publish_attempts:
                     raise JobFailed("PUBLISH_FAILED", "the video could not be written to the artifact store") from None
-                await asyncio.sleep(_wait_s(attempt))
+                await asyncio.sleep(AGAIN.wait_s(attempt))
         try:
             await self._durably(lambda: self._store.succeed(self._lease, artifact=name, video_bytes=size))
         except LeaseLost:
@@ -381,8 +382,4 @@ class JobRun:
                 attempt += 1
                 if attempt == 1:
                     self._log.warning("redis_unreachable", error=str(error))
-                await asyncio.sleep(_wait_s(attempt))
-
-
-def _wait_s(attempt: int) -> float:
-    return min(FIRST_WAIT_S * 2.0 ** min(attempt - 1, 10), LONGEST_WAIT_S)
+                await asyncio.sleep(AGAIN.wait_s(attempt))

@@ -68,27 +68,6 @@ def config(redis: RedisConfig, tmp_path: Path, receiver: Receiver) -> ServiceCon
     return ServiceConfig(state_dir=tmp_path, redis=redis, gateway=gateway, webhooks=webhooks)
 
 
-@pytest.fixture
-async def gateway(config: ServiceConfig) -> AsyncIterator[Gateway]:
-    gateway = Gateway(config)
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[AsyncHeliosClient]:
-    async with AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client:
-        yield client
-
-
-@pytest.fixture
-async def worker(config: ServiceConfig) -> AsyncIterator[Worker]:
-    worker = Worker(config)
-    yield worker
-    await worker.store.close()
-
-
 async def test_every_end_is_told_once_signed_and_without_prompts(
     client: AsyncHeliosClient, worker: Worker, receiver: Receiver, tmp_path: Path
 ) -> None:
