@@ -46,6 +46,11 @@ class JoinedProjections:
         return F.linear(x_BLD, self.weight, self.bias)
 
 
+def key_scales(learned: torch.Tensor) -> torch.Tensor:
+    """Factors of the history's keys, float32: one for each head or one for all, from `history_key_scale`."""
+    return 1.0 + torch.sigmoid(learned.float()) * (MAX_KEY_SCALE - 1.0)
+
+
 class Attention(nn.Module):
     """Multi-head attention with RMS-normalised queries and keys (over all heads at once)."""
 
@@ -58,6 +63,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([Linear(dim, dim)])
         self.norm_q = nn.RMSNorm(dim, eps=config.eps)
         self.norm_k = nn.RMSNorm(dim, eps=config.eps)
+        self.attend: AttendFn = sdpa
         self.joined: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.history_key_scale: nn.Parameter | None = None
         if amplify_history:
@@ -84,30 +90,26 @@ class Attention(nn.Module):
         q_BLD, k_BLD, v_BLD = self.joined(x_BLD).chunk(3, dim=-1)
         return q_BLD[:, first:], k_BLD, v_BLD
 
-    def key_scale(self) -> torch.Tensor | None:
-        """Factors of the history's keys, one for each head or one for all, float32; None: there are none."""
-        if self.history_key_scale is None:
-            return None
-        return 1.0 + torch.sigmoid(self.history_key_scale.float()) * (MAX_KEY_SCALE - 1.0)
-
     def self_attention(
         self,
         x_BLD: torch.Tensor,
         history_tokens: int,
         table_LP: torch.Tensor,
+        key_scale_H: torch.Tensor | None,
         *,
         noisy_only: bool,
-        attend: AttendFn = sdpa,
+        attend: AttendFn,
     ) -> torch.Tensor:
         """Attends over history and noisy tokens; with `noisy_only` only the noisy tokens ask, and are returned.
 
-        attend: computes the attention itself; over several devices it brings in the keys of the other shards.
+        key_scale_H: see `key_scales`. attend: computes the attention itself; over several devices it brings in the keys
+        of the other shards.
         """
         first = history_tokens if noisy_only else 0
         q_BLHK = rotate(self._heads(self.norm_q(self.to_q(x_BLD[:, first:]))), table_LP[first:])
         k_BLHK = rotate(self._heads(self.norm_k(self.to_k(x_BLD))), table_LP)
-        if (scale_H := self.key_scale()) is not None:
-            k_BLHK[:, :history_tokens] *= scale_H[:, None]
+        if key_scale_H is not None:
+            k_BLHK[:, :history_tokens] *= key_scale_H[:, None]
         return self.project(attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD))))
 
     def keys_values(self, text_BLD: torch.Tensor, last_counts: int = 1) -> TextKeysValues:
@@ -119,7 +121,7 @@ class Attention(nn.Module):
         """Attends from x to the text's keys and values."""
         q_BLHK = self._heads(self._normed(self.to_q(x_BLD), self.norm_q))
         if text.last_counts == 1:
-            return self.project(sdpa(q_BLHK, text.k_BLHK, text.v_BLHK))
+            return self.project(self.attend(q_BLHK, text.k_BLHK, text.v_BLHK))
         bias_L = x_BLD.new_zeros(text.k_BLHK.shape[1])
         bias_L[-1] = math.log(text.last_counts)
         q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, text.k_BLHK, text.v_BLHK))

@@ -1,4 +1,4 @@
-"""Which attention kernel runs on a GPU: for each shape the one that was fastest when it came for the first time.
+"""Which attention kernel runs on a GPU: the named one, or for each shape the one that was fastest when it first came.
 
 Legend: B batch, L tokens, H heads, K head width. The operators are those that `F.scaled_dot_product_attention` itself
 chooses from. FlashAttention-3 takes part where it is installed (`flash_attn_interface`, Hopper GPUs).
@@ -6,9 +6,12 @@ chooses from. FlashAttention-3 takes part where it is installed (`flash_attn_int
 
 import statistics
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+
+from helios_kernels.backend import on_device
 
 try:
     from flash_attn_interface import flash_attn_func
@@ -17,10 +20,14 @@ except ImportError:
 
 AttendFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Queries, keys and values, (B, L, H, K) each with their own L, to the queries' attention of the same shape."""
+AttentionKernel = Literal["auto", "torch", "cudnn", "flash", "efficient", "flash_attention_3"]
+"""auto: by timing, so that two GPUs of one type may choose differently, and their results differ in the last bits."""
 SecondsFn = Callable[[Callable[[], object]], float]
 Shape = tuple[torch.Size, torch.Size, torch.dtype, torch.device]
 
 RUNS = 5
+MARGIN = 0.05
+"""A candidate replaces those before it only if it takes less time by more than this share: near ties go one way."""
 LARGEST_ERROR = 0.05
 """Relative difference to torch's choice beyond which a kernel is not trusted; bfloat16 kernels differ by some 0.005."""
 
@@ -75,7 +82,7 @@ def gpu_seconds(work: Callable[[], object]) -> float:
 
 
 def candidates() -> dict[str, AttendFn]:
-    """By name, torch's own choice first."""
+    """By name, in the order of preference; torch's own choice first."""
     named: dict[str, AttendFn] = {"torch": torchs_choice, "cudnn": cudnn, "flash": flash, "efficient": efficient}
     return named | ({"flash_attention_3": flash_attention_3} if flash_attn_func is not None else {})
 
@@ -98,8 +105,9 @@ class Chooser:
         if shape not in self.choices:
             if q_BLHK.is_cuda and torch.cuda.is_current_stream_capturing():
                 return next(iter(self._named.values()))  # nothing can be timed here
-            self.seconds[shape] = self._measured(q_BLHK, k_BLHK, v_BLHK)
-            self.choices[shape] = min(self.seconds[shape], key=self.seconds[shape].__getitem__)
+            with on_device(q_BLHK):
+                self.seconds[shape] = self._measured(q_BLHK, k_BLHK, v_BLHK)
+            self.choices[shape] = preferred(self.seconds[shape])
         return self._named[self.choices[shape]]
 
     def fastest_for(
@@ -129,6 +137,15 @@ class Chooser:
         return measured
 
 
+def preferred(seconds: Mapping[str, float]) -> str:
+    """The first name, unless a later one is faster by more than the margin."""
+    first, *others = seconds
+    for name in others:
+        if seconds[name] < (1.0 - MARGIN) * seconds[first]:
+            first = name
+    return first
+
+
 CHOOSER = Chooser(candidates(), gpu_seconds)
 """The process's: choices hold for a GPU, and a process has one."""
 
@@ -138,3 +155,28 @@ def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> to
     if q_BLHK.is_cuda and not torch.compiler.is_compiling():
         return CHOOSER.fastest(q_BLHK, k_BLHK, v_BLHK)(q_BLHK, k_BLHK, v_BLHK)
     return torchs_choice(q_BLHK, k_BLHK, v_BLHK)
+
+
+def attention_by(
+    name: AttentionKernel, heads: int, head_width: int, dtype: torch.dtype, device: torch.device
+) -> AttendFn:
+    """The attention of this name for such tensors. Raises ValueError if it cannot compute them here."""
+    if name == "auto":
+        return sdpa
+    named = candidates()
+    if name not in named or not _runs(named[name], heads, head_width, dtype, device):
+        allowed = [repr(other) for other, attend in named.items() if _runs(attend, heads, head_width, dtype, device)]
+        raise ValueError(
+            f"attention: {name!r} is not allowed with {dtype} on {device}; allowed: 'auto', {', '.join(allowed)}"
+        )
+    return named[name]
+
+
+def _runs(attend: AttendFn, heads: int, head_width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    x_BLHK = torch.zeros(1, 128, heads, head_width, dtype=dtype, device=device)
+    try:
+        with on_device(x_BLHK), torch.inference_mode():
+            attend(x_BLHK, x_BLHK, x_BLHK)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True

@@ -4,6 +4,8 @@ Legend: B batch, L tokens (history first, then noisy), D width. Source: `HeliosT
 The reference expands the time modulation to every token; there are only two rows, history (timestep 0) and noisy.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -39,6 +41,34 @@ def add_gated(
     return out_BLD.type_as(x_BLD)
 
 
+class Modulation(NamedTuple):
+    """What one block scales and shifts by, float32; a row for history tokens, then one for noisy ones.
+
+    own: shift, scale and gate of the attention, then of the feed-forward. following: shift and scale of the norm that
+    comes next: the following block's first, or the model's last. key_scale_H: see `attention.key_scales`.
+    """
+
+    own_26D: torch.Tensor
+    following_22D: torch.Tensor
+    key_scale_H: torch.Tensor | None
+
+
+def has_gelu_product(layer: nn.Module, x: torch.Tensor) -> bool:
+    """Whether this layer's product can end in GELU: in bfloat16 on a GPU, unless the layer is 8-bit or has adapters.
+
+    On CPUs torch's product would end in another GELU, without the approximation.
+    """
+    plain = isinstance(layer, nn.Linear) and not layer._forward_hooks
+    return plain and use_triton(x) and x.is_cuda and x.dtype == torch.bfloat16
+
+
+def gelu_product(layer: nn.Linear, x_BLD: torch.Tensor) -> torch.Tensor:
+    """tanh-approximated GELU of the layer's output, computed before that is rounded and written."""
+    rows = torch._addmm_activation(layer.bias, x_BLD.flatten(0, -2), layer.weight.t(), use_gelu=True)
+    out_BLF: torch.Tensor = rows.unflatten(0, x_BLD.shape[:-1])
+    return out_BLF
+
+
 class FeedForward(nn.Module):
     """Linear, tanh-approximated GELU, linear."""
 
@@ -51,12 +81,21 @@ class FeedForward(nn.Module):
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         """(B, L, D) to (B, L, D)."""
         up, _, down = self.net
-        out: torch.Tensor = down(F.gelu(up["proj"](x_BLD), approximate="tanh"))  # type: ignore[index]
+        layer = up["proj"]  # type: ignore[index]
+        if has_gelu_product(layer, x_BLD):
+            inner = gelu_product(layer, x_BLD)
+        else:
+            inner = F.gelu(layer(x_BLD), approximate="tanh")
+        out: torch.Tensor = down(inner)
         return out
 
 
 class Block(nn.Module):
-    """Self-attention over all tokens, text cross-attention of the noisy ones, feed-forward."""
+    """Self-attention over all tokens, text cross-attention of the noisy ones, feed-forward.
+
+    A block takes the residual stream with its norm and returns both for the next: the addition that ends a block and
+    the norm that begins the next are one pass.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -70,21 +109,38 @@ class Block(nn.Module):
     def forward(
         self,
         x_BLD: torch.Tensor,
-        time_26D: torch.Tensor,
+        normed_BLD: torch.Tensor,
+        modulation: Modulation,
         history_tokens: int,
         table_LP: torch.Tensor,
         text: TextKeysValues,
         *,
         noisy_only: bool = False,
         attend: AttendFn = sdpa,
-    ) -> torch.Tensor:
-        """Returns all tokens, or with `noisy_only` (the last block) the noisy ones. attend: of the self-attention."""
-        if use_triton(x_BLD) or torch.compiler.is_compiling():
-            return self._fused(x_BLD, time_26D, history_tokens, table_LP, text, noisy_only=noisy_only, attend=attend)
-        shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = self._modulation(time_26D)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns all tokens and their norm, or with `noisy_only` (the last block) those of the noisy ones.
 
-        normed = modulated_norm(x_BLD, history_tokens, shift_attn, scale_attn, self.eps)
-        attended = self.attn1.self_attention(normed, history_tokens, table_LP, noisy_only=noisy_only, attend=attend)
+        normed_BLD: `modulated_norm` of x by the first two of own_26D. attend: of the self-attention.
+        """
+        run = self._fused if use_triton(x_BLD) or torch.compiler.is_compiling() else self._plain
+        return run(x_BLD, normed_BLD, modulation, history_tokens, table_LP, text, noisy_only=noisy_only, attend=attend)
+
+    def _plain(
+        self,
+        x_BLD: torch.Tensor,
+        normed_BLD: torch.Tensor,
+        modulation: Modulation,
+        history_tokens: int,
+        table_LP: torch.Tensor,
+        text: TextKeysValues,
+        *,
+        noisy_only: bool,
+        attend: AttendFn,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        _, _, gate_attn, shift_ffn, scale_ffn, gate_ffn = modulation.own_26D.unbind(1)
+        attended = self.attn1.self_attention(
+            normed_BLD, history_tokens, table_LP, modulation.key_scale_H, noisy_only=noisy_only, attend=attend
+        )
         if noisy_only:
             x_BLD, history_tokens = x_BLD[:, history_tokens:], 0
         x_BLD = add_gated(x_BLD, attended, history_tokens, gate_attn)
@@ -96,25 +152,27 @@ class Block(nn.Module):
         noisy += self.attn2.cross_attention(normed, text)
 
         normed = modulated_norm(x_BLD, history_tokens, shift_ffn, scale_ffn, self.eps)
-        return add_gated(x_BLD, self.ffn(normed), history_tokens, gate_ffn)
+        x_BLD = add_gated(x_BLD, self.ffn(normed), history_tokens, gate_ffn)
+        next_shift, next_scale = modulation.following_22D.unbind(1)
+        return x_BLD, modulated_norm(x_BLD, history_tokens, next_shift, next_scale, self.eps)
 
     def _fused(
         self,
         x_BLD: torch.Tensor,
-        time_26D: torch.Tensor,
+        normed_BLD: torch.Tensor,
+        modulation: Modulation,
         history_tokens: int,
         table_LP: torch.Tensor,
         text: TextKeysValues,
         *,
         noisy_only: bool,
         attend: AttendFn,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same out of the fused kernels: each norm in one pass with the residual addition that feeds it."""
-        shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = self._modulation(time_26D)
+        _, _, gate_attn, shift_ffn, scale_ffn, gate_ffn = modulation.own_26D.unbind(1)
         own, history = self.attn1, history_tokens
 
-        normed = norms.modulated_norm(x_BLD, history, shift_attn, scale_attn, self.eps)
-        q_BLD, k_BLD, v_BLD = own.projections(normed, history if noisy_only else 0)
+        q_BLD, k_BLD, v_BLD = own.projections(normed_BLD, history if noisy_only else 0)
         q_BLHK, k_BLHK = norm_rotate.norm_rotate(
             q_BLD,
             k_BLD,
@@ -124,7 +182,7 @@ class Block(nn.Module):
             own.heads,
             self.eps,
             history,
-            own.key_scale(),
+            modulation.key_scale_H,
         )
         attended = own.project(attend(q_BLHK, k_BLHK, v_BLD.unflatten(-1, (own.heads, -1))))
         if noisy_only:
@@ -134,8 +192,7 @@ class Block(nn.Module):
         )
         told = self.attn2.cross_attention(noisy, text)
         x_BLD, normed = gated_residual.add_noisy_modulated_norm(x_BLD, told, history, shift_ffn, scale_ffn, self.eps)
-        return gated_residual.add_gated(x_BLD, self.ffn(normed), history, gate_ffn)
-
-    def _modulation(self, time_26D: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Shift, scale and gate of the attention, then of the feed-forward, (2, D) each."""
-        return (self.scale_shift_table.float() + time_26D.float()).unbind(1)
+        next_shift, next_scale = modulation.following_22D.unbind(1)
+        return gated_residual.add_gated_modulated_norm(
+            x_BLD, self.ffn(normed), history, gate_ffn, next_shift, next_scale, self.eps
+        )

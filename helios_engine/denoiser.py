@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from helios_engine.attention import TextKeysValues
+from helios_engine.attention_backends import AttentionKernel, attention_by
 from helios_engine.compiling import CompileMode, compile_blocks
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig
 from helios_engine.embeds import MAX_TOKENS
@@ -51,7 +52,8 @@ class Denoiser:
     are kept (420 MB each at full size). guidance_batching: run the conditional and unconditional pass as one batch
     always, never, or when the device's memory allows it; the result is the same within rounding. adapters: LoRA
     adapters that requests may name. compile: see `CompileMode`; graphs need a GPU, and neither goes with adapters or a
-    transformer over several devices (ValueError).
+    transformer over several devices (ValueError). attention: the kernel, see `AttentionKernel` (ValueError for one that
+    cannot be used here).
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Denoiser:
         guidance_batching: GuidanceBatching = "auto",
         adapters: AdapterSet | None = None,
         compile: CompileMode = "off",
+        attention: AttentionKernel = "auto",
     ) -> None:
         self.transformer = transformer.eval().requires_grad_(False)
         self._graphs: GraphedForward | None = None
@@ -72,6 +75,9 @@ class Denoiser:
         self.adapters = adapters if adapters is not None else AdapterSet(transformer)
         self._text: OrderedDict[tuple[object, ...], list[TextKeysValues]] = OrderedDict()
         self._text_entries = prompt_cache_entries
+        config = transformer.config
+        size = config.num_attention_heads, config.attention_head_dim
+        transformer.use_attention(attention_by(attention, *size, self.dtype, self.device))
         if compile != "off":
             self._compile(compile)
 
@@ -89,12 +95,13 @@ class Denoiser:
         merged_loras: Sequence[tuple[str | PathLike[str], float]] = (),
         compile: CompileMode = "off",
         fp8: bool = False,
+        attention: AttentionKernel = "auto",
     ) -> "Denoiser":
         """Loads `transformer/` and `scheduler/` of a published checkpoint folder.
 
         offload_budget_bytes: device memory for the blocks' weights; the others wait in host memory (None: all are on
         the device). loras: adapter files by the names that requests use. merged_loras: adapter files and scales that
-        become part of the weights. compile: see `Denoiser`. fp8: 8-bit linear layers (`fp8.py`). Raises
+        become part of the weights. compile, attention: see `Denoiser`. fp8: 8-bit linear layers (`fp8.py`). Raises
         CheckpointError; ValueError for a budget below one block, and for options that do not go together or not with
         the device.
         """
@@ -129,6 +136,8 @@ class Denoiser:
             transformer.join_projections()
         if fp8:
             quantise_linears(transformer)
+        if torch.device(device).type == "cuda":
+            torch.cuda.empty_cache()  # what joining and quantising have left, which nothing of that size will ask for
         return cls(
             transformer,
             checkpoint.scheduler,
@@ -137,6 +146,7 @@ class Denoiser:
             guidance_batching=guidance_batching,
             adapters=adapters,
             compile=compile,
+            attention=attention,
         )
 
     def _compile(self, mode: CompileMode) -> None:
@@ -145,7 +155,7 @@ class Denoiser:
         if mode == "regional":
             compile_blocks(self.transformer)
         elif self.device.type == "cuda":
-            self._graphs = GraphedForward(self.transformer, CudaRecorder())
+            self._graphs = GraphedForward(self.transformer, CudaRecorder(self.device))
         else:
             raise ValueError(f"compile: {mode!r} is not allowed on {self.device}; allowed: 'off' and 'regional'")
 
@@ -174,8 +184,9 @@ class Denoiser:
 
         prompt_embeds, negative_prompt_embeds: (1, 512, text_dim); the latter is needed with guidance only. Returns
         the chunk's normalised latents, (1, 16, 9, H/8, W/8) float32 on the CPU, and the state for the next chunk. The
-        same arguments give the same bits on the same hardware and dtype. Raises InvalidField for an adapter that is not
-        loaded.
+        same arguments give the same bits on the same type of device with the same build of torch, dtype and options; on
+        a GPU also the same attention kernel, which has to be named for that. Raises InvalidField for an adapter that is
+        not loaded.
         """
         with self.adapters.activate(self._scales(state.request)):
             return self._denoise_chunk(state, prompt_embeds, negative_prompt_embeds)

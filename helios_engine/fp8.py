@@ -40,9 +40,16 @@ def product_ref(
     return F.linear(x8.float(), w8.float()) * x_scale * w_scale.T + bias.float()
 
 
-def check_device(device: torch.device) -> None:
-    """Raises ValueError for a GPU without e4m3 products. CPUs compute by `product_ref`, for tests."""
-    if device.type == "cuda" and (found := torch.cuda.get_device_capability(device)) < CAPABILITY:
+def check_device(device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ValueError for a GPU without e4m3 products, and on GPUs for another dtype than theirs.
+
+    CPUs compute by `product_ref`, for tests.
+    """
+    if device.type != "cuda":
+        return
+    if dtype != torch.bfloat16:  # with a scale for each row, results have no other type
+        raise ValueError(f"fp8: True is not allowed with {dtype} on {device}; allowed: torch.bfloat16")
+    if (found := torch.cuda.get_device_capability(device)) < CAPABILITY:
         needed = ".".join(map(str, CAPABILITY))
         raise ValueError(
             f"fp8: True is not allowed on {device}, of compute capability {found[0]}.{found[1]}; "
@@ -84,9 +91,9 @@ def quantise_linears(transformer: HeliosTransformer) -> None:
     """Turns the blocks' linear layers over tokens into 8-bit ones: after merging adapters and joining projections.
 
     The others (embeddings, modulation, the prompt's keys and values, output) are small or run once per prompt. Raises
-    ValueError for a device that has no such products.
+    ValueError for a device or dtype that has no such products.
     """
-    check_device(transformer.proj_out.weight.device)
+    check_device(transformer.proj_out.weight.device, transformer.proj_out.weight.dtype)
     for block in transformer.blocks:
         assert isinstance(block, Block)
         joined = block.attn1.joined

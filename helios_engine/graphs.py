@@ -1,11 +1,13 @@
 """Forwards of the DiT as CUDA graphs: one replay instead of some thousand launches. One graph for each set of shapes.
 
 A graph reads and writes fixed memory: inputs are copied into it first, and the prompt's keys and values only when they
-are others than before.
+are others than before. It knows addresses and keeps nothing alive, so what it reads is kept beside it.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -18,25 +20,32 @@ RecordFn = Callable[[Work], Work]
 
 WARM_UPS = 2
 """Runs before the recording: kernels are compiled, attention is timed and libraries take their workspaces in them."""
+MAX_SHAPES = 12
+"""Graphs that are kept: four sizes of video in three stages each. The one that was not asked for longest goes first."""
 
 
 class CudaRecorder:
-    """Records CUDA graphs, which share their memory: they never run at the same time."""
+    """Records CUDA graphs, which share their memory: they never run at the same time.
 
-    def __init__(self) -> None:
+    device: where the work runs; None: the current device. It has two streams of its own: torch's for recordings belongs
+    to the device that recorded first, and every further stream that multiplies matrices takes a workspace.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._warm_up, self._capture = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def __call__(self, work: Work) -> Work:
         """See RecordFn."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                work()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            out = work()
+        with torch.cuda.device(self._capture.device):
+            self._warm_up.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._warm_up):
+                for _ in range(WARM_UPS):
+                    work()
+            torch.cuda.current_stream().wait_stream(self._warm_up)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._capture):
+                out = work()
 
         def replay() -> torch.Tensor:
             graph.replay()
@@ -55,11 +64,13 @@ class _Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class _Recorded:
-    """Fixed memory of the other inputs, and the replay that reads it."""
+    """A replay, and all the memory that it reads, besides the weights."""
 
     latents: torch.Tensor
     timestep: torch.Tensor
     history: History
+    prompt: _Prompt
+    table_LP: torch.Tensor
     replay: Work
 
 
@@ -68,8 +79,8 @@ class GraphedForward:
 
     def __init__(self, transformer: HeliosTransformer, record: RecordFn) -> None:
         self._transformer, self._record = transformer, record
-        self._prompts: dict[tuple[object, ...], _Prompt] = {}
-        self._recorded: dict[tuple[object, ...], _Recorded] = {}
+        self._prompts = WeakValueDictionary[tuple[object, ...], _Prompt]()  # each as long as a graph reads it
+        self._recorded = OrderedDict[tuple[object, ...], _Recorded]()
 
     @property
     def shapes(self) -> list[torch.Size]:
@@ -92,19 +103,23 @@ class GraphedForward:
         key = (*prompt_key, latents_BCThw.shape, history.tokens_BND.shape, history.height, history.anchored)
         recorded = self._recorded.get(key)
         if recorded is None:
-            recorded = self._recorded[key] = self._new(latents_BCThw, timestep, history, prompt.text)
+            while len(self._recorded) >= MAX_SHAPES:
+                self._recorded.popitem(last=False)
+            recorded = self._recorded[key] = self._new(latents_BCThw, timestep, history, prompt)
+        self._recorded.move_to_end(key)
         recorded.latents.copy_(latents_BCThw)
         recorded.timestep.copy_(timestep)
         recorded.history.tokens_BND.copy_(history.tokens_BND)
         return recorded.replay().clone()  # the next replay overwrites it
 
-    def _new(
-        self, latents: torch.Tensor, timestep: torch.Tensor, history: History, text: list[TextKeysValues]
-    ) -> _Recorded:
+    def _new(self, latents: torch.Tensor, timestep: torch.Tensor, history: History, prompt: _Prompt) -> _Recorded:
         latents, timestep = latents.clone(memory_format=torch.contiguous_format), timestep.clone()
         history = replace(history, tokens_BND=history.tokens_BND.clone())
-        replay = self._record(lambda: self._transformer(latents, timestep, history, text))
-        return _Recorded(latents=latents, timestep=timestep, history=history, replay=replay)
+        table_LP = self._transformer.table(latents, history)
+        replay = self._record(lambda: self._transformer(latents, timestep, history, prompt.text, table_LP))
+        return _Recorded(
+            latents=latents, timestep=timestep, history=history, prompt=prompt, table_LP=table_LP, replay=replay
+        )
 
 
 def _copies(text: list[TextKeysValues]) -> list[TextKeysValues]:

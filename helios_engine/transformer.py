@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import TextKeysValues
+from helios_engine.attention import TextKeysValues, key_scales
 from helios_engine.attention_backends import CHOOSER, AttendFn, sdpa
-from helios_engine.block import Block, modulated_norm
+from helios_engine.block import Block, Modulation, modulated_norm
 from helios_engine.configs import TransformerConfig
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.rope import pad_to_multiple, rotary_table
@@ -96,6 +97,25 @@ class ConditionEmbedder(nn.Module):
         return projected
 
 
+class BlockTables(NamedTuple):
+    """The small tables of all blocks together, float32: (blocks, 1, 6, D), and the key scales, (blocks, H or 1)."""
+
+    scale_shift: torch.Tensor
+    key_scale: torch.Tensor | None
+
+    def modulations(self, time_26D: torch.Tensor, last_22D: torch.Tensor) -> list[Modulation]:
+        """Of each block. last_22D: shift and scale of the norm behind the last one."""
+        own = (self.scale_shift + time_26D.float()).unbind()
+        following = [*(each_26D[:, :2] for each_26D in own[1:]), last_22D]
+        scales = [None] * len(own) if self.key_scale is None else self.key_scale.unbind()
+        return [Modulation(*each) for each in zip(own, following, scales, strict=True)]
+
+    def to(self, device: torch.device) -> "BlockTables":
+        """On the device."""
+        key_scale = None if self.key_scale is None else self.key_scale.to(device)
+        return BlockTables(self.scale_shift.to(device), key_scale)
+
+
 class OutputNorm(nn.Module):
     """Holds the final modulation's table under its published name."""
 
@@ -119,7 +139,26 @@ class HeliosTransformer(nn.Module):
         self.norm_out = OutputNorm(dim)
         self.proj_out = nn.Linear(dim, config.out_channels * math.prod(config.patch_size))
         self.rotary = lru_cache(maxsize=64)(self._rotary)
+        self.attend: AttendFn = sdpa
+        self.kept_tables: BlockTables | None = None
         self.compiled = False
+
+    def use_attention(self, attend: AttendFn) -> None:
+        """Has all attention over unsharded keys computed by `attend`."""
+        self.attend = attend
+        for block in self._blocks():
+            block.attn2.attend = attend
+
+    def tables(self) -> BlockTables:
+        """The blocks' tables, read once for all of them; `kept_tables` where the blocks' own are not at hand."""
+        if self.kept_tables is not None:
+            return self.kept_tables
+        blocks = self._blocks()
+        scales = [block.attn1.history_key_scale for block in blocks]
+        return BlockTables(
+            scale_shift=torch.stack([block.scale_shift_table for block in blocks]).float(),
+            key_scale=key_scales(torch.stack(scales)) if self.config.is_amplify_history else None,  # type: ignore[arg-type]
+        )
 
     def join_projections(self) -> None:
         """Has self-attention's three projections made in one product, where kernels are fused (`Attention`)."""
@@ -148,20 +187,32 @@ class HeliosTransformer(nn.Module):
         return History(tokens_BND=torch.cat(tokens, dim=1), height=height, width=width, anchored=anchored)
 
     def forward(
-        self, latents_BCThw: torch.Tensor, timestep: Timestep, history: History, text: list[TextKeysValues]
+        self,
+        latents_BCThw: torch.Tensor,
+        timestep: Timestep,
+        history: History,
+        text: list[TextKeysValues],
+        table_LP: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype."""
-        x_BLD, table_LP = self.all_tokens(latents_BCThw, history)
+        """Flow velocity of the noisy latents, (B, C, T, h, w), in their dtype.
+
+        table_LP: what `table` returns for these latents, from a caller that has to own it.
+        """
+        if table_LP is None:
+            table_LP = self.table(latents_BCThw, history)
+        x_BLD = self.all_tokens(latents_BCThw, history)
         out_BLF = self.denoise_tokens(x_BLD, timestep, history.tokens_BND.shape[1], table_LP, text)
         return unpatchify(out_BLF, latents_BCThw.shape, self.config.patch_size)
 
-    def all_tokens(self, latents_BCThw: torch.Tensor, history: History) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, L, D), history first, then the patched noisy latents, and their rotations (L, P)."""
+    def table(self, latents_BCThw: torch.Tensor, history: History) -> torch.Tensor:
+        """The rotations (L, P) of all tokens. They are cached for a while; who keeps an address only must own them."""
         height, width = latents_BCThw.shape[-2:]
-        table_LP = self.rotary(height, width, history.height, history.width, history.anchored)
+        return self.rotary(height, width, history.height, history.width, history.anchored)
+
+    def all_tokens(self, latents_BCThw: torch.Tensor, history: History) -> torch.Tensor:
+        """Tokens (B, L, D), history first, then the patched noisy latents."""
         noisy_BLD = _patches(latents_BCThw, self.patch_embedding)
-        x_BLD = torch.cat([history.tokens_BND.expand(len(noisy_BLD), -1, -1), noisy_BLD], dim=1)
-        return x_BLD, table_LP
+        return torch.cat([history.tokens_BND.expand(len(noisy_BLD), -1, -1), noisy_BLD], dim=1)
 
     def denoise_tokens(
         self,
@@ -170,36 +221,39 @@ class HeliosTransformer(nn.Module):
         history_tokens: int,
         table_LP: torch.Tensor,
         text: list[TextKeysValues],
-        attend: AttendFn = sdpa,
-        attend_last: AttendFn = sdpa,
+        attend: AttendFn | None = None,
+        attend_last: AttendFn | None = None,
     ) -> torch.Tensor:
         """Velocity of the noisy tokens, (B, noisy tokens, F = out_channels * patch volume), from all tokens.
 
-        attend: the self-attention of all blocks but the last, where only the noisy tokens ask: attend_last.
+        attend: the self-attention of all blocks but the last, where only the noisy tokens ask: attend_last. None: the
+        model's own (`use_attention`).
         """
+        attend, attend_last = attend or self.attend, attend_last or self.attend
         if not isinstance(timestep, torch.Tensor):
             timestep = timestep_rows([timestep], x_BLD.device)[0]
         time_2D, time_26D = self.condition_embedder.embed_time(timestep)
-        blocks = self._blocks()
+        last_12D = self.norm_out.scale_shift_table.float() + time_2D[1:, None].float()
+        modulations = self.tables().modulations(time_26D, last_12D.expand(2, -1, -1))
+        shift_2D, scale_2D = modulations[0].own_26D[:, :2].unbind(1)
+        normed_BLD = modulated_norm(x_BLD, history_tokens, shift_2D, scale_2D, self.config.eps)
         if self.compiled:
             table_LP = torch.view_as_real(table_LP)  # torch.compile fuses no complex numbers
             attend = self._timed(attend, x_BLD, x_BLD.shape[1])
             attend_last = self._timed(attend_last, x_BLD, x_BLD.shape[1] - history_tokens)
-        for index, (block, text_kv) in enumerate(zip(blocks, text, strict=True)):
-            last = index == len(blocks) - 1
-            x_BLD = block(
+        for block, modulation, text_kv in zip(self._blocks(), modulations, text, strict=True):
+            last = modulation is modulations[-1]
+            x_BLD, normed_BLD = block(
                 x_BLD,
-                time_26D,
+                normed_BLD,
+                modulation,
                 history_tokens,
                 table_LP,
                 text_kv,
                 noisy_only=last,
                 attend=attend_last if last else attend,
             )
-
-        shift_1D, scale_1D = (self.norm_out.scale_shift_table.float() + time_2D[1:, None].float()).unbind(1)
-        x_BLD = modulated_norm(x_BLD, 0, shift_1D.expand(2, -1), scale_1D.expand(2, -1), self.config.eps)
-        out_BLF: torch.Tensor = self.proj_out(x_BLD)
+        out_BLF: torch.Tensor = self.proj_out(normed_BLD)
         return out_BLF
 
     def _timed(self, attend: AttendFn, x_BLD: torch.Tensor, queries: int) -> AttendFn:

@@ -44,6 +44,7 @@ class BlockOffload:
         self.resident_blocks, slots = _plan(self.block_bytes, budget_bytes)
         self.transfers = self.transferred_bytes = self.peak_resident_bytes = 0
 
+        transformer.kept_tables = transformer.tables().to(device)  # the model reads those of all blocks at once
         for name, part in transformer.named_children():
             if name != "blocks":
                 part.to(device)

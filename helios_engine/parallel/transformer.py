@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from helios_engine.attention import TextKeysValues
+from helios_engine.attention_backends import AttendFn
 from helios_engine.configs import TransformerConfig
 from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.exchange import gather_batch, gather_tokens
@@ -40,6 +41,10 @@ class ParallelTransformer(nn.Module):
     def proj_out(self) -> nn.Linear:
         """The model's last layer: tells device and dtype."""
         return self.model.proj_out
+
+    def use_attention(self, attend: AttendFn) -> None:
+        """As `HeliosTransformer.use_attention`; the attention between ranks of a ring has its own way."""
+        self.model.use_attention(attend)
 
     def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
         """As `HeliosTransformer.encode_text`. Not sharded: noisy tokens attend to the whole text on their own rank."""
@@ -75,7 +80,7 @@ class ParallelTransformer(nn.Module):
         self, latents_BCThw: torch.Tensor, timestep: Timestep, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
         mesh, model = self.mesh, self.model
-        x_BLD, table_LP = model.all_tokens(latents_BCThw, history)
+        x_BLD, table_LP = model.all_tokens(latents_BCThw, history), model.table(latents_BCThw, history)
         history_tokens = history.tokens_BND.shape[1]
         shards = SequenceShards.split(history_tokens, x_BLD.shape[1] - history_tokens, mesh.context.size)
         own_history, own_noisy = shards.slices(mesh.context.index)
@@ -87,8 +92,10 @@ class ParallelTransformer(nn.Module):
             shards.history[mesh.context.index],
             table_LP,
             text,
-            attend=ParallelAttend(mesh=mesh, query_tokens=shards.all, key_tokens=shards.all),
-            attend_last=ParallelAttend(mesh=mesh, query_tokens=shards.noisy, key_tokens=shards.all),
+            attend=ParallelAttend(mesh=mesh, query_tokens=shards.all, key_tokens=shards.all, attend=model.attend),
+            attend_last=ParallelAttend(
+                mesh=mesh, query_tokens=shards.noisy, key_tokens=shards.all, attend=model.attend
+            ),
         )
         gathered_BLF = gather_tokens(out_BLF, shards.noisy, mesh.context)
         return unpatchify(gathered_BLF, latents_BCThw.shape, model.config.patch_size)

@@ -50,9 +50,9 @@ def request(variant: str = "distilled", **options: Any) -> GenerationRequest:
     return make_request(variant, prompt="a lake", height=64, width=64, num_frames=33, seed=5, **steps, **options)
 
 
-def prompt(seed: int = 2) -> torch.Tensor:
+def prompt(seed: int = 2, tokens: int = 9) -> torch.Tensor:
     embeds = torch.zeros(1, 512, 32)
-    embeds[:, :9] = torch.randn(1, 9, 32, generator=torch.Generator().manual_seed(seed))
+    embeds[:, :tokens] = torch.randn(1, tokens, 32, generator=torch.Generator().manual_seed(seed))
     return embeds
 
 

@@ -1,12 +1,23 @@
 """Which attention kernel is taken: the fastest by the clock, once per shape, never one that computes something else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
+from engine.parallel.tiny import Case, tiny_model, velocities
+from engine.test_acceleration import model, prompt, request
 from helios_engine import attention_backends
-from helios_engine.attention_backends import AttendFn, Chooser, torchs_choice
+from helios_engine.attention_backends import AttendFn, Chooser, attention_by, torchs_choice
+from helios_engine.configs import SchedulerConfig
+from helios_engine.denoiser import Denoiser
+from helios_engine.parallel.degrees import ContextParallel
+from helios_engine.parallel.mesh import Axis, Mesh
+from helios_engine.parallel.transformer import ParallelTransformer
+from helios_engine.state import DenoiseState
+
+CPU = torch.device("cpu")
 
 
 class Clock:
@@ -49,6 +60,34 @@ def test_the_fastest_is_taken() -> None:
     assert chosen(Clock({"torch": 1.0, "a": 2.0}), a=torchs_choice) == "torch"
 
 
+def test_near_ties_go_to_the_earlier_one() -> None:
+    assert chosen(Clock({"torch": 1.0, "a": 0.96}), a=torchs_choice) == "torch"
+    assert chosen(Clock({"torch": 1.0, "a": 0.94}), a=torchs_choice) == "a"
+    # each has to beat what was preferred before it, not the first
+    assert chosen(Clock({"torch": 1.0, "a": 0.9, "b": 0.87}), a=torchs_choice, b=torchs_choice) == "a"
+    assert chosen(Clock({"torch": 1.0, "a": 0.97, "b": 0.94}), a=torchs_choice, b=torchs_choice) == "b"
+
+
+def test_kernels_are_run_and_timed_on_the_tensors_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = list[torch.Tensor]()
+
+    @contextmanager
+    def on_device(x: torch.Tensor) -> Iterator[None]:
+        current.append(x)
+        yield
+        current.pop()
+
+    def guarded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        assert current[0] is q, "events and kernels would be the current device's"
+        return torchs_choice(q, k, v)
+
+    monkeypatch.setattr(attention_backends, "on_device", on_device)
+    clock = Clock({"torch": 1.0})
+    Chooser({"torch": clock.candidate("torch", guarded)}, clock).fastest(*qkv())
+    assert clock.asked == ["torch"]
+    assert not current
+
+
 def test_what_raises_or_computes_something_else_is_left_out() -> None:
     def broken(*_: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("no kernel for this shape")
@@ -89,6 +128,52 @@ def test_on_a_cpu_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(attention_backends.CHOOSER, "fastest", refuse)
     assert torch.equal(attention_backends.sdpa(*qkv()), torchs_choice(*qkv()))
+
+
+class Counted:
+    """A kernel of our own under a name; it is torch's."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return torchs_choice(q, k, v)
+
+
+@pytest.fixture
+def cudnn(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """Stands for that kernel; nothing may be timed."""
+    kernel = Counted()
+    monkeypatch.setattr(attention_backends, "candidates", lambda: {"torch": torchs_choice, "cudnn": kernel})
+    monkeypatch.setattr(attention_backends, "CHOOSER", None)
+    return kernel
+
+
+def test_a_named_kernel_computes_all_attention(cudnn: Counted) -> None:
+    state = DenoiseState.initial(request())
+    latents = Denoiser(model(), SchedulerConfig(), attention="cudnn").denoise_chunk(state, prompt(seed=2, tokens=512))[
+        0
+    ]
+    assert cudnn.calls == 1 + 3 * 2 * 2  # tried once; three stages of two blocks, each of the text and of the tokens
+    plain = Denoiser(model(), SchedulerConfig()).denoise_chunk(state, prompt(seed=2, tokens=512))[0]
+    assert torch.equal(latents, plain)
+
+
+def test_a_named_kernel_computes_the_attention_of_a_rank(cudnn: Counted) -> None:
+    case, alone = Case(), Axis(size=1, index=0, group=None)
+    mesh = Mesh(parallel=ContextParallel(), cfg=alone, ring=alone, ulysses=alone, context=alone)
+    sharded = ParallelTransformer(tiny_model(case), mesh)
+    sharded.use_attention(cudnn)
+    velocities(case, sharded)
+    assert cudnn.calls == len(case.sizes) * case.layers * 2
+
+
+@pytest.mark.parametrize("name", ["cudnn", "flash_attention_3"])
+def test_a_kernel_that_cannot_run_here_is_refused(name: attention_backends.AttentionKernel) -> None:
+    with pytest.raises(ValueError, match=rf"attention: '{name}' is not allowed .* on cpu; allowed: 'auto', 'torch'$"):
+        attention_by(name, 2, 8, torch.float32, CPU)
+    assert attention_by("torch", 2, 8, torch.float32, CPU) is torchs_choice
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from helios_engine import checkpoint as checkpoint_package
+from helios_engine.checkpoint import weights
 from helios_engine.checkpoint.tiny import write_tiny
 from helios_engine.denoiser import Denoiser
 from helios_engine.errors import InvalidField
@@ -78,6 +80,29 @@ def test_offloading_changes_no_bit_also_with_adapters(checkpoint: Path, lora: Pa
         assert torch.equal(chunk(offloaded, **fields), chunk(load(checkpoint, **options), **fields))
     with pytest.raises(ValueError, match="budget_bytes: 10 is not allowed; allowed: at least"):
         load(checkpoint, offload_budget_bytes=10)
+
+
+def test_a_gpu_gets_back_what_loading_took_beside_the_weights(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device "cuda" is the CPU here: weights stay there, and the cache is the log's."""
+    done = list[str]()
+    load_weights, join = weights.load_weights, HeliosTransformer.join_projections
+
+    def on_cpu(*args: Any, **options: Any) -> dict[str, torch.Tensor]:
+        return load_weights(*args, **{**options, "device": "cpu"})
+
+    def joined(transformer: HeliosTransformer) -> None:
+        join(transformer)
+        done.append("joined")
+
+    monkeypatch.setattr(checkpoint_package, "load_weights", on_cpu)
+    monkeypatch.setattr(HeliosTransformer, "join_projections", joined)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    load(checkpoint)
+    assert done == []
+    load(checkpoint, device="cuda")
+    assert done == ["joined", "emptied"]
 
 
 def tensors_alive() -> tuple[int, int]:

@@ -78,10 +78,19 @@ def test_an_older_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     capability = (8, 6)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     with pytest.raises(ValueError, match=r"fp8: True is not allowed on cuda, of compute capability 8\.6; .* from 8\.9"):
-        check_device(torch.device("cuda"))
+        check_device(torch.device("cuda"), torch.bfloat16)
     capability = (9, 0)
-    check_device(torch.device("cuda"))
-    check_device(torch.device("cpu"))
+    check_device(torch.device("cuda"), torch.bfloat16)
+
+
+def test_gpus_have_8_bit_products_in_bfloat16_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    for dtype in (torch.float32, torch.float16):
+        with pytest.raises(
+            ValueError, match=rf"fp8: True is not allowed with {dtype} on cuda; allowed: torch.bfloat16"
+        ):
+            check_device(torch.device("cuda"), dtype)
+        check_device(torch.device("cpu"), dtype)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from helios_engine.attention import TextKeysValues
-from helios_engine.block import Block
+from helios_engine.attention import TextKeysValues, key_scales
+from helios_engine.block import Block, Modulation
 from helios_engine.checkpoint.tiny import random_weights
 from helios_engine.configs import SchedulerConfig, TransformerConfig, VAEConfig
 from helios_engine.denoiser import Denoiser
@@ -103,11 +103,22 @@ def block_call(device: torch.device, *, noisy_only: bool, joined: bool, padding:
     block.to(device)
     if joined:
         block.attn1.join_projections()
-    x, time = random(2, 7, 36, device=device), random(2, 6, 36, device=device, seed=1)
+    x, normed = (random(2, 7, 36, device=device, seed=seed) for seed in (0, 4))
+    assert block.attn1.history_key_scale is not None
+    modulation = Modulation(
+        own_26D=random(2, 6, 36, device=device, seed=1),
+        following_22D=random(2, 2, 36, device=device, seed=5),
+        key_scale_H=key_scales(block.attn1.history_key_scale),
+    )
     table = torch.polar(torch.ones(7, 6), torch.randn(7, 6)).to(device)
     keys, values = (random(2, 5, 3, 12, device=device, seed=seed) for seed in (2, 3))
     text = TextKeysValues(keys, values, padding)
-    return lambda: block(x.clone(), time, 3, table, text, noisy_only=noisy_only)
+
+    def call() -> torch.Tensor:
+        """The tokens, then their norms."""
+        return torch.cat(block(x.clone(), normed, modulation, 3, table, text, noisy_only=noisy_only))
+
+    return call
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -120,7 +131,7 @@ def test_block(
     joined: bool,
 ) -> None:
     fused, plain = both(monkeypatch, block_call(device, noisy_only=noisy_only, joined=joined, padding=4))
-    assert launches() == {"modulated_norm", "norm_rotate", "gated_residual", "rms_norm"}
+    assert launches() == {"norm_rotate", "gated_residual", "rms_norm"}
     assert error(fused, plain) < TOLERANCE
 
 
@@ -160,7 +171,7 @@ def test_decoded_frames(
 
 
 WRONG: list[tuple[str, Any, str, Callable[..., Any]]] = [
-    ("block", modulated_norm, "modulated_norm_triton", lambda x, n, shift, scale, eps: x),
+    ("chunk", modulated_norm, "modulated_norm_triton", lambda x, n, shift, scale, eps: x),
     ("block", rms_norm, "rms_norm_triton", lambda x, weight, eps: x),
     (
         "block",
@@ -168,7 +179,12 @@ WRONG: list[tuple[str, Any, str, Callable[..., Any]]] = [
         "norm_rotate_triton",
         lambda q, k, *rest: norm_rotate.norm_rotate_ref(q, 1.01 * k + 1, *rest),
     ),
-    ("block", gated_residual, "add_gated_triton", lambda x, update, n, gate: x),
+    (
+        "block",
+        gated_residual,
+        "add_gated_modulated_norm_triton",
+        lambda x, update, n, gate, *norm: gated_residual.add_gated_modulated_norm_ref(x, update, 0, gate, *norm),
+    ),
     (
         "chunk",
         renoise,

@@ -123,6 +123,9 @@ class DenoiserConfig(DeploymentConfig):
     graphs of whole forwards. Compiled code is kept under the state folder."""
     fp8: bool = False
     """The DiT's large linear layers in 8-bit floating point: faster, at a loss of precision; from Ada and Hopper on."""
+    attention: Literal["auto", "torch", "cudnn", "flash", "efficient", "flash_attention_3"] = "auto"
+    """The attention kernel on a GPU. auto: for each shape by timing, which may end differently in two replicas; a job
+    that resumes on another replica is the same to the bit with a named one only."""
     parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="after")
@@ -131,6 +134,8 @@ class DenoiserConfig(DeploymentConfig):
             raise ValueError(f"compile must be off with {self.parallel.world_size} ranks, is {self.compile}")
         if self.compile == "graphs" and not self.device.startswith("cuda"):
             raise ValueError(f"compile must be off or regional on {self.device}, is graphs")
+        if self.attention not in ("auto", "torch") and not self.device.startswith("cuda"):
+            raise ValueError(f"attention must be auto or torch on {self.device}, is {self.attention}")
         if self.offload_budget_gb is not None and (self.fp8 or self.compile != "off"):
             raise ValueError("offload_budget_gb must not be set with fp8 or compile")
         return self

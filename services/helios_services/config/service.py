@@ -43,6 +43,12 @@ class ServiceConfig(Section):
             raise ValueError("model.loras must be empty with denoiser.fp8 or denoiser.compile; merged_loras may be set")
         return self
 
+    @model_validator(mode="after")
+    def _8_bit_layers_of_a_gpu_give_bfloat16(self) -> "ServiceConfig":
+        if self.denoiser.fp8 and self.denoiser.device.startswith("cuda") and self.model.dtype != "bfloat16":
+            raise ValueError(f"model.dtype must be bfloat16 with denoiser.fp8 on a GPU, is {self.model.dtype}")
+        return self
+
     @property
     def artifacts(self) -> str:
         """URL of the artifact folder."""

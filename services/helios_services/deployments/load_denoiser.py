@@ -33,6 +33,7 @@ def load_denoiser(config: ServiceConfig, device: torch.device) -> Denoiser:
         merged_loras=tuple(config.model.merged_loras.items()),
         compile=options.compile,
         fp8=options.fp8,
+        attention=options.attention,
     )
     if compiles and options.parallel.world_size == 1:  # ranks can only compute together, which they cannot yet
         denoiser.warm_up(warm_up_request(config.model.variant))

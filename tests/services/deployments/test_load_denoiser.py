@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from helios_engine.attention_backends import torchs_choice
 from helios_engine.checkpoint.tiny import write_tiny
 from helios_engine.denoiser import Denoiser
 from helios_engine.request import GenerationRequest
+from helios_engine.transformer import HeliosTransformer
 from helios_services.config import ServiceConfig
 from helios_services.deployments import load_denoiser as module
 
@@ -36,6 +38,12 @@ def test_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compile: str) 
 @pytest.mark.parametrize("variant", ["base", "mid", "distilled"])
 def test_every_variant_takes_the_warm_up_request(variant: str) -> None:
     assert module.warm_up_request(variant).num_chunks == 1
+
+
+def test_the_attention_kernel_is_the_configurations_wish(tmp_path: Path) -> None:
+    transformer = module.load_denoiser(config(tmp_path, attention="torch"), CPU).transformer
+    assert isinstance(transformer, HeliosTransformer)
+    assert transformer.attend is torchs_choice
 
 
 def test_8_bit_layers_are_the_configurations_wish(tmp_path: Path) -> None:
