@@ -23,7 +23,7 @@ from helios_engine.graphs import CudaRecorder, GraphedForward
 from helios_engine.guidance import guide, guide_zero_star
 from helios_engine.lora import AdapterSet, load_adapter, merge
 from helios_engine.memory import forward_fits
-from helios_engine.noise import block_noise, chunk_noise, upsample
+from helios_engine.noise import NoiseAhead, block_noise, upsample
 from helios_engine.offload import offload_blocks
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
@@ -70,6 +70,7 @@ class Denoiser:
     ) -> None:
         self.transformer = transformer.eval().requires_grad_(False)
         self._graphs: GraphedForward | None = None
+        self._noise = NoiseAhead()
         self.scheduler, self.zero_star = scheduler, zero_star
         self.guidance_batching = guidance_batching
         self.adapters = adapters if adapters is not None else AdapterSet(transformer)
@@ -206,7 +207,9 @@ class Denoiser:
         self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None
     ) -> tuple[torch.Tensor, DenoiseState]:
         generator = state.generator()
-        latents = self._latents(state, prompt_embeds, negative_prompt_embeds, generator).cpu()
+        on_device = self._latents(state, prompt_embeds, negative_prompt_embeds, generator)
+        self._noise.draw(_chunk_shape(state), self.scheduler.stages, generator)  # a GPU is still at this chunk
+        latents = on_device.cpu()
         return latents, state.advanced(latents, generator)
 
     def _latents(
@@ -236,8 +239,7 @@ class Denoiser:
 
     def _sample(self, state: DenoiseState, conditions: _Conditions, generator: torch.Generator) -> torch.Tensor:
         request, stages = state.request, self.scheduler.stages
-        shape = (1, *state.history.shape[1:2], LATENT_FRAMES_PER_CHUNK, *state.history.shape[-2:])
-        latents = to_device(chunk_noise(shape, stages, generator), self.device)
+        latents = to_device(self._noise.take(_chunk_shape(state), stages, generator), self.device)
         amplify = bool(request.amplify_first_chunk) and state.chunk_index == 0
         for stage in range(stages):
             schedule = self._schedule(request, stage, latents, amplify=amplify)
@@ -321,3 +323,7 @@ class Denoiser:
             self._text[key] = self.transformer.encode_text(to_device(prompt_embeds, self.device).to(self.dtype))
         self._text.move_to_end(key)
         return self._text[key]
+
+
+def _chunk_shape(state: DenoiseState) -> tuple[int, ...]:
+    return (1, *state.history.shape[1:2], LATENT_FRAMES_PER_CHUNK, *state.history.shape[-2:])

@@ -4,11 +4,16 @@ Noise is drawn on the CPU: the same seed gives the same video on every device, a
 Source: `HeliosPyramidPipeline.__call__` and `sample_block_noise` (diffusers).
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 
 from helios_kernels.backend import use_triton
 from helios_kernels.upsample import upsample_renoise
+
+VIDEOS_IN_TURN = 8
+"""Whose next noise is kept, some 0.1 MB each."""
 
 
 def chunk_noise(shape: tuple[int, ...], stages: int, generator: torch.Generator) -> torch.Tensor:
@@ -18,6 +23,36 @@ def chunk_noise(shape: tuple[int, ...], stages: int, generator: torch.Generator)
         size = (noise_TChw.shape[-2] // 2, noise_TChw.shape[-1] // 2)
         noise_TChw = F.interpolate(noise_TChw, size=size, mode="bilinear") * 2
     return noise_TChw.transpose(0, 1)[None]
+
+
+class NoiseAhead:
+    """`chunk_noise`, drawn before it is asked for: while the device works on the chunk before.
+
+    The stream of random numbers stays what it is: noise is drawn by a copy of the generator, and given out only to a
+    generator in the very state that it was drawn from, which then is where drawing would have left it.
+    """
+
+    def __init__(self) -> None:
+        self._drawn = OrderedDict[tuple[object, ...], tuple[torch.Tensor, torch.Tensor]]()
+
+    def draw(self, shape: tuple[int, ...], stages: int, generator: torch.Generator) -> None:
+        """Draws what `take` will be asked for by a generator in this one's state, which is left as it is."""
+        state = generator.get_state()
+        copy = torch.Generator()
+        copy.set_state(state)
+        while len(self._drawn) >= VIDEOS_IN_TURN:
+            self._drawn.popitem(last=False)
+        noise = chunk_noise(shape, stages, copy)
+        self._drawn[shape, stages, state.numpy().tobytes()] = noise, copy.get_state()
+
+    def take(self, shape: tuple[int, ...], stages: int, generator: torch.Generator) -> torch.Tensor:
+        """`chunk_noise` of these arguments."""
+        drawn = self._drawn.pop((shape, stages, generator.get_state().numpy().tobytes()), None)
+        if drawn is None:
+            return chunk_noise(shape, stages, generator)
+        noise, state = drawn
+        generator.set_state(state)
+        return noise
 
 
 def block_covariance(gamma: float) -> torch.Tensor:
