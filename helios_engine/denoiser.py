@@ -3,8 +3,6 @@
 Source: the chunk loops of `HeliosPipeline` and `HeliosPyramidPipeline.__call__` (diffusers).
 """
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -26,6 +24,7 @@ from helios_engine.memory import forward_fits
 from helios_engine.noise import NoiseAhead, block_noise, upsample
 from helios_engine.offload import offload_blocks
 from helios_engine.parallel.transformer import ParallelTransformer
+from helios_engine.prompt_cache import PromptCache
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.scheduler import StageSchedule, single_schedule, stage_schedule
 from helios_engine.solvers import make_solver
@@ -74,8 +73,7 @@ class Denoiser:
         self.scheduler, self.zero_star = scheduler, zero_star
         self.guidance_batching = guidance_batching
         self.adapters = adapters if adapters is not None else AdapterSet(transformer)
-        self._text: OrderedDict[tuple[object, ...], list[TextKeysValues]] = OrderedDict()
-        self._text_entries = prompt_cache_entries
+        self._text = PromptCache(prompt_cache_entries)
         config = transformer.config
         size = config.num_attention_heads, config.attention_head_dim
         transformer.use_attention(attention_by(attention, *size, self.dtype, self.device))
@@ -199,7 +197,7 @@ class Denoiser:
         """
         embeds = torch.randn(2, MAX_TOKENS, self.transformer.config.text_dim).to(self.dtype)
         request = replace(request, zero_init=False) if request.zero_init else request  # every stage asks the model
-        kept = OrderedDict(self._text)
+        kept, self._text = self._text, PromptCache(2)
         self.denoise_chunk(DenoiseState.initial(request), embeds[:1], embeds[1:] if request.guided else None)
         self._text = kept
 
@@ -314,15 +312,10 @@ class Denoiser:
         return self.guidance_batching == "always"
 
     def _encode_text(self, prompt_embeds: torch.Tensor) -> list[TextKeysValues]:
-        on_cpu = prompt_embeds.detach().cpu().contiguous()
-        digest = hashlib.sha256(on_cpu.flatten().view(torch.uint8).numpy().data).digest()
-        key = (digest, self.adapters.active)
-        if key not in self._text:
-            while len(self._text) >= self._text_entries:
-                self._text.popitem(last=False)
-            self._text[key] = self.transformer.encode_text(to_device(prompt_embeds, self.device).to(self.dtype))
-        self._text.move_to_end(key)
-        return self._text[key]
+        def encode() -> list[TextKeysValues]:
+            return self.transformer.encode_text(to_device(prompt_embeds, self.device).to(self.dtype))
+
+        return self._text.get(prompt_embeds, self.adapters.active, encode)
 
 
 def _chunk_shape(state: DenoiseState) -> tuple[int, ...]:

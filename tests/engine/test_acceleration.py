@@ -133,7 +133,7 @@ def test_warm_up_runs_every_stage(variant: str, monkeypatch: pytest.MonkeyPatch)
     denoiser.transformer.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
     denoiser.warm_up(request(variant))
     assert seen == [(2, 2), (4, 4), (8, 8)]
-    assert denoiser._text == {}  # no prompt's place is taken
+    assert not denoiser._text._entries  # no prompt's place is taken
 
 
 COMPILE_ONE_BLOCK = """

@@ -103,13 +103,12 @@ def test_the_shape_that_waited_longest_goes_first(monkeypatch: pytest.MonkeyPatc
     denoiser, graphs = graphed(recomputed)
     chunk(denoiser)
     coarse, _, fine = graphs.shapes
-    assert denoiser._text
-    (text,) = denoiser._text.values()
+    (entry,) = denoiser._text._entries
     with torch.inference_mode():
         history = denoiser.transformer.encode_history(torch.ones(1, 16, 19, 8, 8), torch.ones(1, 16, 1, 8, 8))
         timestep = torch.tensor([0.0, 500.0])
         for shape in (coarse, torch.Size((1, 16, 9, 4, 8))):
-            graphs(torch.ones(shape), timestep, history, text)
+            graphs(torch.ones(shape), timestep, history, entry.text)
     assert graphs.shapes == [fine, coarse, torch.Size((1, 16, 9, 4, 8))]
 
 
