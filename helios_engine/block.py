@@ -58,8 +58,8 @@ def has_gelu_product(layer: nn.Module, x: torch.Tensor) -> bool:
 
     On CPUs torch's product would end in another GELU, without the approximation.
     """
-    plain = isinstance(layer, nn.Linear) and not layer._forward_hooks
-    return plain and use_triton(x) and x.is_cuda and x.dtype == torch.bfloat16
+    on_gpu = use_triton(x) and x.is_cuda and x.dtype == torch.bfloat16
+    return on_gpu and isinstance(layer, nn.Linear) and not layer._forward_hooks
 
 
 def gelu_product(layer: nn.Linear, x_BLD: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,8 @@ def offload_blocks(transformer: HeliosTransformer, device: str | torch.device, b
     """Installs offloading on a transformer: once, with its weights in host memory, before its first forward.
 
     budget_bytes: device memory for the weights of all blocks together, the prefetched one included. Everything else
-    of the transformer moves to `device` and does not count. Raises ValueError for less than the largest block takes.
+    of the transformer moves to `device` and does not count, nor do copies of the blocks' modulation tables, which are
+    read for all blocks at once (0.1 MB a block at full size). Raises ValueError for less than the largest block takes.
     Results keep their bits. Not for training, CUDA graphs or concurrent forwards; `transformer.to` would undo it.
     """
     return BlockOffload(transformer, torch.device(device), budget_bytes)
