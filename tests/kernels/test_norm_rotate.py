@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import kernel_checks
-from helios_engine.attention import MAX_KEY_SCALE, Attention
+from helios_engine.attention import Attention, key_scales
 from helios_engine.configs import TransformerConfig
 from helios_kernels import norm_rotate
 from kernel_checks import random
@@ -54,7 +54,7 @@ def test_reference_matches_the_engine(dtype: torch.dtype, mode: str, noisy_only:
     assert attention.history_key_scale is not None
     attention.history_key_scale.copy_(torch.randn(heads if mode == "per_head" else 1))
     attention.to(dtype)
-    key_scale = 1.0 + torch.sigmoid(attention.history_key_scale.float()) * (MAX_KEY_SCALE - 1.0)
+    key_scale = key_scales(attention.history_key_scale)
 
     x = random(2, 7, dim, device=torch.device("cpu"), dtype=dtype)
     angle = random(7, dim // heads // 2, device=torch.device("cpu"))
@@ -65,7 +65,7 @@ def test_reference_matches_the_engine(dtype: torch.dtype, mode: str, noisy_only:
         seen.extend((q, k, v))
         return torch.zeros_like(q)
 
-    attention.self_attention(x, history, table, noisy_only=noisy_only, attend=attend)
+    attention.self_attention(x, history, table, key_scale, noisy_only=noisy_only, attend=attend)
     first = history if noisy_only else 0
     q, k = norm_rotate.norm_rotate(
         attention.to_q(x)[:, first:],
