@@ -10,6 +10,7 @@ import pytest
 
 from helios_engine.checkpoint.tiny import write_tiny
 from helios_services.config import ConfigError, ServiceConfig, load_config
+from helios_services.deployments import serving
 from helios_services.deployments.gpu_room import check_gpus
 
 ROOT = Path(__file__).parents[3]
@@ -72,3 +73,24 @@ def test_a_worker_without_gpus_says_so_instead_of_waiting(tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     assert "helios: num_gpus: 0.5 in all (denoiser 0.5) is not allowed; allowed: at most 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "backend:native"}),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}),
+    ],
+)
+def test_replicas_of_a_machine_share_its_gpus_memory(
+    given: dict[str, str], seen: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Ray's processes inherit; a choice of the operator's, under either name, stands."""
+    monkeypatch.setattr(os, "environ", dict(given))
+    inherited: dict[str, str] = {}
+    monkeypatch.setattr(serving.ray, "init", lambda **_: inherited.update(os.environ))
+    monkeypatch.setattr(serving.ray, "cluster_resources", dict)
+    monkeypatch.setattr(serving, "check_authenticated", lambda: None)
+    serving._connect(ServiceConfig(), None)
+    assert {name: value for name, value in inherited.items() if name.startswith("PYTORCH_")} == seen
