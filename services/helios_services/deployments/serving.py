@@ -19,7 +19,7 @@ from helios_services.deployments.ray_token import authenticate_ray, check_authen
 APP_NAME = "helios"
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 SHARED_GPU = ("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-"""What one replica has freed can be used for other sizes, or by another on the same GPU."""
+"""Memory that a replica has freed serves it again in any size: replicas on one GPU hold less that nobody uses."""
 DEPRECATED_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from helios_engine.checkpoint.tiny import write_tiny
 from helios_services.config import ConfigError, ServiceConfig, load_config
@@ -89,8 +90,8 @@ def test_replicas_of_a_machine_share_its_gpus_memory(
     """What Ray's processes inherit; a choice of the operator's, under either name, stands."""
     monkeypatch.setattr(os, "environ", dict(given))
     inherited: dict[str, str] = {}
-    monkeypatch.setattr(serving.ray, "init", lambda **_: inherited.update(os.environ))
-    monkeypatch.setattr(serving.ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "init", lambda **_: inherited.update(os.environ))
+    monkeypatch.setattr(ray, "cluster_resources", dict)
     monkeypatch.setattr(serving, "check_authenticated", lambda: None)
     serving._connect(ServiceConfig(), None)
     assert {name: value for name, value in inherited.items() if name.startswith("PYTORCH_")} == seen
