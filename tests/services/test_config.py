@@ -44,6 +44,9 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("decoder: {device: cuda}", ["decoder", "num_gpus must be more than 0 and at most 1 with device cuda, is 0"]),
         ("text_encoder: {num_gpus: 0.5}", ["text_encoder", "num_gpus must be 0 with device cpu, is 0.5"]),
         ("denoiser: {device: cuda, num_gpus: 2}", ["denoiser.num_gpus", "2", "less than or equal to 1"]),
+        ("model: {warm_up_sizes: [[400, 640]]}", ["warm_up_sizes: height", "400", "multiple of 64"]),
+        ("model: {variant: base, warm_up_sizes: [[400, 641]]}", ["warm_up_sizes: width", "641", "multiple of 16"]),
+        ("model: {warm_up_sizes: [[1024, 1024]]}", ["warm_up_sizes: 1024x1024", "at most max_pixels, 983,040"]),
         ("[1]", ["must hold a mapping"]),
         ("a: [", ["config.yaml"]),
     ],
@@ -95,7 +98,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         if isinstance(kind, type) and issubclass(kind, Section)
     }
     assert counts == {
-        "model": 8,
+        "model": 9,
         "redis": 9,
         "jobs": 11,
         "gateway": 13,
