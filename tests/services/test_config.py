@@ -42,7 +42,7 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("denoiser: {attention: cudnn}", ["denoiser", "attention must be auto or torch on cpu, is cudnn"]),
         ("denoiser: {attention: sage}", ["denoiser.attention", "'sage'", "'efficient'"]),
         (
-            "model: {dtype: float32}\ndenoiser: {fp8: true, device: cuda}",
+            "model: {dtype: float32}\ndenoiser: {fp8: true, device: cuda, num_gpus: 1}",
             ["model.dtype must be bfloat16 with denoiser.fp8 on a GPU, is float32"],
         ),
         ("denoiser: {device: gpu}", ["denoiser.device", "'gpu'", "'cpu' or 'cuda'"]),
