@@ -70,6 +70,7 @@ class WorkerMetrics:
     starts: Counter = field(init=False)
     set_aside: Counter = field(init=False)
     """Jobs that gave their worker up between two chunks, by reason: outranked, paused, ahead."""
+    ready: Gauge = field(init=False)
     running: Gauge = field(init=False)
     stall: Gauge = field(init=False)
     work: Gauge = field(init=False)
@@ -95,7 +96,12 @@ class WorkerMetrics:
             "retries": Counter("helios_stage_retries", "Stage calls repeated.", ("stage",), registry=registry),
             "fps": Gauge("helios_fps", "Frames per second of the last finished chunk.", registry=registry),
             "realtime": Gauge("helios_realtime_factor", "Play time over time of the last chunk.", registry=registry),
-            "memory": Gauge("helios_gpu_memory_bytes", "Peak device memory.", ("stage",), registry=registry),
+            "memory": Gauge(
+                "helios_gpu_memory_bytes",
+                "Peak device memory since its start, of the replica that answered last.",
+                ("stage",),
+                registry=registry,
+            ),
             "set_aside": Counter(
                 "helios_jobs_set_aside",
                 "Jobs that gave up their worker between chunks.",
@@ -103,6 +109,9 @@ class WorkerMetrics:
                 registry=registry,
             ),
             "starts": Counter("helios_job_starts", "Attempts started.", ("priority",), registry=registry),
+            "ready": Gauge(
+                "helios_dispatcher_ready", "1 while every stage it needs has a replica, else 0.", registry=registry
+            ),
             "running": Gauge("helios_running_jobs", "Jobs that this dispatcher drives.", registry=registry),
             "stall": Gauge(
                 "helios_job_stall_seconds", "Longest time since a running job's last chunk or start.", registry=registry
