@@ -12,7 +12,8 @@ import torch
 
 from benchmarks import ablation, engine, engine_ways, fp8, peers, sizes, timing, vae_precision
 from benchmarks.ablation_case import COMMON_ROWS
-from benchmarks.engine_row import COMPILED, EAGER, OURS
+from benchmarks.engine_row import COMPILED, EAGER, OURS, measure_row
+from benchmarks.records import NOT_MEASURED
 from benchmarks.sizes import SIZES, Size
 
 PEAK_BYTES = 7_000
@@ -114,17 +115,15 @@ def test_the_engine_measures_every_row_of_a_gpu(size: Size, tmp_path: Path, monk
 def test_a_row_that_runs_out_of_memory_leaves_the_others(
     size: Size, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = engine.measure_row
-
     def fails(row: Any, *arguments: Any) -> dict[str, Any]:
         if row.name == "text encode":
             raise torch.cuda.OutOfMemoryError("tried to allocate")
-        return measured(row, *arguments)
+        return measure_row(row, *arguments)
 
     monkeypatch.setattr(engine, "measure_row", fails)
     report = run(monkeypatch, engine.main, tmp_path / "r.json", "--no-compile", "--runs", "1", "--rows", "text", "VAE")
     assert report["rows"]["text encode"] == "failed: OutOfMemoryError: tried to allocate"
-    assert report["rows"]["VAE encode, a chunk"][COMPILED] == engine.NOT_MEASURED
+    assert report["rows"]["VAE encode, a chunk"][COMPILED] == NOT_MEASURED
     assert "our_modes" not in report  # nothing of the DiT was asked for
 
 
