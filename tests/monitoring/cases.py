@@ -95,6 +95,13 @@ ALERTS = (
         silent=(40,),
     ),
     Case("HeliosJobStuck", {'helios_job_stall_seconds{instance="a:1"}': "600x9 901x9"}, silent=(9,), fires=(12,)),
+    # one of two waits: the other's jobs hide it
+    Case(
+        "HeliosDispatcherNotReady",
+        {'helios_dispatcher_ready{instance="a:1"}': "1x60", 'helios_dispatcher_ready{instance="b:1"}': "0x50 1x10"},
+        silent=(29, 52),
+        fires=(32,),
+    ),
     # each dead replica is a series that begins at 1; two are bad luck, three are a pattern
     Case(
         "HeliosReplicaDeaths",
