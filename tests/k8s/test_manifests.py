@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from helios_engine.compiling import CACHES
-from k8s import network, policies, references, scaling, schemas, service
+from k8s import artifacts, network, policies, references, scaling, schemas, service
 from k8s.build import K8S, variant
 from k8s.manifests import Manifests
 
@@ -17,6 +17,7 @@ CHECKS: list[Check] = [
     *references.CHECKS,
     *network.CHECKS,
     *service.CHECKS,
+    *artifacts.CHECKS,
     *scaling.CHECKS,
     schemas.built_in,
 ]

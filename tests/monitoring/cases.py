@@ -95,13 +95,6 @@ ALERTS = (
         silent=(40,),
     ),
     Case("HeliosJobStuck", {'helios_job_stall_seconds{instance="a:1"}': "600x9 901x9"}, silent=(9,), fires=(12,)),
-    # one of two waits: the other's jobs hide it
-    Case(
-        "HeliosDispatcherNotReady",
-        {'helios_dispatcher_ready{instance="a:1"}': "1x60", 'helios_dispatcher_ready{instance="b:1"}': "0x50 1x10"},
-        silent=(29, 52),
-        fires=(32,),
-    ),
     # each dead replica is a series that begins at 1; two are bad luck, three are a pattern
     Case(
         "HeliosReplicaDeaths",
@@ -125,6 +118,7 @@ ALERTS = (
         silent=(46, 52, 60),
     ),
     Case("HeliosDeploymentUnhealthy", {f"ray_serve_deployment_status{{{RAY}}}": "6x9 3x9 2x9"}, (9, 18), (27,)),
+    Case("HeliosDeploymentStuck", {f"ray_serve_deployment_status{{{RAY}}}": "3x20 6x9 3x60"}, (20, 50), (65,)),
     Case(
         "HeliosStageRetries", {'helios_stage_retries_total{stage="decode"}': "0x9 0+0.5x20 10+2x20"}, (9, 28), (49,)
     ),
