@@ -1,10 +1,11 @@
 """What each optimisation is worth: the part that it speeds up, with it and without it: `python -m benchmarks.ablation`.
 
 One at a time is switched off, all others stay on; the two take turns. The plain versions live here, not in the engine.
+The file is written after each row; what it holds stays unless it is measured anew (--fresh: begin anew).
 """
 
 import argparse
-import json
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,18 +20,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.ablation_case import Ablation
-from benchmarks.ablation_gpu import GPU_ROWS, gpu_ablations
+from benchmarks.ablation_case import COMMON_ROWS, DECODE, DIT, GPU_ROWS, TEXT, Ablation
+from benchmarks.ablation_gpu import gpu_ablations
 from benchmarks.conditions import conditions
 from benchmarks.peers import build
+from benchmarks.records import NOT_MEASURED, RESULTS, failed, is_measured, read, write
 from benchmarks.rows import PROMPT
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
 from helios_engine import HeliosPipeline, onednn, transformer, vae, vae_layers
 from helios_engine.transformer import HeliosTransformer, History
-
-RESULTS = Path(__file__).parent / "results"
-NOT_MEASURED = "not measured"
 
 
 def ablations(size: Size, pipeline: HeliosPipeline) -> Iterator[Ablation]:
@@ -54,24 +53,18 @@ def ablations(size: Size, pipeline: HeliosPipeline) -> Iterator[Ablation]:
         model.rotary.cache_clear()
         return step()
 
-    dit, tokenizer = "DiT step, stage 2", pipeline.text_encoder.tokenizer
-    yield Ablation(
-        name="prompt's keys and values once per prompt",
-        of=dit,
-        with_it=step,
-        without=lambda: model(latents, 500.0, history, model.encode_text(embeds)),
-    )
-    yield Ablation(
-        name="history's tokens once per chunk",
-        of=dit,
-        with_it=step,
-        without=lambda: model(latents, 500.0, model.encode_history(past, anchor), text),
-    )
-    yield Ablation(name="rotations once per shape", of=dit, with_it=step, without=without_cache)
+    tokenizer = pipeline.text_encoder.tokenizer
+    without: dict[str, Callable[[], object]] = {
+        "prompt's keys and values once per prompt": lambda: model(latents, 500.0, history, model.encode_text(embeds)),
+        "history's tokens once per chunk": lambda: model(latents, 500.0, model.encode_history(past, anchor), text),
+        "rotations once per shape": without_cache,
+    }
+    for name, work in without.items():
+        yield Ablation(name=name, of=COMMON_ROWS[name], with_it=step, without=work)
     yield off(
         "prompt encoded at its own length",
         lambda: pipeline.text_encoder.encode([PROMPT]),
-        "text encode",
+        TEXT,
         lambda: mock.patch.object(pipeline.text_encoder, "tokenizer", full_length(tokenizer)),
     )
     if size.device == "cuda":
@@ -89,7 +82,7 @@ def cpu_ablations(
     noise: Callable[..., torch.Tensor],
 ) -> Iterator[Ablation]:
     """What only CPUs have."""
-    dit, chunk = "DiT step, stage 2", noise(*latents.shape)
+    chunk = noise(*latents.shape)
     with torch.inference_mode():
         text = model.encode_text(embeds)
         with mock.patch.object(transformer, "_fold_padding", lambda embeds: (embeds, 1)):
@@ -103,27 +96,27 @@ def cpu_ablations(
 
     yield Ablation(
         name="prompt's padding folded into one key",
-        of=dit,
+        of=DIT,
         with_it=step,
         without=lambda: model(latents, 500.0, history, whole_text),
     )
     yield off(
-        "linear layers by oneDNN", step, dit, lambda: mock.patch.object(onednn.Linear, "forward", nn.Linear.forward)
+        "linear layers by oneDNN", step, DIT, lambda: mock.patch.object(onednn.Linear, "forward", nn.Linear.forward)
     )
-    yield off("3-D convolutions as sums of 2-D ones", decode, "VAE decode", plain_convolutions)
+    yield off("3-D convolutions as sums of 2-D ones", decode, DECODE, plain_convolutions)
     yield off(
         "convolutions that add to their output",
         decode,
-        "VAE decode",
+        DECODE,
         lambda: mock.patch.object(onednn, "add_convolved_", plain_add_convolved),
     )
     yield off(
         "doubling as a transposed convolution",
         decode,
-        "VAE decode",
+        DECODE,
         lambda: mock.patch.object(vae, "onednn", SimpleNamespace(usable=lambda _: False)),
     )
-    yield off("norms without extra passes, in place", decode, "VAE decode", plain_norms)
+    yield off("norms without extra passes, in place", decode, DECODE, plain_norms)
     x = noise(1, history.tokens_BND.shape[1] + latents[0, 0].numel() // 4, 512)
     weight, bias = noise(1536, 512), noise(1536)
     yield Ablation(
@@ -194,48 +187,66 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="cpu")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--missing", action="store_true", help="only rows that the file has no measurement of")
+    parser.add_argument("--fresh", action="store_true", help="forget what the file holds")
     parser.add_argument("--output", type=Path, help="JSON (default: benchmarks/results/ablation-SIZE.json)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"ablation-{size.name}.json"
-    clock = clock_name(size.device)
-    table = Table(title=f"Each optimisation alone, size {size.name}: ms, {clock}, median (min to max)")
-    for column in ("", "part", "with", "without", "worth", "taken"):
-        table.add_column(column, justify="left" if column in ("", "part") else "right")
-    results: list[dict[str, Any]] = []
-    for one in ablations(size, build(size).ours):
-        try:
-            timings = measure({"with": one.with_it, "without": one.without}, device=size.device, runs=args.runs)
-        except Exception as failure:  # whatever the compiler or the driver raises: the row says so
-            results.append(row(one, f"failed: {' '.join(str(failure).split())[:160]}"))
-            continue
-        worth = timings["without"].median / timings["with"].median
-        cells = (
-            f"{t.median * 1e3:.4g} ({min(t.seconds) * 1e3:.4g} to {max(t.seconds) * 1e3:.4g})" for t in timings.values()
-        )
-        table.add_row(one.name, one.of, *cells, f"{worth:.2f}x", "yes" if one.taken else "no")
-        results.append(row(one, worth) | {name: timing.record() for name, timing in timings.items()})
-        print(f"{one.name}: {worth:.2f}x", file=sys.stderr, flush=True)
-    if size.device == "cpu":
-        results += [{"name": name, "part": part, "worth": NOT_MEASURED} for name, part in GPU_ROWS.items()]
-    for unmeasured in (one for one in results if isinstance(one["worth"], str)):
-        table.add_row(unmeasured["name"], unmeasured["part"], "-", "-", unmeasured["worth"], "-")
-    report = {
+    report: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]),
-        "conditions": {**conditions(), "threads": 1, "clock": clock},
+        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
         "size": size.name,
-        "results": results,
     }
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
-    Console(width=150).print(table)
+    known = [] if args.fresh else read(output).get("results", [])
+    rows: dict[str, dict[str, Any]] = {one["name"]: one for one in known}
+    done = {name for name, one in rows.items() if is_measured(one["worth"])} if args.missing else set()
+    for one in ablations(size, build(size).ours):
+        if one.name not in done:
+            measured = measure_one(one, size, args.runs)
+            print(f"{one.name}: {measured['worth']}", file=sys.stderr, flush=True)
+            if is_measured(measured["worth"]) or not is_measured(rows.get(one.name, {}).get("worth")):
+                rows[one.name] = measured
+            write(output, report | {"results": list(rows.values())})
+    for name, part in (COMMON_ROWS | GPU_ROWS).items():
+        rows.setdefault(name, {"name": name, "part": part, "worth": NOT_MEASURED})
+    write(output, report | {"results": list(rows.values())})
+    show(report | {"results": list(rows.values())})
     print(f"written to {output}")
 
 
-def row(one: Ablation, worth: float | str) -> dict[str, Any]:
-    """What it is, and what it is worth."""
-    return {"name": one.name, "part": one.of, "worth": worth, "taken": one.taken}
+def measure_one(one: Ablation, size: Size, runs: int) -> dict[str, Any]:
+    """What it is, and what it is worth or why that is not known."""
+    record: dict[str, Any] = {"name": one.name, "part": one.of, "taken": one.taken}
+    try:
+        timings = measure({"with": one.with_it, "without": one.without}, device=size.device, runs=runs)
+        worth = timings["without"].median / timings["with"].median
+        record |= {"worth": worth} | {name: timing.record() for name, timing in timings.items()}
+    except Exception as failure:  # whatever the compiler or the driver raises: the row says so
+        record["worth"] = failed(failure)
+    gc.collect()
+    if size.device == "cuda":
+        torch.cuda.empty_cache()
+    return record
+
+
+def show(report: dict[str, Any]) -> None:
+    """The table."""
+    clock = report["conditions"]["clock"]
+    table = Table(title=f"Each optimisation alone, size {report['size']}: ms, {clock}, median (min to max)")
+    for column in ("", "part", "with", "without", "worth", "taken"):
+        table.add_column(column, justify="left" if column in ("", "part") else "right")
+    for one in report["results"]:
+        if is_measured(one["worth"]):
+            cells = [
+                f"{one[way]['median'] * 1e3:.4g} ({one[way]['min'] * 1e3:.4g} to {one[way]['max'] * 1e3:.4g})"
+                for way in ("with", "without")
+            ]
+            table.add_row(one["name"], one["part"], *cells, f"{one['worth']:.2f}x", "yes" if one["taken"] else "no")
+        else:
+            table.add_row(one["name"], one["part"], "-", "-", one["worth"], "-")
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

@@ -4,23 +4,41 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "ray", "grpcio", "redis", "av")
+from benchmarks.gpu_state import gpu_state
+
+PACKAGES = ("torch", "triton", "diffusers", "transformers", "ray", "grpcio", "redis", "av")
+COMMIT = "HELIOS_COMMIT"
+"""The environment variable that names the commit where there is no repository, such as on a copy of the files."""
 
 
 def conditions() -> dict[str, Any]:
-    """Machine, versions, commit and date."""
+    """Machine, versions (None: not installed), commit and date; the GPU and its state where there is one.
+
+    Raises nothing: what is not known is None.
+    """
+    gpu = gpu_state()
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        **{name: version_of(name) for name in PACKAGES},
+        "commit": os.environ.get(COMMIT) or _commit(),
         "date": datetime.now(UTC).date().isoformat(),
+        "gpu": gpu["name"] if gpu else None,
+        "gpu_state": gpu,
     }
+
+
+def version_of(package: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _cpu() -> str:
@@ -29,5 +47,13 @@ def _cpu() -> str:
     return names[0] if names else platform.machine()
 
 
+def _commit() -> str | None:
+    commit = _git("rev-parse", "--short", "HEAD")
+    return commit + ("+changes" if _git("status", "--porcelain") else "") if commit else None
+
+
 def _git(*command: str) -> str:
-    return subprocess.run(["git", *command], capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(["git", *command], capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # there is no git
+        return ""

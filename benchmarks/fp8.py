@@ -7,8 +7,8 @@ outliers that trained ones have.
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from benchmarks.conditions import conditions
 from benchmarks.peers import random_weights
+from benchmarks.records import NOT_MEASURED, RESULTS, write
 from benchmarks.rows import request_for
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
@@ -25,9 +26,6 @@ from helios_engine.denoiser import Denoiser
 from helios_engine.fp8 import quantise_linears
 from helios_engine.state import DenoiseState
 from helios_engine.transformer import HeliosTransformer, parameter_dtype
-
-RESULTS = Path(__file__).parent / "results"
-NOT_MEASURED = "not measured"
 
 
 def main() -> None:
@@ -42,34 +40,34 @@ def main() -> None:
     torch.set_num_threads(1)
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"fp8-{size.name}.json"
-    report = {
+    report: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.fp8", *sys.argv[1:]]),
-        "conditions": {**conditions(), "threads": 1, "clock": clock_name(size.device)},
+        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
         "size": size.name,
         "plain_dtype": str(size.dtype).removeprefix("torch."),
         "steps": args.steps,
-        "results": compare(size, args.chunks, args.steps, args.runs),
     }
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
+    for results in compare(size, args.chunks, args.steps, args.runs):
+        report["results"] = results
+        write(output, report)
     show(report)
     print(f"written to {output}")
 
 
-def compare(size: Size, chunks: int, steps: int, runs: int) -> dict[str, Any]:
-    """Relative error of each chunk's latents, and seconds of a chunk with and without."""
+def compare(size: Size, chunks: int, steps: int, runs: int) -> Iterator[dict[str, Any]]:
+    """Relative error of each chunk's latents, and then on a GPU seconds of a chunk with and without as well."""
     denoisers = {"plain": denoiser(size, fp8=False), "fp8": denoiser(size, fp8=True)}
     made = {name: video(one, size, chunks, steps) for name, one in denoisers.items()}
     errors = [
         float((fp8.double() - plain.double()).norm() / plain.double().norm())
         for plain, fp8 in zip(made["plain"], made["fp8"], strict=True)
     ]
-    seconds: dict[str, Any] = dict.fromkeys(denoisers, NOT_MEASURED)
+    yield {"latent_error_by_chunk": errors, "seconds": dict.fromkeys(denoisers, NOT_MEASURED)}
     if size.device == "cuda":
         works = {name: lambda one=one: video(one, size, 1, steps) for name, one in denoisers.items()}
         timings = measure(works, device=size.device, runs=runs)
         seconds = {name: timing.record() for name, timing in timings.items()}
-    return {"latent_error_by_chunk": errors, "seconds": seconds}
+        yield {"latent_error_by_chunk": errors, "seconds": seconds}
 
 
 def denoiser(size: Size, *, fp8: bool) -> Denoiser:

@@ -6,10 +6,8 @@ there is none, as arguments of these sizes stay in its caches.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ from rich.table import Table
 from benchmarks.conditions import conditions
 from benchmarks.kernel_cases import FULL, SMALL, Case, cases
 from benchmarks.kernel_timing import copy_bandwidth, time_function
+from benchmarks.records import RESULTS, failed, read, write
 
-RESULTS = Path(__file__).parent / "results"
 NOT_MEASURED = "not measured (no GPU)"
 
 
@@ -31,28 +29,34 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=None, help="default: 100 on a GPU, 20 on a CPU")
     parser.add_argument("--only", default="", help="kernels whose name contains this")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--missing", action="store_true", help="only kernels that the file has no times of")
     parser.add_argument("--output", type=Path, default=None)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     repetitions = args.repetitions or (100 if device.type == "cuda" else 20)
-    output = args.output or RESULTS / f"kernels-{device_name(device).lower().replace(' ', '-')}.json"
-    bandwidth = copy_bandwidth(device, repetitions) if device.type == "cuda" else None
-    results = []
-    with torch.inference_mode():
-        for case in cases(FULL if device.type == "cuda" else SMALL, device):
-            if args.only in case.name:
-                results.append(measure(case, device, repetitions, bandwidth, compiled=not args.no_compile))
-                print(f"{case.name}: done", file=sys.stderr)
-    report = {
+    output = args.output or RESULTS / f"kernels-{'gpu-full' if device.type == 'cuda' else 'cpu'}.json"
+    report: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
         "conditions": {**conditions(), **gpu_conditions(device), "threads": torch.get_num_threads()},
         "method": "CUDA events, L2 emptied before each run" if device.type == "cuda" else "wall clock, warm caches",
-        "copy_bandwidth_bytes_per_s": bandwidth,
-        "results": results,
+        "copy_bandwidth_bytes_per_s": copy_bandwidth(device, repetitions) if device.type == "cuda" else None,
     }
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
-    show(report, output)
+    bandwidth = report["copy_bandwidth_bytes_per_s"]
+    known = {(one["kernel"], one["shape"]): one for one in read(output).get("results", [])}
+    done = {key for key, one in known.items() if args.missing and "failed" not in one}
+    with torch.inference_mode():
+        for case in cases(FULL if device.type == "cuda" else SMALL, device):
+            key = (case.name, case.shape)
+            if args.only in case.name and key not in done:
+                try:
+                    found = measure(case, device, repetitions, bandwidth, compiled=not args.no_compile)
+                except Exception as failure:  # whatever the compiler or the driver raises: the row says so
+                    found = {"kernel": case.name, "shape": case.shape, "failed": failed(failure)}
+                if "failed" not in found or "failed" in known.get(key, {"failed": ""}):
+                    known[key] = found
+                write(output, report | {"results": list(known.values())})
+                print(f"{case.name}: done", file=sys.stderr, flush=True)
+    show(report | {"results": list(known.values())}, output)
 
 
 def measure(
@@ -93,11 +97,7 @@ def device_name(device: torch.device) -> str:
 
 def gpu_conditions(device: torch.device) -> dict[str, Any]:
     """What concerns the kernels alone."""
-    try:
-        triton = version("triton")
-    except PackageNotFoundError:
-        triton = None
-    return {"device": device_name(device), "triton": triton, "cuda": torch.version.cuda}
+    return {"device": device_name(device), "cuda": torch.version.cuda}
 
 
 def show(report: dict[str, Any], output: Path) -> None:
@@ -110,6 +110,9 @@ def show(report: dict[str, Any], output: Path) -> None:
     title = f"median us (10th to 90th percentile); {report['method']}{copied}"
     table = Table("kernel", "shape", "MB", *ways, title=title)
     for result in report["results"]:
+        if "failed" in result:
+            table.add_row(result["kernel"], result["shape"], "-", result["failed"])
+            continue
         row = (result["kernel"], result["shape"], f"{result['bytes'] / 1e6:.1f}")
         table.add_row(*row, *(cell(result[way]) for way in ways))
     console.print(table)

@@ -14,7 +14,10 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from benchmarks.sizes import Size, TextShape
 from helios_engine import HeliosPipeline
+from helios_engine.attention import JoinedProjections
+from helios_engine.block import Block
 from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.configs import TransformerConfig
 from helios_engine.denoiser import Denoiser
 from helios_engine.text import TextEncoder, load_tokenizer
 from helios_engine.transformer import HeliosTransformer, parameter_dtype
@@ -35,16 +38,7 @@ class Peers:
 def build(size: Size) -> Peers:
     """Both pipelines on the size's device. Weights are drawn there, so none have to be copied to it."""
     device = torch.device(size.device)
-    with torch.device("meta"):
-        transformer, ours = HeliosTransformer3DModel(**asdict(size.transformer)), HeliosTransformer(size.transformer)
-    weights = random_weights(ours, device, lambda name: parameter_dtype(name, size.dtype))
-    ours.load_state_dict(weights, assign=True)
-    transformer.load_state_dict(weights, strict=True, assign=True)
-    rebuilt = HeliosTransformer3DModel(**{**asdict(size.transformer), "num_layers": 0})
-    transformer.rope = rebuilt.rope.to(device)  # it has buffers, which no state dict holds
-
-    if device.type == "cuda":
-        ours.join_projections()  # as a replica does
+    ours, transformer = transformers(size.transformer, device, size.dtype)
     vae, decoder, encoder = _vaes(size, device)
     text_encoder, tokenizer = _text_encoder(size.text, device, size.dtype)
     pipe = HeliosPyramidPipeline(
@@ -52,7 +46,7 @@ def build(size: Size) -> Peers:
         text_encoder=text_encoder,
         vae=vae,
         scheduler=HeliosDMDScheduler(use_dynamic_shifting=size.scheduler.use_dynamic_shifting),
-        transformer=transformer.eval().requires_grad_(False),
+        transformer=transformer,
         is_distilled=True,
     )
     pipe.set_progress_bar_config(disable=True)
@@ -64,6 +58,61 @@ def build(size: Size) -> Peers:
         VideoEncoder(encoder),
     )
     return Peers(ours=pipeline, diffusers=pipe)
+
+
+def transformers(config: TransformerConfig, device: torch.device, dtype: torch.dtype) -> tuple[HeliosTransformer, Any]:
+    """Our DiT and diffusers', of the same weights; on a GPU with joined projections, as a replica has them."""
+    with torch.device("meta"):
+        theirs, ours = HeliosTransformer3DModel(**asdict(config)), HeliosTransformer(config)
+    weights = random_weights(ours, device, lambda name: parameter_dtype(name, dtype))
+    ours.load_state_dict(weights, assign=True)
+    theirs.load_state_dict(weights, strict=True, assign=True)
+    rebuilt = HeliosTransformer3DModel(**{**asdict(config), "num_layers": 0})
+    theirs.rope = rebuilt.rope.to(device)  # it has buffers, which no state dict holds
+    del weights
+    if device.type == "cuda":
+        join_projections(ours, theirs)
+    return ours.eval().requires_grad_(False), theirs.eval().requires_grad_(False)
+
+
+def join_projections(ours: HeliosTransformer, theirs: Any) -> None:
+    """Ours joins its projections as a replica does; diffusers gets its joined ones beside the separate ones.
+
+    All are views of the same memory: no weight is held twice. diffusers goes on with the separate ones until
+    `use_joined` is called.
+    """
+    ours.join_projections()
+    for own, other in zip(ours.blocks, theirs.blocks, strict=True):
+        assert isinstance(own, Block)
+        other.attn1.fuse_projections()
+        joined = own.attn1.joined
+        assert isinstance(joined, JoinedProjections)
+        for name in ("weight", "bias"):
+            getattr(other.attn1.to_qkv, name).data = getattr(joined, name)
+            _share(name, getattr(joined, name), [(other.attn1.to_q, other.attn1.to_k, other.attn1.to_v)])
+        other.attn2.fuse_projections()
+        for name in ("weight", "bias"):
+            layers = [(attention.to_k, attention.to_v) for attention in (own.attn2, other.attn2)]
+            _share(name, getattr(other.attn2.to_kv, name), layers)
+    use_joined(theirs, joined=False)
+
+
+def use_joined(transformer: Any, *, joined: bool) -> None:
+    """Whether diffusers' blocks, for which `join_projections` was called, run their joined projections."""
+    for block in transformer.blocks:
+        block.attn1.fused_projections = block.attn2.fused_projections = joined
+
+
+def _share(name: str, joined: torch.Tensor, groups: list[tuple[Any, ...]]) -> None:
+    for layers in groups:
+        for layer, part in zip(layers, joined.detach().chunk(len(layers)), strict=True):
+            getattr(layer, name).data = part
+
+
+def weight_bytes(*modules: nn.Module) -> int:
+    """Bytes of the modules' parameters; memory that several share counts once."""
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for m in modules for p in m.parameters()}
+    return sum(storages.values())
 
 
 def compiled(pipe: Any, *, regional: bool) -> Any:

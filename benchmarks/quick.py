@@ -5,14 +5,11 @@ benchmarks/results come from the parts' own commands, with their own numbers of 
 """
 
 import argparse
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.parts import DONE, Outcomes
 
 TOTAL_S = 600
 
@@ -26,13 +23,18 @@ class Part:
     budget_s: int
     output: str = "--output"
 
+    def command(self, folder: Path) -> list[str]:
+        """What follows `python`."""
+        output = [self.output, str(folder / f"{self.module}.json")] if self.output else []
+        return ["-m", f"benchmarks.{self.module}", *self.arguments, *output]
+
 
 PARTS = (
     Part(module="roofline", budget_s=30, output=""),
     Part(module="kernels", arguments=("--repetitions", "5", "--no-compile"), budget_s=60),
     Part(
         module="engine",
-        arguments=("--runs", "1", "--no-compile", "--rows", "text encode", "DiT step", "VAE decode"),
+        arguments=("--fresh", "--runs", "1", "--no-compile", "--rows", "text encode", "DiT step", "VAE decode"),
         budget_s=120,
     ),
     Part(module="scaling", arguments=("--chunks", "2", "--runs", "1"), budget_s=150),
@@ -46,34 +48,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where the JSON files go")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    table = Table("part", "s", "budget, s", "")
-    outcomes = []
+    outcomes = Outcomes()
     for part in PARTS:
-        before = time.monotonic()
-        outcomes.append(run(part, args.folder))
-        table.add_row(part.module, f"{time.monotonic() - before:.0f}", str(part.budget_s), outcomes[-1])
-    Console().print(table)
-    sys.exit(any(outcome != "done" for outcome in outcomes))
-
-
-def run(part: Part, folder: Path) -> str:
-    """Runs one part; how it ended."""
-    command = [sys.executable, "-m", f"benchmarks.{part.module}", *part.arguments]
-    if part.output:
-        command += [part.output, str(folder / f"{part.module}.json")]
-    print(f"\n$ {' '.join(command[1:])}", flush=True)
-    process = subprocess.Popen(command)
-    try:
-        code = process.wait(timeout=part.budget_s)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        return "out of time"
-    return "done" if code == 0 else f"failed ({code})"
+        outcomes.run(part.module, part.command(args.folder), part.budget_s)
+    outcomes.show()
+    sys.exit(any(outcome != DONE for outcome in outcomes.outcomes.values()))
 
 
 if __name__ == "__main__":

@@ -19,16 +19,25 @@ from helios_engine.transformer import timestep_rows
 PROMPT = "a slow camera over the lake at night with rain and a red city in the snow and a cat on the sun"
 STAGES = (4, 2, 1)
 """How much smaller than the video the latents of each pyramid stage are."""
+DIT = tuple(f"dit stage {stage}" for stage in range(len(STAGES)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """ours(), theirs(pipeline): the same work. cost: the part's name in counts.py, None where it makes no sense."""
+    """ours(), theirs(pipeline): the same work.
+
+    costs: the parts of counts.py that it is made of, as often as they run; what diffusers compiles for it is of these
+    as well. float32: it runs in that on every device (on a GPU with convolutions in TF32). frames: of video, where the
+    row makes them. kept: what ours keeps in memory between calls for it.
+    """
 
     name: str
     ours: Callable[[], Any]
     theirs: Callable[[Any], Any]
-    cost: str | None = None
+    costs: tuple[str, ...]
+    float32: bool = False
+    frames: int = 0
+    kept: tuple[torch.Tensor, ...] = ()
 
 
 def rows(size: Size, peers: Peers) -> Iterator[Row]:
@@ -40,7 +49,12 @@ def rows(size: Size, peers: Peers) -> Iterator[Row]:
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
-    yield Row(name="text encode", ours=lambda: ours.text_encoder.encode([PROMPT]), theirs=_their_text)
+    yield Row(
+        name="text encode",
+        ours=lambda: ours.text_encoder.encode([PROMPT]),
+        theirs=_their_text,
+        costs=("text encode",),
+    )
 
     embeds = ours.text_encoder.encode([PROMPT])
     history, anchor = noise(1, 16, 19, height, width).to(size.dtype), noise(1, 16, 1, height, width).to(size.dtype)
@@ -48,15 +62,17 @@ def rows(size: Size, peers: Peers) -> Iterator[Row]:
     with torch.inference_mode():
         encoded = model.encode_history(history, anchor)
         text = model.encode_text(embeds.to(device, size.dtype))
+    kept = (encoded.tokens_BND, *(tensor for block in text for tensor in (block.k_BLHK, block.v_BLHK)))
     (timestep,) = timestep_rows([500.0], device)
-    their_inputs = _their_inputs(embeds.to(device, size.dtype), history, anchor)
+    inputs = their_inputs(embeds.to(device, size.dtype), history, anchor)
     for stage, scale in enumerate(STAGES):
         latents = noise(1, 16, 9, height // scale, width // scale).to(size.dtype)
         yield Row(
             name=f"DiT step, stage {stage}",
             ours=lambda x=latents: ours.denoiser.predict(x, timestep, encoded, text),  # type: ignore[misc]
-            theirs=lambda pipe, x=latents: pipe.transformer(hidden_states=x, **their_inputs)[0],  # type: ignore[misc]
-            cost=f"dit stage {stage}",
+            theirs=lambda pipe, x=latents: pipe.transformer(hidden_states=x, **inputs)[0],  # type: ignore[misc]
+            costs=(f"dit stage {stage}",),
+            kept=kept,
         )
     for steps in (1, 2):
         request = request_for(size, steps)
@@ -64,6 +80,8 @@ def rows(size: Size, peers: Peers) -> Iterator[Row]:
             name=f"DiT chunk [{steps},{steps},{steps}]",
             ours=lambda r=request: ours.denoiser.denoise_chunk(DenoiseState.initial(r), embeds)[0],  # type: ignore[misc]
             theirs=lambda pipe, r=request: _their_chunk(pipe, r, prompt_embeds=embeds),  # type: ignore[misc]
+            costs=DIT * steps,
+            kept=kept,
         )
     latents, pixels = noise(1, 16, 9, height, width), noise(1, 3, 33, size.height, size.width).clamp(-1, 1)
     mean, std = (torch.tensor(v, device=device).view(1, 16, 1, 1, 1) for v in _statistics(size))
@@ -71,20 +89,25 @@ def rows(size: Size, peers: Peers) -> Iterator[Row]:
         name="VAE decode, a chunk",
         ours=lambda: ours.decoder.model(latents),
         theirs=lambda pipe: pipe.vae.decode(latents * std + mean, return_dict=False)[0],
-        cost="vae decode",
+        costs=("vae decode",),
+        float32=True,
     )
     yield Row(
         name="VAE encode, a chunk",
         ours=lambda: ours.encoder.model(pixels)[0],
         theirs=lambda pipe: (pipe.vae.encode(pixels).latent_dist.mean - mean) / std,
-        cost="vae encode",
+        costs=("vae encode",),
+        float32=True,
     )
-    request = request_for(size, 2)
-    yield Row(
-        name="end to end, a chunk [2,2,2]",
-        ours=lambda: torch.from_numpy(next(_without_cache(ours).generate(request)).frames) / 255,
-        theirs=lambda pipe: torch.from_numpy(_their_video(pipe, request, prompt=request.prompt)[0]),
-    )
+    for steps in (1, 2):
+        request = request_for(size, steps)
+        yield Row(
+            name=f"end to end, a chunk [{steps},{steps},{steps}]",
+            ours=lambda r=request: torch.from_numpy(next(_without_cache(ours).generate(r)).frames),  # type: ignore[misc]
+            theirs=lambda pipe, r=request: _their_frames(pipe, r),  # type: ignore[misc]
+            costs=("text encode", *DIT * steps, "vae decode"),
+            frames=FRAMES_PER_CHUNK,
+        )
 
 
 def request_for(size: Size, steps: int) -> GenerationRequest:
@@ -115,7 +138,8 @@ def _their_text(pipe: Any) -> torch.Tensor:
     return embeds
 
 
-def _their_inputs(embeds: torch.Tensor, history: torch.Tensor, anchor: torch.Tensor) -> dict[str, Any]:
+def their_inputs(embeds: torch.Tensor, history: torch.Tensor, anchor: torch.Tensor) -> dict[str, Any]:
+    """Arguments of diffusers' transformer beside the latents."""
     indices = torch.arange(29).split([1, 16, 2, 1, 9])
     long, mid, short = history.split([16, 2, 1], dim=2)
     return {
@@ -144,6 +168,15 @@ def _their_video(pipe: Any, request: GenerationRequest, **options: Any) -> Any:
             generator=torch.Generator().manual_seed(request.seed),
             **options,
         ).frames
+
+
+def _their_frames(pipe: Any, request: GenerationRequest) -> torch.Tensor:
+    """In 8 bits and in host memory, as ours come; rounded on the device, which is the fastest way to have them there.
+
+    Asked for numpy arrays the pipeline would hand over four times the bytes.
+    """
+    frames_TCHW: torch.Tensor = _their_video(pipe, request, prompt=request.prompt, output_type="pt")[0]
+    return (frames_TCHW.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def _their_chunk(pipe: Any, request: GenerationRequest, *, prompt_embeds: torch.Tensor) -> Any:

@@ -6,7 +6,8 @@ time is recorded beside it. With more threads it is wall time, as waiting thread
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,10 @@ MATMUL = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds by the clock that the device calls for, and wall seconds, of each run; bytes of GPU memory at most."""
+    """Seconds by the clock that the device calls for, and wall seconds, of each run.
+
+    peak_bytes: most bytes of GPU memory beyond those that were allocated before the run.
+    """
 
     seconds: tuple[float, ...]
     wall_s: tuple[float, ...]
@@ -64,14 +68,36 @@ def measure(
     }
 
 
-def matmul_peak(device: str, dtype: torch.dtype, runs: int = 15) -> float:
-    """FLOP/s of a large square matrix product: the best run of the best library, as it is what others fall short of."""
-    side = MATMUL if device == "cpu" else 4 * MATMUL
+def matmul_peak(device: str, dtype: torch.dtype, runs: int = 15, side: int | None = None) -> float:
+    """FLOP/s of a large square matrix product: the best run of the best library, as it is what others fall short of.
+
+    In float32 on a GPU it runs in TF32, as torch's convolutions do there.
+    """
+    side = side or (MATMUL if device == "cpu" else 4 * MATMUL)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     layer = onednn.Linear(side, side, bias=False, device="meta")
     layer.weight = torch.nn.Parameter(b, requires_grad=False)
-    timings = measure({"torch": lambda: a @ b, "layer": lambda: layer(a)}, device=device, runs=runs)
+    with tf32(matmul=True):
+        timings = measure({"torch": lambda: a @ b, "layer": lambda: layer(a)}, device=device, runs=runs)
     return 2 * side**3 / min(min(timing.seconds) for timing in timings.values())
+
+
+@contextmanager
+def tf32(*, matmul: bool | None = None, convolutions: bool | None = None) -> Iterator[None]:
+    """float32 on a GPU in TF32 or not; None: as it is (torch's defaults: convolutions only)."""
+    switches: list[tuple[Any, bool | None]] = [
+        (torch.backends.cuda.matmul, matmul),
+        (torch.backends.cudnn, convolutions),
+    ]
+    before = [backend.allow_tf32 for backend, _ in switches]
+    try:
+        for backend, allowed in switches:
+            if allowed is not None:
+                backend.allow_tf32 = allowed
+        yield
+    finally:
+        for (backend, _), was in zip(switches, before, strict=True):
+            backend.allow_tf32 = was
 
 
 def _once(contestant: Callable[[], object], device: str) -> tuple[float, float, int]:
@@ -79,14 +105,16 @@ def _once(contestant: Callable[[], object], device: str) -> tuple[float, float, 
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         wall = time.perf_counter()
         start.record()
         contestant()
         end.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1e3, time.perf_counter() - wall, torch.cuda.max_memory_allocated()
+        wall_s, peak_bytes = time.perf_counter() - wall, torch.cuda.max_memory_allocated() - before
+        return start.elapsed_time(end) / 1e3, wall_s, peak_bytes
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    wall, before = time.perf_counter(), clock()
+    wall, started = time.perf_counter(), clock()
     contestant()
-    return clock() - before, time.perf_counter() - wall, 0
+    return clock() - started, time.perf_counter() - wall, 0

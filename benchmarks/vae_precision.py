@@ -5,8 +5,8 @@ as they go to the H.264 encoder, in 8 bits. PSNR is of 255. Random weights make 
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from rich.table import Table
 
 from benchmarks.conditions import conditions
 from benchmarks.peers import random_weights
+from benchmarks.records import RESULTS, write
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
 from helios_engine.vae import VideoDecoder, WanDecoder
 
-RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -34,33 +34,37 @@ def main() -> None:
     torch.set_num_threads(1)
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"vae-precision-{size.name}.json"
-    report = {
+    report: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.vae_precision", *sys.argv[1:]]),
-        "conditions": {**conditions(), "threads": 1, "clock": clock_name(size.device)},
+        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
         "size": size.name,
-        "results": compare(size, args.runs),
     }
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
+    for results in compare(size, args.runs):
+        report["results"] = results
+        write(output, report)
     show(report)
     print(f"written to {output}")
 
 
-def compare(size: Size, runs: int) -> dict[str, Any]:
-    """PSNR and largest difference of the frames, and seconds of a chunk for each dtype."""
+@torch.inference_mode()
+def compare(size: Size, runs: int) -> Iterator[dict[str, Any]]:
+    """PSNR and largest difference of the frames, and then seconds of a chunk for each dtype as well."""
     decoders = {name: decoder(size, dtype) for name, dtype in DTYPES.items()}
     generator = torch.Generator().manual_seed(5)
     latents = torch.randn(1, 16, 9, size.height // 8, size.width // 8, generator=generator)
     plain, rounded = (torch.from_numpy(one.decode(latents)) for one in decoders.values())
-    works = {name: lambda one=one: one.decode(latents) for name, one in decoders.items()}
-    timings = measure(works, device=size.device, runs=runs, warmups=1) if runs else {}
     difference = (plain.int() - rounded.int()).abs()
-    return {
+    results: dict[str, Any] = {
         "psnr_db": psnr(plain, rounded),
         "largest_difference_levels": int(difference.max()),
         "share_of_equal_levels": float((difference == 0).double().mean()),
-        "seconds": {name: timing.record() for name, timing in timings.items()},
+        "seconds": {},
     }
+    yield results
+    if runs:
+        works = {name: lambda one=one: one.decode(latents) for name, one in decoders.items()}
+        timings = measure(works, device=size.device, runs=runs, warmups=1)
+        yield results | {"seconds": {name: timing.record() for name, timing in timings.items()}}
 
 
 def decoder(size: Size, dtype: torch.dtype) -> VideoDecoder:

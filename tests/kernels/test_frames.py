@@ -1,6 +1,5 @@
 """Pixels to RGB and YUV: launchers against references, references against the engine and libswscale."""
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -43,6 +42,7 @@ def test_rgb_is_what_the_decoder_returns() -> None:
 
 def swscale(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The planes that `encode_chunk` hands to the encoder today."""
+    av = pytest.importorskip("av")
     converted = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
         format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
     )

@@ -1,0 +1,113 @@
+"""The run of everything that needs a GPU: goes on where it stopped, keeps to its time. Nothing is measured here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import gpu, parts
+from benchmarks.ablation_case import COMMON_ROWS, GPU_ROWS
+from benchmarks.engine import ROW_NAMES, arguments
+from benchmarks.engine_row import COMPILED
+from benchmarks.gpu import Part, engine, left_out
+from benchmarks.kernel_cases import SMALL, cases
+from benchmarks.records import NOT_MEASURED, write
+
+MEASURED = {"ours": {"median": 1.0}, COMPILED: {"median": 2.0}}
+EAGER_ONLY = {"ours": {"median": 1.0}, COMPILED: NOT_MEASURED}
+RESULT = "engine-gpu-full.json"
+SCRIPT = "import json,sys; json.dump({'made': 1}, open(sys.argv[1], 'w')); sys.exit(int(sys.argv[2]))"
+
+
+def part(name: str, code: int, *, limit_s: float = 60.0) -> Part:
+    """Writes its result and exits with that code."""
+    result = f"{name}.json"
+    return Part(
+        name=name,
+        command=("-c", SCRIPT, f"FOLDER/{result}", str(code)),
+        limit_s=limit_s,
+        result=result,
+        complete=lambda report, _: code == 0 and report["made"] == 1,
+    )
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> tuple[int, dict[str, str]]:
+    monkeypatch.setattr("sys.argv", ["gpu", "--folder", str(folder), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    return int(bool(ended.value.code)), json.loads((folder / gpu.STATUS).read_text())
+
+
+def test_a_second_call_goes_on_where_the_first_one_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = (part("one", 0), part("two", 3))
+    monkeypatch.setattr(gpu, "parts", lambda: listed)
+    assert run(monkeypatch, tmp_path) == (1, {"one": "done", "two": "failed (3)"})
+    capsys.readouterr()
+    assert run(monkeypatch, tmp_path)[0] == 1
+    said = capsys.readouterr().out
+    assert "one: complete" in said
+    assert "two: before: failed (3)" in said
+    assert "$ python" not in said  # nothing was run again
+    run(monkeypatch, tmp_path, "--retry")
+    assert capsys.readouterr().out.count("$ python") == 1
+
+
+def test_no_part_starts_without_time_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "parts", lambda: (part("one", 0),))
+    write(tmp_path / gpu.STATUS, {})
+    assert run(monkeypatch, tmp_path, "--minutes", "1") == (1, {})
+    assert "one: no time left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("row", "compiled", "retry", "complete"),
+    [
+        (MEASURED, True, False, True),
+        (EAGER_ONLY, False, False, True),
+        (EAGER_ONLY, True, False, False),
+        (NOT_MEASURED, False, False, False),
+        ("failed: out of memory", False, False, True),
+        ("failed: out of memory", False, True, False),
+        (MEASURED | {COMPILED: "failed: x"}, True, False, True),
+        (MEASURED | {COMPILED: "failed: x"}, True, True, False),
+    ],
+)
+def test_rows_of_the_engine_are_complete_when_nothing_is_left_to_measure(
+    tmp_path: Path, row: Any, compiled: bool, retry: bool, complete: bool
+) -> None:
+    rows = dict.fromkeys(ROW_NAMES, MEASURED) | {"DiT chunk [1,1,1]": row, "text encode": NOT_MEASURED}
+    write(tmp_path / RESULT, {"rows": rows})
+    one = engine("DiT", gpu.DIT, gpu.DIT_ROWS, 60, compiled=compiled)
+    assert (left_out(one, tmp_path, {}, retry=retry) == "complete") is complete
+    rest = engine("rest", gpu.REST, gpu.REST_ROWS, 60, compiled=compiled)
+    assert left_out(rest, tmp_path, {}, retry=False) is None  # the text encoder's row
+
+
+def test_parts_know_how_much_there_is_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [name for parts in (gpu.DIT, gpu.REST) for name in ROW_NAMES if any(part in name for part in parts)]
+    assert sorted(rows) == sorted(ROW_NAMES)
+    assert len(rows) == gpu.DIT_ROWS + gpu.REST_ROWS
+    assert len(list(cases(SMALL, torch.device("cpu")))) == gpu.KERNEL_CASES
+    ablated = [{"name": name, "worth": 1.0} for name in COMMON_ROWS | GPU_ROWS]
+    assert gpu.ablated({"results": ablated}, False)
+    assert not gpu.ablated({"results": ablated[1:]}, False)
+    for one in gpu.parts():
+        command = one.arguments(tmp_path, 90.0)
+        assert "FOLDER" not in " ".join(command)
+        if command[1] == "benchmarks.engine":
+            monkeypatch.setattr("sys.argv", command[1:])
+            assert arguments().missing
+            assert arguments().budget_s in (None, 90.0)
+            assert arguments().output == tmp_path / one.result
+
+
+def test_a_process_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "GRACE_S", 0.2)
+    ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    assert parts.run(["-c", ignores], 1.0) == parts.OUT_OF_TIME
