@@ -107,11 +107,6 @@ class _Stage(nn.Module):
         self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(sizes))
         self.upsamplers = nn.ModuleList([upsampler] if upsampler is not None else [])
 
-    def forward(self, x_BCThw: torch.Tensor, carry: Carry | None) -> torch.Tensor:
-        for layer in (*self.resnets, *self.upsamplers):
-            x_BCThw = layer(x_BCThw, carry)
-        return x_BCThw
-
 
 class _Layers(nn.Module):
     """The decoder's layers under their published names."""
@@ -132,6 +127,14 @@ class _Layers(nn.Module):
         self.norm_out = ChannelRMSNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, (3, 3, 3))
 
+    def up(self) -> Iterator[ResidualBlock | Upsampler]:
+        """The layers of all stages in turn."""
+        for stage in self.up_blocks:
+            assert isinstance(stage, _Stage)
+            for layer in (*stage.resnets, *stage.upsamplers):
+                assert isinstance(layer, ResidualBlock | Upsampler)
+                yield layer
+
 
 class WanDecoder(nn.Module):
     """Normalised latents to pixels in [-1, 1]. Parameters carry the published names."""
@@ -151,8 +154,8 @@ class WanDecoder(nn.Module):
         )
         x = laid_out(latents_BCThw.to(dtype) * std + mean)
         x = layers.mid_block(layers.conv_in(self.post_quant_conv(x), carry), carry)
-        for stage in layers.up_blocks:
-            x = stage(x, carry)
+        for layer in layers.up():  # one at a time: nothing else then holds a layer's input
+            x = layer(x, carry)
         pixels: torch.Tensor = norm_silu_convolve(x, layers.norm_out, layers.conv_out, carry, reuse=True)
         return pixels.clamp_(-1.0, 1.0)
 
@@ -160,15 +163,10 @@ class WanDecoder(nn.Module):
         """Of its layers, for each latent frame and pixel."""
         layers, frames, pixels = self.decoder, 1, 1
         yield layers.mid_block.footprint
-        for stage in layers.up_blocks:
-            assert isinstance(stage, _Stage)
-            for block in stage.resnets:
-                assert isinstance(block, ResidualBlock)
-                yield block.footprint.at(frames, pixels)
-            for upsampler in stage.upsamplers:
-                assert isinstance(upsampler, Upsampler)
-                yield upsampler.footprint.at(frames, pixels)
-                frames, pixels = frames * (2 if upsampler.time_conv is not None else 1), pixels * 4
+        for layer in layers.up():
+            yield layer.footprint.at(frames, pixels)
+            if isinstance(layer, Upsampler):
+                frames, pixels = frames * (2 if layer.time_conv is not None else 1), pixels * 4
         last = layers.conv_out
         past = last.past * last.in_channels
         yield Footprint(

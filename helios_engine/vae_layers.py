@@ -42,7 +42,7 @@ class CausalConv3d(nn.Conv3d):
         """x with the frames before the slice in place of the `past` zero frames in front; keeps its last in `carry`."""
         if carry is not None and self.past:
             if self in carry:
-                x_BCThw[:, :, : self.past] = carry[self]
+                x_BCThw[:, :, : self.past] = carry.pop(self)
             carry[self] = x_BCThw[:, :, -self.past :].clone()
         return x_BCThw
 

@@ -23,7 +23,7 @@ class Footprint:
     """What a layer holds, in elements for each pixel of its input.
 
     frame: at the peak for each frame of its input, which is counted; slice: besides, for each slice; carried: between
-    two slices; largest: its largest tensor, for each frame.
+    two slices; largest: its largest tensor, for each frame. The tensor may have `slice` elements more.
     """
 
     frame: int
@@ -55,7 +55,7 @@ def longest_slice(
     layers = list(footprints)
 
     def fits(count: int) -> bool:
-        indexed = max(layer.largest for layer in layers) * count * pixels <= LARGEST_TENSOR
+        indexed = max(layer.largest * count + layer.slice for layer in layers) * pixels <= LARGEST_TENSOR
         taken = slice_bytes(layers, count, pixels, itemsize, whole=count == frames)
         return indexed and (budget_bytes is None or taken <= budget_bytes)
 
