@@ -1,6 +1,7 @@
 """The denoiser replica: one chunk per call, no memory of jobs."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -24,9 +25,8 @@ class DenoiserReplica(TorchReplica):
         super().__init__(config, config.denoiser)
         self._turns = Turns()
         alone = config.denoiser.parallel.world_size == 1
-        self._denoiser: Denoiser | RankGroup = (
-            load_denoiser(config, self.device) if alone else RankGroup(config, self.device)
-        )
+        load: Callable[[ServiceConfig, torch.device], Denoiser | RankGroup] = load_denoiser if alone else RankGroup
+        self._denoiser = self.load(load, config, self.device)
 
     async def denoise_chunk(
         self,

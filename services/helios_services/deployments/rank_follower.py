@@ -15,7 +15,7 @@ class Follower(TorchReplica):
         super().__init__(config, config.denoiser)
         self._config, self._rank = config, rank
 
-    def load(self) -> None:
+    def prepare(self) -> None:
         """Loads the checkpoint. Raises CheckpointError."""
         self._denoiser = load_denoiser(self._config, self.device)
 

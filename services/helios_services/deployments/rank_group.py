@@ -44,7 +44,7 @@ class RankGroup:
             for rank in range(1, options.parallel.world_size)
         ]
         # futures instead of ray.get, which is not meant for a replica: its actor is asynchronous
-        loading = [follower.load.remote().future() for follower in self._followers]
+        loading = [follower.prepare.remote().future() for follower in self._followers]
         self._denoiser = load_denoiser(config, device)
         for loaded in loading:
             loaded.result()

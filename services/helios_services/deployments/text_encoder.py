@@ -18,10 +18,13 @@ class TextEncoderReplica(TorchReplica):
     def __init__(self, config: ServiceConfig) -> None:
         options = config.text_encoder
         super().__init__(config, options)
-        dtype = getattr(torch, config.model.dtype)
-        self._encoder = TextEncoder.from_pretrained(config.model.checkpoint, device=self.device, dtype=dtype)
+        self._encoder = self.load(self._load, config)
         self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._cache_entries = options.cache_entries
+
+    def _load(self, config: ServiceConfig) -> TextEncoder:
+        dtype = getattr(torch, config.model.dtype)
+        return TextEncoder.from_pretrained(config.model.checkpoint, device=self.device, dtype=dtype)
 
     async def embed(self, prompt: str) -> Embedded:
         """Embeds one prompt. The same prompt gives the same bits, whatever else is embedded at the time."""

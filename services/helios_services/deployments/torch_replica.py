@@ -26,6 +26,14 @@ class TorchReplica:
         self.device = torch.device(deployment.device)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
 
+    def load(self, function: Callable[..., Result], *args: object) -> Result:
+        """Calls `function` on the torch thread and waits for it: for constructors, to load, compile and warm up.
+
+        Not on the constructor's own thread: torch keeps its compiler's settings, and CUDA's libraries their handles and
+        plans, for each thread; a call would find nothing of what another thread has prepared.
+        """
+        return self._thread.submit(function, *args).result()
+
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
         """Calls `function` on the torch thread. Ends the process if the device has failed.
 
