@@ -115,8 +115,8 @@ class Recorder:
 
 
 def specialised(kernel: Any, recorder: Recorder) -> tuple[Any, Any, list[Any], Any]:
-    """By Triton's own launcher, for compute capability 9.0: the backend, the arguments by name, what of them becomes part
-    of the program (sizes of 1, multiples of 16, aligned pointers), and the options."""
+    """By Triton's launcher, for compute capability 9.0: the backend, the arguments by name, what becomes part of
+    the program (sizes of 1, multiples of 16, aligned pointers), and options."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import make_backend
     from triton.runtime.jit import create_function_from_signature
