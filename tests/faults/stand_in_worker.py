@@ -151,9 +151,9 @@ class StandInStages:
         """See Stages."""
         return False
 
-    async def absent(self, stage: str) -> bool:
+    async def absent(self) -> frozenset[str]:
         """See Stages."""
-        return False
+        return frozenset()
 
 
 @cache

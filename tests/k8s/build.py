@@ -29,10 +29,11 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "production+client-certificates": ("overlays/production", ("client-certificates",)),
     "production+all": (
         "overlays/production",
-        ("external-redis", "spot-denoisers", "weights-image-volume", "client-certificates"),
+        ("external-redis", "spot-denoisers", "weights-image-volume", "client-certificates", "compile-cache"),
     ),
     "production+monitoring": ("overlays/production", ("monitoring",)),
     "single-gpu+external-redis": ("overlays/single-gpu", ("external-redis",)),
+    "single-gpu+compile-cache": ("overlays/single-gpu", ("compile-cache",)),
     "single-gpu+spot": ("overlays/single-gpu", ("spot-denoisers",)),
     "single-gpu+tls": ("overlays/single-gpu", ("gateway-tls", "client-certificates")),
 }

@@ -36,6 +36,9 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("denoiser: {compile: regional, parallel: {ring_degree: 2}}", ["compile must be off with 2 ranks"]),
         ("denoiser: {fp8: true, offload_budget_gb: 9}", ["offload_budget_gb must not be set with fp8 or compile"]),
         ("model: {loras: {a: b}}\ndenoiser: {compile: regional}", ["model.loras must be empty"]),
+        ("model: {warm_up_sizes: [[400, 640]]}", ["warm_up_sizes: height", "400", "multiple of 64"]),
+        ("model: {variant: base, warm_up_sizes: [[400, 641]]}", ["warm_up_sizes: width", "641", "multiple of 16"]),
+        ("model: {warm_up_sizes: [[1024, 1024]]}", ["warm_up_sizes: 1024x1024", "at most max_pixels, 983,040"]),
         ("[1]", ["must hold a mapping"]),
         ("a: [", ["config.yaml"]),
     ],
@@ -57,7 +60,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         if isinstance(kind, type) and issubclass(kind, Section)
     }
     assert counts == {
-        "model": 8,
+        "model": 9,
         "redis": 9,
         "jobs": 11,
         "gateway": 13,

@@ -47,9 +47,11 @@ class DeploymentConfig(Section):
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
     request_timeout_s: PositiveFloat = 600.0
-    """The dispatcher gives up on a call after this long (waiting included) and repeats it."""
+    """The dispatcher gives up on a call after this long (waiting included) and repeats it. A replica of the model whose
+    device is at one call for longer hangs, and is replaced."""
     start_timeout_s: PositiveFloat = 1800.0
-    """While no replica runs (scaled to zero, or starting), giving up on a call is not a loss, for this long."""
+    """A call waits this long while no replica runs (scaled to zero, or starting); then the job goes back to the queue.
+    Neither is a loss."""
     graceful_shutdown_timeout_s: PositiveFloat = 30.0
     graceful_shutdown_wait_loop_s: PositiveFloat = 0.5
     health_check_period_s: PositiveFloat = 5.0

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from helios_engine.errors import InvalidField
+from helios_engine.request import check_size
+from helios_engine.variants import VARIANTS
 from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
 from helios_services.webhooks.targets import check_place
 
@@ -23,6 +26,21 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     max_frames: PositiveInt = 14_520
     max_pixels: PositiveInt = 1280 * 768
+    warm_up_sizes: tuple[tuple[int, int], ...] = ((384, 640),)
+    """Height and width of videos that replicas get ready for before their first job, where something is compiled or
+    timed. A size that is not here makes its first job wait for that, and the jobs behind it."""
+
+    @model_validator(mode="after")
+    def _sizes_that_requests_may_have(self) -> "ModelConfig":
+        for height, width in self.warm_up_sizes:
+            for name, value in (("height", height), ("width", width)):
+                try:
+                    check_size(name, value, VARIANTS[self.variant].size_multiple)
+                except InvalidField as error:
+                    raise ValueError(f"warm_up_sizes: {error}") from None
+            if height * width > self.max_pixels:
+                raise ValueError(f"warm_up_sizes: {height}x{width} must have at most max_pixels, {self.max_pixels:,}")
+        return self
 
 
 class RedisConfig(Section):

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Coroutine
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -14,6 +16,7 @@ from redis.exceptions import RedisError
 from helios_services.config import ServiceConfig
 from helios_services.deployments.job_run import JobRun
 from helios_services.deployments.ray_stages import RayStages
+from helios_services.deployments.readiness import Readiness
 from helios_services.deployments.stages import Stages
 from helios_services.deployments.work_meter import WorkMeter
 from helios_services.jobs.errors import LeaseLost
@@ -31,7 +34,10 @@ log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Runs up to `concurrent_jobs` jobs at a time, and `interactive_jobs` besides. Needs a running event loop."""
+    """Runs up to `concurrent_jobs` jobs at a time, and `interactive_jobs` besides; takes none while a stage is missing.
+
+    Needs a running event loop.
+    """
 
     def __init__(self, config: ServiceConfig, stages: Stages) -> None:
         self._config, self._stages = config, stages
@@ -43,6 +49,7 @@ class Dispatcher:
         self.metrics = WorkerMetrics()
         self._runs: dict[JobRun, asyncio.Task[None]] = {}
         self.metrics.watch(lambda: [run.last_progress for run in list(self._runs)])
+        self._readiness = Readiness(stages, config, self.metrics)
         self._draining = asyncio.Event()
         self._main = asyncio.create_task(self._work(), name="dispatcher")
 
@@ -71,14 +78,16 @@ class Dispatcher:
         await self._notifier.start()
         options = self._config.dispatcher
         async with asyncio.TaskGroup() as group:
-            for _ in range(options.concurrent_jobs):
-                group.create_task(self._slot())
-            for _ in range(options.interactive_jobs):
-                group.create_task(self._slot(interactive_only=True))
+            watching = group.create_task(self._readiness.watch())
+            slots = [group.create_task(self._slot()) for _ in range(options.concurrent_jobs)]
+            slots += [group.create_task(self._slot(interactive_only=True)) for _ in range(options.interactive_jobs)]
+            await asyncio.wait(slots)
+            watching.cancel()
 
     async def _slot(self, *, interactive_only: bool = False) -> None:
         with self._notifier.queue(self._config.model.name) as watch:
             while not self._draining.is_set():
+                await self._unless_draining(self._readiness.wait())
                 claim = await self._claim(watch, interactive_only)
                 if claim is not None:
                     await self._drive(claim)
@@ -98,19 +107,20 @@ class Dispatcher:
                 await asyncio.sleep(self._config.dispatcher.claim_poll_s)
                 continue
             if claim is None:
-                await self._wait(watch)
+                await self._unless_draining(watch.wait(self._config.dispatcher.claim_poll_s))
             return claim
         return None
 
-    async def _wait(self, watch: Watch) -> None:
+    async def _unless_draining(self, event: Coroutine[Any, Any, object]) -> None:
+        """Waits for the event, or until the dispatcher is drained."""
         draining = asyncio.ensure_future(self._draining.wait())
-        arrival = asyncio.ensure_future(watch.wait(self._config.dispatcher.claim_poll_s))
+        happening = asyncio.ensure_future(event)
         try:
-            await asyncio.wait({draining, arrival}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({draining, happening}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             draining.cancel()
-            arrival.cancel()
-            await asyncio.gather(draining, arrival, return_exceptions=True)
+            happening.cancel()
+            await asyncio.gather(draining, happening, return_exceptions=True)
 
     async def _drive(self, claim: Claim) -> None:
         self.metrics.starts.labels(claim.job.spec.priority.value).inc()

@@ -35,11 +35,12 @@ def load_denoiser(config: ServiceConfig, device: torch.device) -> Denoiser:
         fp8=options.fp8,
     )
     if compiles and options.parallel.world_size == 1:  # ranks can only compute together, which they cannot yet
-        denoiser.warm_up(warm_up_request(config.model.variant))
+        for height, width in config.model.warm_up_sizes:
+            denoiser.warm_up(warm_up_request(config.model.variant, height, width))
     return denoiser
 
 
-def warm_up_request(variant: str) -> GenerationRequest:
-    """One step a stage, at the default size."""
+def warm_up_request(variant: str, height: int, width: int) -> GenerationRequest:
+    """One step a stage."""
     steps = {"num_inference_steps": 1} if variant == "base" else {"pyramid_steps": (1, 1, 1)}
-    return make_request(variant, prompt="warm-up", num_frames=FRAMES_PER_CHUNK, **steps)
+    return make_request(variant, prompt="warm-up", num_frames=FRAMES_PER_CHUNK, height=height, width=width, **steps)

@@ -28,6 +28,8 @@ from helios_services.jobs.records import JobFailure, Media
 
 UNAVAILABLE = (ActorUnavailableError, BackPressureError, DeploymentUnavailableError)
 STATUS_TIMEOUT_S = 30.0
+SERVING = {ReplicaState.RUNNING, ReplicaState.PENDING_MIGRATION}
+"""Where Serve sends calls to; the second is on a node that is drained, until its replacement runs."""
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError)
 
 
@@ -69,12 +71,15 @@ class RayStages:
         cause = error.cause if isinstance(error, RayTaskError) else error
         return isinstance(cause, LOST) and not self.unavailable(cause)
 
-    async def absent(self, stage: str) -> bool:
-        """See Stages. False also while the controller cannot tell."""
-        name = self._deployments[stage].deployment_name
+    async def absent(self) -> frozenset[str] | None:
+        """See Stages. The controller is asked."""
         try:
             status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_TIMEOUT_S)
-            states = status.applications[self._app].deployments[name].replica_states
+            deployments = status.applications[self._app].deployments
+            return frozenset(
+                stage
+                for stage, handle in self._deployments.items()
+                if SERVING.isdisjoint(deployments[handle.deployment_name].replica_states)
+            )
         except (RayError, TimeoutError, KeyError):
-            return False
-        return ReplicaState.RUNNING not in states
+            return None

@@ -27,6 +27,8 @@ class Fault(StrEnum):
 
     ABSENT = "absent"
     """No replica runs (scaled to zero, or not up yet), and the call was given up on: nothing was lost."""
+    GONE = "gone"
+    """The same, for longer than the configuration allows: the job waits elsewhere."""
     BUSY = "busy"
     """No replica took the call."""
     LOST = "lost"
@@ -73,7 +75,7 @@ class JobFailed(Exception):
 
 
 class GivenBack(Exception):
-    """The attempt ends early: the worker is being stopped and a stage is gone already."""
+    """The attempt ends early, through no fault of the job: a stage was gone for too long, or when draining."""
 
 
 class StageCalls:
@@ -98,6 +100,9 @@ class StageCalls:
                 fault = await self._fault(name, error, start_until)
                 if fault is Fault.EXPIRED:
                     raise Expired(str(error)) from None
+                if fault is Fault.GONE:
+                    log.error("stage_gone", stage=name, waited_s=options.start_timeout_s)
+                    raise GivenBack from None
                 count = failures[fault] = failures.get(fault, 0) + 1
                 retry = self._retries[fault]
                 if fault in (Fault.BROKEN, Fault.WRONG):
@@ -113,11 +118,13 @@ class StageCalls:
     async def _fault(self, name: str, error: Exception, start_until: float) -> Fault:
         if isinstance(error, Expired):
             return Fault.EXPIRED
-        if self._stages.unavailable(error):
+        unavailable, late = self._stages.unavailable(error), time.monotonic() >= start_until
+        if isinstance(error, TimeoutError) or (unavailable and late):
+            if name in (await self._stages.absent() or ()):
+                return Fault.GONE if late else Fault.ABSENT
+            return Fault.BUSY if unavailable else Fault.LOST
+        if unavailable:
             return Fault.BUSY
-        if isinstance(error, TimeoutError):
-            waiting = time.monotonic() < start_until and await self._stages.absent(name)
-            return Fault.ABSENT if waiting else Fault.LOST
         if self._stages.lost(error):
             return Fault.LOST
         return Fault.WRONG if isinstance(error, (ValueError, TypeError, LookupError)) else Fault.BROKEN

@@ -86,5 +86,5 @@ class Stages(Protocol):
     def unavailable(self, error: BaseException) -> bool:
         """Whether the error means that no replica took the call yet."""
 
-    async def absent(self, stage: str) -> bool:
-        """Whether a stage (text, condition, denoise or decode) has no replica that runs, for whatever reason."""
+    async def absent(self) -> frozenset[str] | None:
+        """Stages (of text, condition, denoise, decode) without a replica that serves; None while nobody can tell."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -24,6 +26,9 @@ class TorchReplica:
         if deployment.torch_threads:
             torch.set_num_threads(deployment.torch_threads)
         self.device = torch.device(deployment.device)
+        self._limit_s = deployment.request_timeout_s
+        self._began_s: float | None = None
+        """When the call that the torch thread is at began (time.monotonic())."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
 
     def load(self, function: Callable[..., Result], *args: object) -> Result:
@@ -41,10 +46,31 @@ class TorchReplica:
         quickly, and so attract more; of one that has died the caller knows at once, and Serve replaces it.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, function, *args)
         except torch.AcceleratorError:
             log.critical("device_failed", device=str(self.device), exc_info=True)
             os._exit(1)
+
+    async def check_health(self) -> None:
+        """Called by Serve. Ends the process if a call hangs: no caller waits for it any more, and all others would.
+
+        Not by raising: Serve would ask twice more, and then wait for the call to end before it kills the replica.
+        """
+        began_s = self._began_s
+        if began_s is not None and time.monotonic() - began_s > self._limit_s:
+            log.critical("call_hangs", device=str(self.device), limit_s=self._limit_s)
+            os._exit(1)
+
+    def _call(self, function: Callable[..., Result], *args: object) -> Result:
+        self._began_s = time.monotonic()
+        try:
+            return function(*args)
+        except torch.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)  # they hold what the call had on the device
+            torch.cuda.empty_cache()  # what is left in pieces may do in one, here or in a process beside
+            raise
+        finally:
+            self._began_s = None
 
     def memory_bytes(self) -> int:
         """Peak memory of the device; 0 on a CPU."""

@@ -70,6 +70,7 @@ class WorkerMetrics:
     starts: Counter = field(init=False)
     set_aside: Counter = field(init=False)
     """Jobs that gave their worker up between two chunks, by reason: outranked, paused, ahead."""
+    ready: Gauge = field(init=False)
     running: Gauge = field(init=False)
     stall: Gauge = field(init=False)
     work: Gauge = field(init=False)
@@ -103,6 +104,9 @@ class WorkerMetrics:
                 registry=registry,
             ),
             "starts": Counter("helios_job_starts", "Attempts started.", ("priority",), registry=registry),
+            "ready": Gauge(
+                "helios_dispatcher_ready", "1 while every stage it needs has a replica, else 0.", registry=registry
+            ),
             "running": Gauge("helios_running_jobs", "Jobs that this dispatcher drives.", registry=registry),
             "stall": Gauge(
                 "helios_job_stall_seconds", "Longest time since a running job's last chunk or start.", registry=registry

@@ -42,8 +42,8 @@ class FakeStages:
         self.prompts: list[str] = []
         self.seen: list[tuple[float, int | None]] = []
         self.refusal: JobFailure | None = None
-        self.replicas = 1
-        self.asked: list[str] = []
+        self.gone: frozenset[str] | None = frozenset()
+        self.asked = 0
         self.turns: list[Turn] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
@@ -101,9 +101,9 @@ class FakeStages:
     def unavailable(self, error: BaseException) -> bool:
         return isinstance(error, NotThere)
 
-    async def absent(self, stage: str) -> bool:
-        self.asked.append(stage)
-        return self.replicas == 0
+    async def absent(self) -> frozenset[str] | None:
+        self.asked += 1
+        return self.gone
 
 
 class Bench:

@@ -147,9 +147,9 @@ async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is
         # from nothing: the first job wakes all three, and is the undisturbed one
         first = await bench.submit()
         stages = RayStages(APP_NAME, *(serve.get_deployment_handle(name, APP_NAME) for name in MODEL_DEPLOYMENTS))
-        assert await stages.absent("denoise")
+        assert await stages.absent() == frozenset({"text", "condition", "denoise", "decode"})
         await bench.succeeded(first)
-        assert not await stages.absent("denoise")
+        assert await stages.absent() == frozenset()
 
         # a burst. The two open-ended jobs need few chunks a second, but take all that they can get: they keep the
         # denoisers busy while one is taken away

@@ -310,13 +310,13 @@ async def test_a_session_without_its_client_is_stopped(bench: Bench) -> None:
 async def test_waiting_for_a_stage_that_is_scaled_to_zero_is_no_loss(bench: Bench) -> None:
     """More waits than losses are allowed, and then the replica comes."""
     bench.impatient(start_timeout_s=600)
-    bench.stages.replicas, calls = 0, 0
+    bench.stages.gone, calls = frozenset({"denoise"}), 0
 
     async def come_late() -> None:
         nonlocal calls
         calls += 1
         if calls > bench.config.jobs.max_attempts + 1:
-            bench.stages.replicas = 1
+            bench.stages.gone = frozenset()
             bench.stages.before.clear()
             return
         await asyncio.Event().wait()
@@ -325,15 +325,32 @@ async def test_waiting_for_a_stage_that_is_scaled_to_zero_is_no_loss(bench: Benc
     job_id = await bench.submit()
     await (await bench.run()).run()
     assert (await bench.store.get(job_id)).state is JobState.SUCCEEDED
-    assert bench.stages.asked == ["denoise"] * (bench.config.jobs.max_attempts + 1)
+    assert bench.stages.asked == bench.config.jobs.max_attempts + 1
 
 
-@pytest.mark.parametrize(("replicas", "start_timeout_s"), [(0, 0.001), (1, 600)])
-async def test_a_stage_that_never_comes_or_never_answers_fails_the_job(
-    bench: Bench, replicas: int, start_timeout_s: float
-) -> None:
+async def not_there() -> None:
+    raise NotThere
+
+
+@pytest.mark.parametrize("call", [asyncio.Event().wait, not_there])
+async def test_a_stage_that_never_comes_gives_the_job_back_and_that_is_no_loss(bench: Bench, call: Any) -> None:
+    bench.impatient(start_timeout_s=0.2)
+    bench.stages.gone = frozenset({"denoise"})
+    bench.stages.before["denoise 0"] = call
+    job_id = await bench.submit()
+    for _ in range(bench.config.jobs.max_attempts + 1):
+        await (await bench.run()).run()
+        job = await bench.store.get(job_id)
+        assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    bench.stages.before.clear()
+    await (await bench.run()).run()
+    assert (await bench.store.get(job_id)).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("start_timeout_s", [0.001, 600])
+async def test_a_stage_that_never_answers_fails_the_job(bench: Bench, start_timeout_s: float) -> None:
     bench.impatient(start_timeout_s=start_timeout_s)
-    bench.stages.replicas = replicas
+    bench.stages.gone = frozenset({"decode"})
     bench.stages.before["denoise 0"] = asyncio.Event().wait  # type: ignore[assignment]
     job_id = await bench.submit()
     await (await bench.run()).run()

@@ -17,7 +17,8 @@ CPU = torch.device("cpu")
 
 def config(tmp_path: Path, **denoiser: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")
-    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32"}
+    sizes = [[384, 640], [64, 128]]
+    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32", "warm_up_sizes": sizes}
     return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "denoiser": denoiser})
 
 
@@ -29,13 +30,14 @@ def test_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compile: str) 
     denoiser = module.load_denoiser(config(tmp_path, compile=compile), CPU)
     assert caches == ([tmp_path / "compile-cache"] if compile == "regional" else [])
     sizes = [(request.height, request.width, request.pyramid_steps) for request in warmed]
-    assert sizes == ([(384, 640, (1, 1, 1))] if compile == "regional" else [])
+    assert sizes == ([(384, 640, (1, 1, 1)), (64, 128, (1, 1, 1))] if compile == "regional" else [])
     assert denoiser.transformer.compiled == (compile == "regional")
 
 
 @pytest.mark.parametrize("variant", ["base", "mid", "distilled"])
 def test_every_variant_takes_the_warm_up_request(variant: str) -> None:
-    assert module.warm_up_request(variant).num_chunks == 1
+    request = module.warm_up_request(variant, 64, 128)
+    assert (request.num_chunks, request.height, request.width) == (1, 64, 128)
 
 
 def test_8_bit_layers_are_the_configurations_wish(tmp_path: Path) -> None:
