@@ -46,7 +46,7 @@ class DecoderReplica(TorchReplica):
         async with self._held:
             frames, decode_s = await self.run(self._decode, denoised)
             chunk, encode_s = await asyncio.get_running_loop().run_in_executor(
-                self._encoding, self._compress, frames, index, request.fps
+                self._encoding, self._call, self._compress, frames, index, request.fps
             )
         return Encoded(
             init_segment=chunk.init_segment,

@@ -8,7 +8,7 @@ from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.vae import VideoDecoder
 from helios_engine.vae_encoder import VideoEncoder
 from helios_services.config import ServiceConfig
-from helios_services.deployments.load_denoiser import GB, warm_up_request
+from helios_services.deployments.load_denoiser import GB
 
 
 def load_vae(config: ServiceConfig, device: torch.device) -> tuple[VideoDecoder, VideoEncoder]:
@@ -28,8 +28,8 @@ def load_vae(config: ServiceConfig, device: torch.device) -> tuple[VideoDecoder,
     )
     encoder = VideoEncoder.from_pretrained(config.model.checkpoint, device=device, activation_budget_bytes=budget)
     if device.type == "cuda":
-        request = warm_up_request(config.model.variant)
-        warm_up(decoder, encoder, request.height, request.width)
+        for height, width in config.model.warm_up_sizes:
+            warm_up(decoder, encoder, height, width)
     return decoder, encoder
 
 

@@ -1,6 +1,7 @@
 """The decoder replica: the VAE on one thread, H.264 on another, and a bound on what waits between them."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ REQUEST: GenerationRequest = make_request("distilled", prompt="a lake", height=6
 
 def config(tmp_path: Path, **decoder: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")
-    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32"}
+    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32", "warm_up_sizes": [[64, 128], [128, 64]]}
     return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "decoder": decoder})
 
 
@@ -118,6 +119,25 @@ async def test_a_failed_and_a_cancelled_chunk_leave_their_place(
         assert (await replica.decode_chunk(denoised(number), REQUEST)).num_frames == 33
 
 
+async def test_a_replica_whose_encoding_hangs_ends_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, encoding = DecoderReplica(config(tmp_path, request_timeout_s=1000.0)), Encoding(monkeypatch)
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    call = asyncio.create_task(replica.decode_chunk(denoised(0), REQUEST))
+    await until(lambda: bool(encoding.begun))
+    await replica.check_health()
+    assert ended == []
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now + 1001.0)
+        await replica.check_health()
+    assert ended == [1]
+    encoding.go.release()
+    await call
+    await replica.check_health()
+    assert ended == [1]
+
+
 async def test_each_time_is_of_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replica, clock = DecoderReplica(config(tmp_path)), [0.0]
     frames = np.zeros((33, 64, 64, 3), np.uint8)
@@ -160,7 +180,14 @@ async def test_a_replica_on_a_gpu_is_warmed_up_on_the_thread_that_serves(
     monkeypatch.setattr(loading, "use_cache", caches.append)
     replica = DecoderReplica(config(tmp_path, device=device, activation_budget_gb=2.5))
     load = ("load", (device, 2_500_000_000), "torch_0")
-    warm_up = [("decode", (1, 16, 9, 48, 80), "torch_0"), ("encode", (384, 640, 3), "torch_0")]
+    warm_up = [
+        step
+        for height, width in ((64, 128), (128, 64))
+        for step in (
+            ("decode", (1, 16, 9, height // 8, width // 8), "torch_0"),
+            ("encode", (height, width, 3), "torch_0"),
+        )
+    ]
     assert seen == [load, load, *(warm_up if device == "cuda" else [])]
     assert caches == ([tmp_path / "compile-cache"] if device == "cuda" else [])
     assert replica.load(lambda: threading.current_thread().name) == "torch_0"
