@@ -195,9 +195,9 @@ class VideoDecoder:
     ) -> "VideoDecoder":
         """Loads `vae/` of a published checkpoint folder (its decoder half). Raises CheckpointError.
 
-        dtype: float32's convolutions are in TF32 on a GPU unless torch.backends.cudnn.allow_tf32 is off; what bfloat16 costs
-        is measured by benchmarks/vae_precision.py. activation_budget_bytes: a chunk whose
-        activations would take more is decoded in temporal slices, of one latent frame at least; None: never for that.
+        dtype: on a GPU float32's convolutions are in TF32 unless torch.backends.cudnn.allow_tf32 is off; what bfloat16
+        costs is measured by benchmarks/vae_precision.py. activation_budget_bytes: a chunk whose activations would take
+        more is decoded in temporal slices, of one latent frame at least; None: never for that.
         """
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
