@@ -10,6 +10,7 @@ WORKDIR /src
 COPY pyproject.toml setup.py README.md ./
 COPY protos protos
 COPY helios_engine helios_engine
+COPY kernels kernels
 COPY services services
 COPY docker docker
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .

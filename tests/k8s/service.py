@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
-from helios_services.deployments.app import BuildArgs
+from helios_services.deployments.app import MAX_CONSTRUCTOR_RETRIES, BuildArgs
+from helios_services.deployments.serving import SHARED_GPU
 from helios_services.gateway.server import LIVENESS
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Priority
@@ -42,11 +43,6 @@ def configuration(manifests: Manifests) -> Iterator[str]:
                 return
             if "HELIOS_CONFIG" in environ and "HELIOS_REDIS_URL" not in environ:
                 yield f"{pod.name}/{container['name']}: does not know Redis"
-    if not config.artifact_url.startswith("s3://"):
-        for component in ("gateway", "ray-cpu"):
-            mounts = [mount["mountPath"] for mount in manifests.pod(component).main["volumeMounts"]]
-            if config.artifact_url not in mounts:
-                yield f"{component}: does not share {config.artifact_url}"
     for pod in _gpu_pods(manifests):
         folders = {mount["name"]: mount["mountPath"] for mount in pod.main["volumeMounts"]}
         if not config.model.checkpoint.startswith(folders.get("models", "-") + "/"):
@@ -75,6 +71,8 @@ def serve(manifests: Manifests) -> Iterator[str]:
         yield f"serveConfigV2: {args.config} is not the mounted configuration"
     if deploy.http_options.port not in _ports(manifests.pod("ray-head")).values():
         yield "serveConfigV2: the head does not declare the proxy's port"
+    if int(head.get("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT") or 0) < MAX_CONSTRUCTOR_RETRIES:
+        yield "head: Serve gives a deployment up whose replicas could not start for a while"
     version = manifests.ray["spec"]["rayClusterConfig"]["rayVersion"]
     if version not in (Path(__file__).parents[2] / "docker/worker.Dockerfile").read_text():
         yield f"rayVersion {version} is not the image's"
@@ -198,6 +196,8 @@ def startup(manifests: Manifests) -> Iterator[str]:
         commands = [" ".join(container["command"]) for container in pod.spec.get("initContainers", [])]
         if not any(f"wait-for-weights.sh {config_of(manifests).model.checkpoint}" in command for command in commands):
             yield f"{pod.name}: does not wait for the weights"
+        if SHARED_GPU not in [(variable["name"], variable.get("value")) for variable in pod.main["env"]]:
+            yield f"{pod.name}: fragments the memory of a GPU that replicas share"
         if not any(t["key"] == "nvidia.com/gpu" for t in pod.spec.get("tolerations", [])):
             yield f"{pod.name}: does not tolerate GPU nodes"
         required = pod.spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]

@@ -45,3 +45,27 @@ def test_the_hook_lets_replicas_end_in_order(tmp_path: Path) -> None:
         timeout=200,
     )
     assert "ended in order: True in time: True" in done.stdout, done.stderr[-2000:]
+
+
+TOOLS = {  # a clock of its own; Ray's command line takes 3 s; a replica never ends
+    "date": 'cat "$CLOCK"',
+    "sleep": 'echo $(($(cat "$CLOCK") + $1)) > "$CLOCK"',
+    "timeout": 'echo "$1" > "$CLOCK.timeout"; shift; exec "$@"',
+    "ray": 'echo "$@" > "$CLOCK.asked"; sleep 3',
+    "grep": "exit 0",
+}
+
+
+def test_the_hook_ends_in_time_however_slow_the_command_line_is(tmp_path: Path) -> None:
+    for name, line in TOOLS.items():
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{line}\n")
+        tool.chmod(0o755)
+    clock = tmp_path / "clock"
+    clock.write_text("1000\n")
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CLOCK": str(clock)}
+    subprocess.run(["sh", str(K8S / "base/ray/drain-node.sh"), "20"], env=environ, check=True)
+    assert clock.read_text() == "1020\n"
+    assert (tmp_path / "clock.timeout").read_text() == "20\n"  # a head that does not answer
+    told = int((tmp_path / "clock.asked").read_text().split("--deadline-remaining-seconds ")[1])
+    assert 15 <= told <= 20 - 3  # at least a replica's graceful_shutdown_timeout_s; Ray's own deadline is not later

@@ -17,6 +17,8 @@ from k8s.build import K8S, ROOT
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 RUNS = [path for path in DOCKERFILES if path.stem != "weights"]
+DRIVERS = {12: 525, 13: 580}
+"""The oldest driver for a major version of CUDA."""
 ONLY_LISTED = """
 import sys
 allowed = set(sys.argv[1].split(","))
@@ -69,6 +71,14 @@ def test_worker_image_has_the_suites_torch_and_the_manifests_ray() -> None:
     assert service["spec"]["rayClusterConfig"]["rayVersion"] == arguments["RAY"]
     major, minor, _ = arguments["CUDA"].split(":")[1].split("-")[0].split(".")
     assert arguments["TORCH_CUDA"] == f"cu{major}{minor}"
+    assert f"driver {DRIVERS[int(major)]} or newer" in (ROOT / "docs/kubernetes.md").read_text()
+
+
+def test_worker_image_can_compile_what_triton_launches() -> None:
+    text = (ROOT / "docker/worker.Dockerfile").read_text()
+    last_stage = text[text.rindex("\nFROM ") :]
+    (installed,) = re.findall(r"apt-get install -y --no-install-recommends (.+?) *\\?$", last_stage, re.MULTILINE)
+    assert {"gcc", "g++", "libc6-dev", "python3-dev"} <= set(installed.split())
 
 
 def test_gateway_image_installs_what_the_gateway_imports_and_no_more() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
-from k8s import network, policies, references, scaling, schemas, service
+from k8s import artifacts, network, policies, references, scaling, schemas, service
 from k8s.build import K8S
 from k8s.manifests import Manifests
 
@@ -15,6 +15,7 @@ CHECKS: list[Check] = [
     *references.CHECKS,
     *network.CHECKS,
     *service.CHECKS,
+    *artifacts.CHECKS,
     *scaling.CHECKS,
     schemas.built_in,
 ]

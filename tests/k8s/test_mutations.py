@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from k8s import network, policies, references, scaling, schemas, service
-from k8s.build import Object
+from k8s import artifacts, network, policies, references, scaling, schemas, service
+from k8s.build import Object, variant
 from k8s.manifests import Manifests
 
 Check = Callable[[Manifests], Iterator[str]]
@@ -54,6 +55,11 @@ def _hpa(manifests: Manifests) -> Object:
 def _env(manifests: Manifests, component: str, **variable: Any) -> None:
     container = _container(manifests, component)
     container["env"] = [*container["env"], variable]
+
+
+def _variable(manifests: Manifests, component: str, name: str) -> Object:
+    environment: list[Object] = _container(manifests, component)["env"]
+    return next(variable for variable in environment if variable["name"] == name)
 
 
 def _remove(manifests: Manifests, kind: str, name: str) -> None:
@@ -210,6 +216,14 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         service.startup,
         lambda m: _container(m, "ray-denoiser")["startupProbe"].update(failureThreshold=10),
     ),
+    "a GPU's memory in pieces": (
+        service.startup,
+        lambda m: _variable(m, "ray-decoder", "PYTORCH_ALLOC_CONF").update(value=""),
+    ),
+    "a deployment that is given up": (
+        service.serve,
+        lambda m: _variable(m, "ray-head", "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT").update(value="3"),
+    ),
     "any GPU node": (
         service.startup,
         lambda m: m.pod("ray-denoiser").spec.update(tolerations=[]),
@@ -275,6 +289,20 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         scaling.patience,
         lambda m: _hpa(m)["behavior"]["scaleDown"]["policies"][0].update(type="Percent", value=50),
     ),
+    "a decoder without the bucket's keys": (
+        artifacts.artifacts,
+        lambda m: _container(m, "ray-decoder")["env"].pop(),
+    ),
+    "a decoder that may not reach the bucket": (
+        artifacts.artifacts,
+        lambda m: _object(m, "NetworkPolicy", "bucket")["spec"]["podSelector"]["matchExpressions"][0]["values"].remove(
+            "ray-decoder"
+        ),
+    ),
+    "a bucket's keys for everybody": (
+        artifacts.artifacts,
+        lambda m: _env(m, "ray-denoiser", name="AWS_ACCESS_KEY_ID", value=""),
+    ),
     "an unknown field": (
         schemas.built_in,
         lambda m: _object(m, "HorizontalPodAutoscaler", "helios-gateway")["spec"].update(maxReplica=9),
@@ -310,3 +338,30 @@ def test_a_break_is_noticed(name: str, production: Manifests) -> None:
 def test_a_break_of_a_custom_resource_is_noticed(name: str, production: Manifests) -> None:
     CUSTOM[name](production)
     assert list(schemas.custom(production)) != []
+
+
+VOLUME: dict[str, Break] = {
+    "a gateway that cannot keep uploads": lambda m: _artifacts(m, "gateway").update(readOnly=True),
+    "a dispatcher that cannot publish": lambda m: _artifacts(m, "ray-cpu").update(readOnly=True),
+    "a claim that nobody may write": (
+        lambda m: m.pod("gateway").volume("artifacts")["persistentVolumeClaim"].update(readOnly=True)
+    ),
+    "a decoder that could replace videos": lambda m: _artifacts(m, "ray-denoiser").pop("readOnly"),
+    "a decoder without uploads": lambda m: _artifacts(m, "ray-denoiser").update(mountPath="/uploads"),
+    "another volume for each": (
+        lambda m: m.pod("ray-cpu").volume("artifacts")["persistentVolumeClaim"].update(claimName="other")
+    ),
+}
+
+
+def _artifacts(manifests: Manifests, component: str) -> Object:
+    mounts: list[Object] = _container(manifests, component)["volumeMounts"]
+    return next(mount for mount in mounts if mount["name"] == "artifacts")
+
+
+@pytest.mark.parametrize("name", VOLUME)
+def test_a_break_of_the_shared_volume_is_noticed(name: str, scratch: Path) -> None:
+    manifests = Manifests(variant("single-gpu", scratch))  # the decoder runs beside the denoiser
+    assert list(artifacts.artifacts(manifests)) == []
+    VOLUME[name](manifests)
+    assert list(artifacts.artifacts(manifests)) != []

@@ -118,6 +118,7 @@ ALERTS = (
         silent=(46, 52, 60),
     ),
     Case("HeliosDeploymentUnhealthy", {f"ray_serve_deployment_status{{{RAY}}}": "6x9 3x9 2x9"}, (9, 18), (27,)),
+    Case("HeliosDeploymentStuck", {f"ray_serve_deployment_status{{{RAY}}}": "3x20 6x9 3x60"}, (20, 50), (65,)),
     Case(
         "HeliosStageRetries", {'helios_stage_retries_total{stage="decode"}': "0x9 0+0.5x20 10+2x20"}, (9, 28), (49,)
     ),

@@ -1,10 +1,13 @@
 """Configuration: precedence, strictness, and the list of public settings."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from helios_services.config import ConfigError, Section, ServiceConfig, load_config
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
@@ -27,7 +30,7 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("jobs: {lease_s: .nan}", ["jobs.lease_s", "nan"]),
         ("jobs: {lease_s: 8, heartbeat_s: 5}", ["jobs.heartbeat_s", "at most half of lease_s, 4"]),
         (
-            "denoiser: {device: cuda, parallel: {ring_degree: 2}}",
+            "denoiser: {device: cuda, num_gpus: 0.5, parallel: {ring_degree: 2}}",
             ["denoiser", "num_gpus must be 1 with 2 ranks on cuda"],
         ),
         ("denoiser: {num_cpus: 0, parallel: {cfg_degree: 2}}", ["denoiser", "num_cpus must not be 0 with 2 ranks"]),
@@ -36,6 +39,11 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("denoiser: {compile: regional, parallel: {ring_degree: 2}}", ["compile must be off with 2 ranks"]),
         ("denoiser: {fp8: true, offload_budget_gb: 9}", ["offload_budget_gb must not be set with fp8 or compile"]),
         ("model: {loras: {a: b}}\ndenoiser: {compile: regional}", ["model.loras must be empty"]),
+        ("denoiser: {device: gpu}", ["denoiser.device", "'gpu'", "'cpu' or 'cuda'"]),
+        ("denoiser: {device: 'cuda:1', num_gpus: 1}", ["denoiser.device", "'cuda:1'", "'cpu' or 'cuda'"]),
+        ("decoder: {device: cuda}", ["decoder", "num_gpus must be more than 0 and at most 1 with device cuda, is 0"]),
+        ("text_encoder: {num_gpus: 0.5}", ["text_encoder", "num_gpus must be 0 with device cpu, is 0.5"]),
+        ("denoiser: {device: cuda, num_gpus: 2}", ["denoiser.num_gpus", "2", "less than or equal to 1"]),
         ("model: {warm_up_sizes: [[400, 640]]}", ["warm_up_sizes: height", "400", "multiple of 64"]),
         ("model: {variant: base, warm_up_sizes: [[400, 641]]}", ["warm_up_sizes: width", "641", "multiple of 16"]),
         ("model: {warm_up_sizes: [[1024, 1024]]}", ["warm_up_sizes: 1024x1024", "at most max_pixels, 983,040"]),
@@ -50,6 +58,36 @@ def test_bad_files_are_explained(tmp_path: Path, text: str, named: list[str]) ->
         load_config(file, {})
     for part in named:
         assert part in str(caught.value)
+
+
+def variables() -> dict[str, str]:
+    """Every environment variable with our prefix that the packages name, and a file that does."""
+    folders = (ROOT / "helios_engine", ROOT / "kernels", ROOT / "services")
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    return {
+        name: str(path.relative_to(ROOT))
+        for path in files
+        for name in re.findall(r"\bHELIOS_[A-Z][A-Z_]*", path.read_text())
+    }
+
+
+def test_no_variable_of_ours_is_refused(tmp_path: Path) -> None:
+    """A process that is told something by one must not end because of it."""
+    empty = tmp_path / "config.yaml"
+    empty.write_text("")
+    found = variables()
+    assert {"HELIOS_CONFIG", "HELIOS_SERVER", "HELIOS_KERNELS", "HELIOS_REDIS_URL"} <= found.keys()
+    refused = {name: file for name, file in found.items() if "Extra inputs" in complaint(empty, {name: "1"})}
+    assert refused == {}
+
+
+def complaint(file: Path, environ: dict[str, str]) -> str:
+    """What is wrong, if anything."""
+    try:
+        load_config(file, environ)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def test_public_settings_change_only_on_purpose() -> None:

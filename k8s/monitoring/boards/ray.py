@@ -20,7 +20,7 @@ PANELS = [
     Panel(
         "Peak memory by stage",
         "bytes",
-        "Peak device memory that torch allocated in the last chunk's replicas.",
+        "The most that torch has allocated since the replica started; of the replica that made the last chunk.",
         one("max by (stage) (helios_gpu_memory_bytes)", "{{stage}}"),
     ),
     Panel(

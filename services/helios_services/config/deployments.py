@@ -1,6 +1,6 @@
 """Settings of the Ray Serve deployments."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -40,10 +40,11 @@ class DeploymentConfig(Section):
     """Resources, concurrency and timeouts of one Ray Serve deployment."""
 
     num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0, le=1)
+    """Share of a GPU that each process takes; Ray shows it that GPU and no other."""
     accelerator_type: str = ""
     """Ray accelerator type, for example "H100". Empty: any node."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
     request_timeout_s: PositiveFloat = 600.0
@@ -58,6 +59,17 @@ class DeploymentConfig(Section):
     health_check_timeout_s: PositiveFloat = 30.0
     torch_threads: int = Field(0, ge=0)
     """CPU threads torch uses in a replica; 0 leaves torch's default."""
+
+    @model_validator(mode="after")
+    def _device_and_share(self) -> Self:
+        """Without a share Ray would hide no GPU, and every replica would land on the first."""
+        if self.device == "cuda" and not self.num_gpus:
+            raise ValueError("num_gpus must be more than 0 and at most 1 with device cuda, is 0")
+        if self.device == "cpu" and self.num_gpus:
+            raise ValueError(
+                f"num_gpus must be 0 with device cpu, is {self.num_gpus:g}; device must be cuda to use a GPU"
+            )
+        return self
 
 
 class DispatcherConfig(DeploymentConfig):
@@ -131,7 +143,7 @@ class DenoiserConfig(DeploymentConfig):
     def _accelerations_go_together(self) -> "DenoiserConfig":
         if self.compile != "off" and self.parallel.world_size > 1:
             raise ValueError(f"compile must be off with {self.parallel.world_size} ranks, is {self.compile}")
-        if self.compile == "graphs" and not self.device.startswith("cuda"):
+        if self.compile == "graphs" and self.device != "cuda":
             raise ValueError(f"compile must be off or regional on {self.device}, is graphs")
         if self.offload_budget_gb is not None and (self.fp8 or self.compile != "off"):
             raise ValueError("offload_budget_gb must not be set with fp8 or compile")
@@ -140,7 +152,7 @@ class DenoiserConfig(DeploymentConfig):
     @model_validator(mode="after")
     def _resources_for_each_rank(self) -> "DenoiserConfig":
         ranks = self.parallel.world_size
-        if ranks > 1 and self.device.startswith("cuda") and self.num_gpus != 1:  # NCCL refuses two ranks on one device
+        if ranks > 1 and self.device == "cuda" and self.num_gpus != 1:  # NCCL refuses two ranks on one device
             raise ValueError(f"num_gpus must be 1 with {ranks} ranks on {self.device}, is {self.num_gpus}")
         if ranks > 1 and not self.num_cpus and not self.num_gpus:
             raise ValueError(f"num_cpus must not be 0 with {ranks} ranks on {self.device}: nothing to place them by")

@@ -20,8 +20,9 @@ _NOT_SETTINGS = {
     "HELIOS_API_KEY_FILE",
     "HELIOS_TLS",
     "HELIOS_CA_FILE",
+    "HELIOS_KERNELS",
 }
-"""Of the command line and its clients."""
+"""Of the command line and its clients, and of the kernels."""
 
 
 def load_config(path: str | Path | None = None, environ: dict[str, str] | None = None) -> ServiceConfig:

@@ -21,6 +21,11 @@ ENVIRONMENT = {
 COLD_START_LOOK_BACK_S = 15.0
 """Serve starts a replica of a deployment without one if there were calls within this time. It wants more than 10."""
 
+MAX_CONSTRUCTOR_RETRIES = 1_000_000
+"""Leaves the number to Serve's other bound, RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT for each replica. Unset it is 3: on
+one machine a start that fails ends soon, with the reason. Clusters set it high: there nobody waits for that, and a
+volume that was away for a while is no reason to give up."""
+
 
 class BuildArgs(BaseModel):
     """Arguments of `build`: a configuration file; unset, HELIOS_CONFIG and the environment decide."""
@@ -112,6 +117,7 @@ def deployment_options(options: DeploymentConfig, policy: AutoscalingPolicy | No
         **replica_placement(options),
         "ray_actor_options": resources,
         "max_ongoing_requests": options.max_ongoing_requests,
+        "max_constructor_retry_count": MAX_CONSTRUCTOR_RETRIES,
         "max_queued_requests": -1,  # the dispatchers' slots bound what can wait
         "graceful_shutdown_timeout_s": options.graceful_shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": options.graceful_shutdown_wait_loop_s,

@@ -12,11 +12,15 @@ from ray import serve
 from helios_engine.checkpoint.check import check_checkpoint
 from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
+from helios_services.deployments.gpu_room import check_gpus
 from helios_services.deployments.rank_placement import ranks
 from helios_services.deployments.ray_token import authenticate_ray, check_authenticated
 
 APP_NAME = "helios"
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
+SHARED_GPU = ("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+"""Memory that a replica has freed serves it again in any size: replicas on one GPU hold less that nobody uses."""
+DEPRECATED_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def settled(config: ServiceConfig) -> ServiceConfig:
@@ -33,7 +37,8 @@ def settled(config: ServiceConfig) -> ServiceConfig:
 def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[None]:
     """Deploys the application and waits until all replicas run; takes it down on exit.
 
-    config: as `settled` gave it. address: of a Ray cluster; None starts Ray in this process, on loopback.
+    config: as `settled` gave it. address: of a Ray cluster; None starts Ray in this process, on loopback. Raises
+    ConfigError if this machine has not the GPUs that the replicas ask for.
     """
     os.environ.update(ENVIRONMENT)
     if address is None:
@@ -52,6 +57,8 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
     if address is not None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         return
+    if DEPRECATED_NAME not in os.environ:
+        os.environ.setdefault(*SHARED_GPU)  # reaches the replicas: Ray's processes are this one's descendants
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
     wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.max_replicas for section in sections)
     ray.init(
@@ -64,3 +71,4 @@ def _connect(config: ServiceConfig, address: str | None) -> None:
         _node_ip_address="127.0.0.1",
     )
     check_authenticated()
+    check_gpus(config, ray.cluster_resources())

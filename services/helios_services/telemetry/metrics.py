@@ -96,7 +96,12 @@ class WorkerMetrics:
             "retries": Counter("helios_stage_retries", "Stage calls repeated.", ("stage",), registry=registry),
             "fps": Gauge("helios_fps", "Frames per second of the last finished chunk.", registry=registry),
             "realtime": Gauge("helios_realtime_factor", "Play time over time of the last chunk.", registry=registry),
-            "memory": Gauge("helios_gpu_memory_bytes", "Peak device memory.", ("stage",), registry=registry),
+            "memory": Gauge(
+                "helios_gpu_memory_bytes",
+                "Peak device memory since its start, of the replica that answered last.",
+                ("stage",),
+                registry=registry,
+            ),
             "set_aside": Counter(
                 "helios_jobs_set_aside",
                 "Jobs that gave up their worker between chunks.",

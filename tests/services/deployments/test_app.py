@@ -48,7 +48,8 @@ def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> 
     file, built = tmp_path / "config.yaml", tmp_path / "serve.yaml"
     file.write_text(
         "model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\n"
-        "denoiser: {num_gpus: 1, parallel: {ring_degree: 2}, autoscaling: {min_replicas: 0, max_replicas: 4}}\n"
+        "denoiser: {device: cuda, num_gpus: 1, parallel: {ring_degree: 2},\n"
+        "  autoscaling: {min_replicas: 0, max_replicas: 4}}\n"
     )
     command = [str(Path(sys.executable).parent / "serve"), "build", "helios_services.deployments.app:app"]
     environment = os.environ | {"HELIOS_CONFIG": str(file)}
