@@ -178,7 +178,8 @@ async def test_a_replica_on_a_gpu_is_warmed_up_on_the_thread_that_serves(
     monkeypatch.setattr(VideoDecoder, "decode", lambda _, latents: note("decode", tuple(latents.shape)))
     monkeypatch.setattr(VideoEncoder, "condition_on_image", lambda _, image: note("encode", image.shape))
     monkeypatch.setattr(loading, "use_cache", caches.append)
-    replica = DecoderReplica(config(tmp_path, device=device, activation_budget_gb=2.5))
+    gpus = 0.5 if device == "cuda" else 0.0
+    replica = DecoderReplica(config(tmp_path, device=device, num_gpus=gpus, activation_budget_gb=2.5))
     load = ("load", (device, 2_500_000_000), "torch_0")
     warm_up = [
         step
