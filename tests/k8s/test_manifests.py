@@ -1,12 +1,14 @@
 """Every overlay, alone and with components, passes every check."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
+from helios_engine.compiling import CACHES
 from k8s import artifacts, network, policies, references, scaling, schemas, service
-from k8s.build import K8S
+from k8s.build import K8S, variant
 from k8s.manifests import Manifests
 
 Check = Callable[[Manifests], Iterator[str]]
@@ -40,6 +42,18 @@ def test_production_has_tls_says_little_and_is_traced(production: Manifests) -> 
     (source,) = (volume["secret"] for volume in production.pod("gateway").spec["volumes"] if volume["name"] == "tls")
     # the keys of a Secret of type kubernetes.io/tls, which is what cert-manager writes
     assert [entry["key"] for entry in source["items"]] == ["tls.crt", "tls.key"]
+
+
+@pytest.mark.parametrize("name", ["single-gpu+compile-cache", "production+all"])
+def test_what_denoisers_compile_can_outlive_their_pods(scratch: Path, name: str) -> None:
+    pod = Manifests(variant(name, scratch)).pod("ray-denoiser")
+    (volume,) = (volume for volume in pod.spec["volumes"] if volume["name"] == "compile-cache")
+    (mount,) = (mount for mount in pod.main["volumeMounts"] if mount["name"] == "compile-cache")
+    assert "persistentVolumeClaim" in volume
+    assert not mount.get("readOnly")
+    environ = {variable["name"]: variable.get("value", "") for variable in pod.main["env"]}
+    for variable in CACHES:  # which the engine then leaves as they are
+        assert Path(environ[variable]).parent == Path(mount["mountPath"])
 
 
 def test_every_yaml_file_is_part_of_a_build() -> None:

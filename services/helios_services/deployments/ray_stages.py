@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import cast
 
+import structlog
 import torch
 from ray import serve
 from ray.exceptions import (
@@ -12,13 +13,12 @@ from ray.exceptions import (
     ObjectLostError,
     OwnerDiedError,
     RayActorError,
-    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ReplicaState
+from ray.serve.schema import ReplicaState, ServeStatus
 
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
@@ -26,6 +26,7 @@ from helios_services.deployments.stages import Call, Conditioned, Denoised, Embe
 from helios_services.deployments.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 
+log = structlog.get_logger(__name__)
 UNAVAILABLE = (ActorUnavailableError, BackPressureError, DeploymentUnavailableError)
 STATUS_TIMEOUT_S = 30.0
 SERVING = {ReplicaState.RUNNING, ReplicaState.PENDING_MIGRATION}
@@ -38,6 +39,7 @@ class RayStages:
 
     def __init__(self, app: str, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle) -> None:
         self._app, self._text, self._denoiser, self._decoder = app, text, denoiser, decoder
+        self._asking: asyncio.Task[ServeStatus] | None = None
         self._deployments = {"text": text, "condition": decoder, "denoise": denoiser, "decode": decoder}
 
     def embed(self, prompt: str) -> Awaitable[Embedded]:
@@ -73,13 +75,16 @@ class RayStages:
 
     async def absent(self) -> frozenset[str] | None:
         """See Stages. The controller is asked."""
+        if self._asking is None or self._asking.done():  # one thread at most waits for a controller that is away
+            self._asking = asyncio.create_task(asyncio.to_thread(serve.status))
         try:
-            status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_TIMEOUT_S)
+            status = await asyncio.wait_for(asyncio.shield(self._asking), STATUS_TIMEOUT_S)
             deployments = status.applications[self._app].deployments
             return frozenset(
                 stage
                 for stage, handle in self._deployments.items()
                 if SERVING.isdisjoint(deployments[handle.deployment_name].replica_states)
             )
-        except (RayError, TimeoutError, KeyError):
+        except Exception as error:  # of Ray, of Serve, of what they talk through: jobs that run must not end by this
+            log.debug("stages_not_seen", error=type(error).__name__)
             return None
