@@ -154,7 +154,7 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 def plain_convolutions() -> AbstractContextManager[Any]:
     """torch's 3-D convolution over a padded copy."""
 
-    def forward(self: Any, x_BCThw: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, x_BCThw: torch.Tensor, carry: Any = None) -> torch.Tensor:
         padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
         return F.conv3d(padded, self.weight, self.bias, padding=self.padding)
 

@@ -42,16 +42,23 @@ def add_convolved_(out_NChw: torch.Tensor, x_NChw: torch.Tensor, weight: torch.T
 
 
 def convolve_over_time(
-    frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: list[int]
+    frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: list[int], before: int = 0
 ) -> torch.Tensor:
     """Causal 3-D convolution of one video's frames (T, C, h, w), channels last, as 2-D ones summed over the taps.
 
-    weight: (C', C, taps, kh, kw). torch's 3-D convolution has a slow path for small inputs, needs a copy of the input
+    weight: (C', C, taps, kh, kw). before: leading frames that are only looked back at; there are zeros before the first
+    frame. torch's 3-D convolution has a slow path for small inputs, needs a copy of the input
     with the frames before the first one, and loses the layout that oneDNN is fastest in.
     """
     *earlier, present = weight.unbind(2)
-    out = F.conv2d(frames, present.contiguous(memory_format=torch.channels_last), bias, padding=padding)
+    out = F.conv2d(frames[before:], present.contiguous(memory_format=torch.channels_last), bias, padding=padding)
     for back, tap in enumerate(reversed(earlier), 1):
-        if back < len(frames):
-            add_convolved_(out[back:], frames[:-back], tap.contiguous(memory_format=torch.channels_last), padding)
+        first = max(back - before, 0)  # the first output that looks so far back
+        if first < len(out):
+            add_convolved_(
+                out[first:],
+                frames[before + first - back : -back],
+                tap.contiguous(memory_format=torch.channels_last),
+                padding,
+            )
     return out

@@ -5,6 +5,7 @@ reference feeds one latent frame at a time through a feature cache; a causal con
 same function.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 from os import PathLike
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from helios_engine import onednn
 from helios_engine.configs import VAEConfig
+from helios_engine.transfer import to_host
 from helios_engine.vae_layers import (
     CausalConv3d,
     ChannelRMSNorm,
@@ -23,10 +25,13 @@ from helios_engine.vae_layers import (
     ResidualBlock,
     as_frames,
     as_video,
+    channels_last,
     channels_last_,
+    laid_out,
     norm_silu_convolve,
     per_channel,
 )
+from helios_engine.vae_slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, even_parts, longest_slice
 from helios_kernels.backend import use_triton
 from helios_kernels.rgb import rgb_frames
 
@@ -39,22 +44,50 @@ class Upsampler(nn.Module):
 
     def __init__(self, channels: int, *, temporal: bool) -> None:
         super().__init__()
+        self.in_channels = channels
         self.resample = nn.ModuleList([nn.Identity(), nn.Conv2d(channels, channels // 2, 3, padding=1)])
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if temporal else None
 
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, h, w) to (B, C/2, T or 2T-1, 2h, 2w)."""
-        if self.time_conv is not None and x_BCThw.shape[2] > 1:
-            first, rest = x_BCThw[:, :, :1], x_BCThw[:, :, 1:]
-            pairs = self.time_conv(rest).unflatten(1, (2, -1))  # B 2 C T-1 h w; the first frame is not seen
-            x_BCThw = torch.cat([first, pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
-        frames, convolution = as_frames(x_BCThw), self.resample[1]
+    @property
+    def footprint(self) -> Footprint:
+        """While it is enlarged: the input, the doubled frames, those enlarged, and the result of half the channels."""
+        channels = self.in_channels
+        if self.time_conv is None:
+            return Footprint(frame=7 * channels, largest=4 * channels)
+        past = self.time_conv.past * channels
+        return Footprint(frame=15 * channels, slice=past, carried=past, largest=8 * channels)
+
+    def forward(self, x_BCThw: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
+        """(B, C, T, h, w) to (B, C/2, T or 2T-1, 2h, 2w); in slices, every one but the first to 2T frames."""
+        if self.time_conv is not None:
+            x_BCThw = self._double_time(self.time_conv, x_BCThw, carry)
+        return as_video(self._double_size(as_frames(x_BCThw)), len(x_BCThw))
+
+    def _double_time(self, time_conv: CausalConv3d, x_BCThw: torch.Tensor, carry: Carry | None) -> torch.Tensor:
+        opening = int(carry is None or self not in carry)  # the video's first frame: stays one, and nothing sees it
+        if carry is not None:
+            carry[self] = x_BCThw.new_empty(0)
+        batch, channels, frames, height, width = x_BCThw.shape
+        if frames == opening:
+            return x_BCThw
+        pairs = time_conv(x_BCThw[:, :, opening:], carry).unflatten(1, (2, -1))  # B 2 C T h w
+        doubled = torch.empty(
+            (batch, channels, 2 * frames - opening, height, width),
+            dtype=pairs.dtype,
+            device=pairs.device,
+            memory_format=torch.channels_last_3d if pairs.stride(2) == 1 else torch.contiguous_format,
+        )
+        doubled[:, :, :opening] = x_BCThw[:, :, :opening]
+        doubled[:, :, opening::2], doubled[:, :, opening + 1 :: 2] = pairs.unbind(1)
+        return doubled
+
+    def _double_size(self, frames: torch.Tensor) -> torch.Tensor:
+        convolution = self.resample[1]
         assert isinstance(convolution, nn.Conv2d)
         if onednn.usable(frames):
-            up = F.conv_transpose2d(frames, doubling(convolution.weight), convolution.bias, stride=2, padding=1)
-        else:
-            up = convolution(F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"))
-        return as_video(up, len(x_BCThw))
+            return F.conv_transpose2d(frames, doubling(convolution.weight), convolution.bias, stride=2, padding=1)
+        enlarged: torch.Tensor = convolution(F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"))
+        return enlarged
 
 
 def doubling(weight: torch.Tensor) -> torch.Tensor:
@@ -73,11 +106,6 @@ class _Stage(nn.Module):
         sizes = [in_channels, *[out_channels] * blocks]
         self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(sizes))
         self.upsamplers = nn.ModuleList([upsampler] if upsampler is not None else [])
-
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        for layer in (*self.resnets, *self.upsamplers):
-            x_BCThw = layer(x_BCThw)
-        return x_BCThw
 
 
 class _Layers(nn.Module):
@@ -99,6 +127,14 @@ class _Layers(nn.Module):
         self.norm_out = ChannelRMSNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, (3, 3, 3))
 
+    def up(self) -> Iterator[ResidualBlock | Upsampler]:
+        """The layers of all stages in turn."""
+        for stage in self.up_blocks:
+            assert isinstance(stage, _Stage)
+            for layer in (*stage.resnets, *stage.upsamplers):
+                assert isinstance(layer, ResidualBlock | Upsampler)
+                yield layer
+
 
 class WanDecoder(nn.Module):
     """Normalised latents to pixels in [-1, 1]. Parameters carry the published names."""
@@ -109,38 +145,59 @@ class WanDecoder(nn.Module):
         self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, (1, 1, 1))
         self.decoder = _Layers(config)
 
-    def forward(self, latents_BCThw: torch.Tensor) -> torch.Tensor:
-        """(B, 16, T, H/8, W/8) to (B, 3, 4T-3, H, W)."""
+    def forward(self, latents_BCThw: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
+        """(B, 16, T, H/8, W/8) to (B, 3, 4T-3, H, W); with `carry`, a slice: every one but the first to 4T frames."""
         config, layers, dtype = self.config, self.decoder, self.post_quant_conv.weight.dtype
         mean, std = (
             per_channel(tuple(values), dtype, latents_BCThw.device)
             for values in (config.latents_mean, config.latents_std)
         )
-        latents_BCThw = latents_BCThw.to(dtype) * std + mean
-        if dtype != torch.float32:
-            latents_BCThw = latents_BCThw.contiguous(memory_format=torch.channels_last_3d)
-        x = layers.mid_block(layers.conv_in(self.post_quant_conv(latents_BCThw)))
-        for stage in layers.up_blocks:
-            x = stage(x)
-        pixels: torch.Tensor = norm_silu_convolve(x, layers.norm_out, layers.conv_out, reuse=True)
+        x = laid_out(latents_BCThw.to(dtype) * std + mean)
+        x = layers.mid_block(layers.conv_in(self.post_quant_conv(x), carry), carry)
+        for layer in layers.up():  # one at a time: nothing else then holds a layer's input
+            x = layer(x, carry)
+        pixels: torch.Tensor = norm_silu_convolve(x, layers.norm_out, layers.conv_out, carry, reuse=True)
         return pixels.clamp_(-1.0, 1.0)
+
+    def footprints(self) -> Iterator[Footprint]:
+        """Of its layers, for each latent frame and pixel."""
+        layers, frames, pixels = self.decoder, 1, 1
+        yield layers.mid_block.footprint
+        for layer in layers.up():
+            yield layer.footprint.at(frames, pixels)
+            if isinstance(layer, Upsampler):
+                frames, pixels = frames * (2 if layer.time_conv is not None else 1), pixels * 4
+        last = layers.conv_out
+        past = last.past * last.in_channels
+        yield Footprint(
+            frame=2 * last.in_channels + last.out_channels, slice=past, carried=past, largest=last.in_channels
+        ).at(frames, pixels)
 
 
 class VideoDecoder:
     """Decodes one chunk of latents into frames. Chunks are independent of each other."""
 
-    def __init__(self, model: WanDecoder) -> None:
+    def __init__(self, model: WanDecoder, *, activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES) -> None:
+        """activation_budget_bytes: see `from_pretrained`."""
         self.model = model.eval().requires_grad_(False)
-        if model.post_quant_conv.weight.dtype != torch.float32:
+        self.activation_budget_bytes = activation_budget_bytes
+        if channels_last(model.post_quant_conv.weight):
             channels_last_(model)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        path: str | PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES,
     ) -> "VideoDecoder":
         """Loads `vae/` of a published checkpoint folder (its decoder half). Raises CheckpointError.
 
-        dtype: bfloat16 runs with channels last; what it costs is measured by benchmarks/vae_precision.py.
+        dtype: on a GPU float32's convolutions are in TF32 unless torch.backends.cudnn.allow_tf32 is off; what bfloat16
+        costs is measured by benchmarks/vae_precision.py. activation_budget_bytes: a chunk whose activations would take
+        more is decoded in temporal slices, of one latent frame at least; None: never for that.
         """
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
@@ -156,16 +213,27 @@ class VideoDecoder:
             ignored_prefixes=IGNORED_PREFIXES,
         )
         model.load_state_dict(weights, assign=True)
-        return cls(model)
+        return cls(model, activation_budget_bytes=activation_budget_bytes)
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """Normalised latents (1, 16, 9, H/8, W/8) to frames (33, H, W, 3) uint8."""
-        pixels = self.model(latents.to(self.model.post_quant_conv.weight.device))[0]
-        if use_triton(pixels):
-            frames = rgb_frames(pixels)
-        else:
-            levels = pixels.float().add_(1.0).mul_(127.5).round_().to(torch.uint8)
-            frames = levels.permute(1, 2, 3, 0).contiguous()
-        result: NDArray[np.uint8] = frames.cpu().numpy()
+        latents = latents.to(self.model.post_quant_conv.weight.device)
+        longest = self.longest_slice(*latents.shape[2:])
+        parts = even_parts(latents.shape[2], longest)
+        carry: Carry | None = {} if len(parts) > 1 else None
+        frames = [levels(self.model(part, carry)[0]) for part in latents.split(parts, dim=2)]
+        result: NDArray[np.uint8] = to_host(torch.cat(frames) if len(frames) > 1 else frames[0]).numpy()
         return result
+
+    def longest_slice(self, frames: int, height: int, width: int) -> int:
+        """Latent frames that are decoded at a time, of a chunk of this size (of the latents)."""
+        itemsize = self.model.post_quant_conv.weight.element_size()
+        return longest_slice(self.model.footprints(), frames, height * width, itemsize, self.activation_budget_bytes)
+
+
+def levels(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels in [-1, 1], (3, T, H, W), to frames (T, H, W, 3) uint8."""
+    if use_triton(pixels):
+        return rgb_frames(pixels)
+    return pixels.float().add_(1.0).mul_(127.5).round_().to(torch.uint8).permute(1, 2, 3, 0).contiguous()

@@ -4,6 +4,7 @@ Legend as in vae_layers.py. Source: `AutoencoderKLWan` (diffusers, Wan 2.1), whi
 feature cache; causal convolutions over the whole clip are the same function.
 """
 
+from collections.abc import Iterator
 from os import PathLike
 
 import numpy as np
@@ -22,9 +23,13 @@ from helios_engine.vae_layers import (
     ResidualBlock,
     as_frames,
     as_video,
+    channels_last,
+    channels_last_,
+    laid_out,
     norm_silu_convolve,
     per_channel,
 )
+from helios_engine.vae_slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, even_parts, longest_slice
 
 IGNORED_PREFIXES = ("decoder.", "post_quant_conv.")
 """The decoder half of a published VAE folder."""
@@ -37,13 +42,28 @@ class Downsampler(nn.Module):
 
     def __init__(self, channels: int, *, temporal: bool) -> None:
         super().__init__()
+        self.channels = channels
         self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, 3, stride=2))
         self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
 
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, h, w) to (B, C, T or (T+1)/2, h/2, w/2)."""
+    @property
+    def footprint(self) -> Footprint:
+        """The input, it with an edge, and the result of a quarter of the size, before and after the merging."""
+        carried = self.channels if self.time_conv is not None else 0  # of a quarter of the size
+        return Footprint(frame=3 * self.channels, carried=carried, largest=self.channels)
+
+    def forward(self, x_BCThw: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
+        """(B, C, T, h, w) to (B, C, T or (T+1)/2, h/2, w/2); in slices, every one but the first to T/2 frames."""
         x_BCThw = as_video(self.resample(as_frames(x_BCThw)), len(x_BCThw))
-        if self.time_conv is None or x_BCThw.shape[2] == 1:
+        if self.time_conv is None:
+            return x_BCThw
+        last = None if carry is None else carry.get(self)
+        if carry is not None:
+            carry[self] = x_BCThw[:, :, -1:].clone()
+        if last is not None:
+            merged: torch.Tensor = self.time_conv(torch.cat([last, x_BCThw], dim=2))
+            return merged
+        if x_BCThw.shape[2] == 1:
             return x_BCThw
         return torch.cat([x_BCThw[:, :, :1], self.time_conv(x_BCThw)], dim=2)
 
@@ -77,13 +97,17 @@ class WanEncoder(nn.Module):
         self.encoder = _Layers(config)
         self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, (1, 1, 1))
 
-    def forward(self, pixels_BCThw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, 4T-3, H, W) to mean and standard deviation, (B, 16, T, H/8, W/8) each."""
+    def forward(self, pixels_BCThw: torch.Tensor, carry: Carry | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, 4T-3, H, W) to mean and standard deviation, (B, 16, T, H/8, W/8) each.
+
+        With `carry`, a slice: every one but the first is of 4T frames.
+        """
         layers = self.encoder
-        x = layers.conv_in(pixels_BCThw)
+        x = layers.conv_in(laid_out(pixels_BCThw), carry)
         for layer in layers.down_blocks:
-            x = layer(x)
-        moments = self.quant_conv(norm_silu_convolve(layers.mid_block(x), layers.norm_out, layers.conv_out, reuse=True))
+            x = layer(x, carry)
+        x = layers.mid_block(x, carry)
+        moments = self.quant_conv(norm_silu_convolve(x, layers.norm_out, layers.conv_out, carry, reuse=True))
         mean, log_variance = moments.chunk(2, dim=1)
         shift, scale = (
             per_channel(tuple(values), x.dtype, x.device)
@@ -91,18 +115,49 @@ class WanEncoder(nn.Module):
         )
         return (mean - shift) / scale, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) / scale
 
+    def footprints(self) -> Iterator[Footprint]:
+        """Of its layers, for each latent frame and pixel."""
+        layers, config = self.encoder, self.config
+        frames, pixels = config.scale_factor_temporal, config.scale_factor_spatial**2
+        first = layers.conv_in
+        past = first.past * first.in_channels
+        frame = 2 * first.in_channels + first.out_channels
+        yield Footprint(frame=frame, slice=past, carried=past, largest=first.out_channels).at(frames, pixels)
+        for layer in layers.down_blocks:
+            assert isinstance(layer, ResidualBlock | Downsampler)
+            yield layer.footprint.at(frames, pixels)
+            if isinstance(layer, Downsampler):
+                frames, pixels = frames // (2 if layer.time_conv is not None else 1), pixels // 4
+        yield layers.mid_block.footprint
+        last = layers.conv_out
+        past = last.past * last.in_channels
+        yield Footprint(frame=2 * last.in_channels, slice=past, carried=past, largest=last.in_channels)
+
 
 class VideoEncoder:
     """Encodes what a request is conditioned on."""
 
-    def __init__(self, model: WanEncoder) -> None:
+    def __init__(self, model: WanEncoder, *, activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES) -> None:
+        """activation_budget_bytes: see `from_pretrained`."""
         self.model = model.eval().requires_grad_(False)
+        self.activation_budget_bytes = activation_budget_bytes
+        if channels_last(model.quant_conv.weight):
+            channels_last_(model)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        path: str | PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES,
     ) -> "VideoEncoder":
-        """Loads `vae/` of a published checkpoint folder (its encoder half). Raises CheckpointError."""
+        """Loads `vae/` of a published checkpoint folder (its encoder half). Raises CheckpointError.
+
+        activation_budget_bytes: frames whose activations would take more are encoded in temporal slices, of one latent
+        frame at least; None: never for that.
+        """
         from helios_engine.checkpoint import load_weights, open_checkpoint
 
         checkpoint = open_checkpoint(path)
@@ -117,7 +172,7 @@ class VideoEncoder:
             ignored_prefixes=IGNORED_PREFIXES,
         )
         model.load_state_dict(weights, assign=True)
-        return cls(model)
+        return cls(model, activation_budget_bytes=activation_budget_bytes)
 
     def condition_on_image(self, image: NDArray[np.uint8]) -> Condition:
         """image: (H, W, 3) uint8, H and W as requested."""
@@ -146,6 +201,21 @@ class VideoEncoder:
     @torch.inference_mode()
     def _encode(self, frames: NDArray[np.uint8]) -> Posterior:
         weight = self.model.quant_conv.weight
-        pixels = torch.tensor(frames, device=weight.device).permute(3, 0, 1, 2)[None].to(weight.dtype)
-        mean, std = self.model(pixels / 127.5 - 1.0)
-        return Posterior(mean=mean.float().cpu(), std=std.float().cpu())
+        video = torch.tensor(frames, device=weight.device).permute(3, 0, 1, 2)[None]
+        latent_frames = (video.shape[2] + 3) // 4
+        height, width = (size // self.model.config.scale_factor_spatial for size in video.shape[3:])
+        longest = longest_slice(
+            self.model.footprints(),
+            latent_frames,
+            height * width,
+            weight.element_size(),
+            self.activation_budget_bytes,
+        )
+        first, *others = even_parts(latent_frames, longest)
+        carry: Carry | None = {} if others else None
+        moments = [
+            self.model(part.to(weight.dtype) / 127.5 - 1.0, carry)
+            for part in video.split([4 * first - 3, *(4 * other for other in others)], dim=2)
+        ]
+        mean, std = (torch.cat(parts, dim=2).float().cpu() for parts in zip(*moments, strict=True))
+        return Posterior(mean=mean, std=std)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helios_engine import onednn
+from helios_engine.vae_slices import Carry, Footprint
 from helios_kernels.backend import use_triton
 from helios_kernels.channel_norm import channel_norm
 
@@ -22,19 +23,31 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel, padding=(0, h // 2, w // 2))
         self.past = t - 1
 
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, h, w) to (B, C', T, h, w)."""
-        if onednn.usable(x_BCThw):
-            padding = [self.weight.shape[-2] // 2, self.weight.shape[-1] // 2]
-            videos = [
-                onednn.convolve_over_time(as_frames(video), self.weight, self.bias, padding)
-                for video in x_BCThw.to(memory_format=torch.channels_last_3d).split(1)
-            ]
-            return torch.cat([as_video(frames, 1) for frames in videos]) if len(videos) > 1 else as_video(videos[0], 1)
-        return self.padded(F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw)
+    def forward(self, x_BCThw: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
+        """(B, C, T, h, w) to (B, C', T, h, w). carry: x is a slice of a video, after those seen before."""
+        direct = onednn.usable(x_BCThw)
+        if self.past and (carry is not None or not direct):
+            x_BCThw = self.after_past_(F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)), carry)
+        if not direct:
+            return self.padded(x_BCThw)
+        before = 0 if carry is None else self.past
+        padding = [self.weight.shape[-2] // 2, self.weight.shape[-1] // 2]
+        videos = [
+            onednn.convolve_over_time(as_frames(video), self.weight, self.bias, padding, before)
+            for video in x_BCThw.to(memory_format=torch.channels_last_3d).split(1)
+        ]
+        return torch.cat([as_video(frames, 1) for frames in videos]) if len(videos) > 1 else as_video(videos[0], 1)
+
+    def after_past_(self, x_BCThw: torch.Tensor, carry: Carry | None) -> torch.Tensor:
+        """x with the frames before the slice in place of the `past` zero frames in front; keeps its last in `carry`."""
+        if carry is not None and self.past:
+            if self in carry:
+                x_BCThw[:, :, : self.past] = carry.pop(self)
+            carry[self] = x_BCThw[:, :, -self.past :].clone()
+        return x_BCThw
 
     def padded(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """As `forward`, of an input that has the `past` zero frames in front."""
+        """As `forward`, of an input that has the `past` frames in front."""
         out: torch.Tensor = super().forward(x_BCThw)
         return out
 
@@ -65,12 +78,18 @@ def norm_silu(x: torch.Tensor, norm: ChannelRMSNorm, *, reuse: bool = False) -> 
 
 
 def norm_silu_convolve(
-    x_BCThw: torch.Tensor, norm: ChannelRMSNorm, convolution: CausalConv3d, *, reuse: bool = False
+    x_BCThw: torch.Tensor,
+    norm: ChannelRMSNorm,
+    convolution: CausalConv3d,
+    carry: Carry | None = None,
+    *,
+    reuse: bool = False,
 ) -> torch.Tensor:
     """convolution(silu(norm(x))); reuse as in `norm_silu`. On a GPU the norm writes the convolution's zero frames."""
     if use_triton(x_BCThw):
-        return convolution.padded(channel_norm(x_BCThw, norm.gamma, silu=True, past=convolution.past))
-    convolved: torch.Tensor = convolution(norm_silu(x_BCThw, norm, reuse=reuse))
+        normed = channel_norm(x_BCThw, norm.gamma, silu=True, past=convolution.past)
+        return convolution.padded(convolution.after_past_(normed, carry))
+    convolved: torch.Tensor = convolution(norm_silu(x_BCThw, norm, reuse=reuse), carry)
     return convolved
 
 
@@ -86,10 +105,17 @@ class ResidualBlock(nn.Module):
         same = in_channels == out_channels
         self.conv_shortcut = nn.Identity() if same else CausalConv3d(in_channels, out_channels, (1, 1, 1))
 
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+    @property
+    def footprint(self) -> Footprint:
+        """At the second convolution: the block's input, the first one's output, that normalised, and the result."""
+        into, out = self.conv1.in_channels, self.conv1.out_channels
+        past = self.conv2.past
+        return Footprint(frame=into + 3 * out, slice=past * out, carried=past * (into + out), largest=max(into, out))
+
+    def forward(self, x_BCThw: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
         """(B, C, T, h, w) to (B, C', T, h, w)."""
-        inner = norm_silu_convolve(x_BCThw, self.norm1, self.conv1)
-        inner = norm_silu_convolve(inner, self.norm2, self.conv2, reuse=True)
+        inner = norm_silu_convolve(x_BCThw, self.norm1, self.conv1, carry)
+        inner = norm_silu_convolve(inner, self.norm2, self.conv2, carry, reuse=True)
         out: torch.Tensor = inner.add_(self.conv_shortcut(x_BCThw))
         return out
 
@@ -120,10 +146,18 @@ class Middle(nn.Module):
         self.resnets = nn.ModuleList(ResidualBlock(channels, channels) for _ in range(2))
         self.attentions = nn.ModuleList([FrameAttention(channels)])
 
-    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+    @property
+    def footprint(self) -> Footprint:
+        """Of both blocks; the attention holds its input, queries, keys, values, what was attended to and the result."""
+        block = self.resnets[0]
+        assert isinstance(block, ResidualBlock)
+        channels, one = block.conv1.in_channels, block.footprint
+        return Footprint(frame=7 * channels, slice=one.slice, carried=2 * one.carried, largest=3 * channels)
+
+    def forward(self, x_BCThw: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
         """(B, C, T, h, w) to the same."""
         first, second = self.resnets
-        out: torch.Tensor = second(self.attentions[0](first(x_BCThw)))
+        out: torch.Tensor = second(self.attentions[0](first(x_BCThw, carry)), carry)
         return out
 
 
@@ -138,8 +172,21 @@ def as_video(frames: torch.Tensor, batch: int) -> torch.Tensor:
     return video.transpose(1, 2)
 
 
+def channels_last(x: torch.Tensor) -> bool:
+    """Whether the VAE keeps x's kind with channels last, in which tensor cores take every dtype.
+
+    float32 on CPUs is not among them: oneDNN's products there have their own way.
+    """
+    return x.is_cuda or x.dtype != torch.float32 or use_triton(x)
+
+
+def laid_out(x_BCThw: torch.Tensor) -> torch.Tensor:
+    """x as the VAE's layers are fastest with it."""
+    return x_BCThw.contiguous(memory_format=torch.channels_last_3d) if channels_last(x_BCThw) else x_BCThw
+
+
 def channels_last_(module: nn.Module) -> None:
-    """Lays the convolutions' weights out with channels last, as tensor cores read them in half precision."""
+    """Lays the convolutions' weights out with channels last."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):

@@ -87,7 +87,7 @@ def _one_position_stride(x_BCThw: torch.Tensor) -> bool:
     return True
 
 
-@jit(do_not_specialize=["positions", "padding"])
+@jit()  # sizes are specialised: without a known alignment nothing of contiguous memory is read in vectors
 def _channel_norm_kernel(  # type: ignore[no-untyped-def]
     x_ptr,
     gamma_ptr,

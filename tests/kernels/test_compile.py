@@ -1,10 +1,13 @@
 """Every kernel compiles for an H100 at the model's own sizes, on any machine: Triton brings its assembler along.
 
 The interpreter knows no tiles, layouts or registers; this finds what only the compiler refuses. Arguments are taken
-from real launches: on meta tensors, with the kernel replaced by a recorder.
+from real launches: on meta tensors, with the kernel replaced by a recorder; what the launcher would compile for them is
+what is compiled here.
 """
 
 import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +29,6 @@ from helios_kernels import (
     yuv420,
 )
 
-TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.uint8: "u8"}
 L, N, D, H = 11040, 2400, 5120, 40
 
 
@@ -45,9 +47,13 @@ def rotate() -> None:
     norm_rotate.norm_rotate_triton(q, k, bf16(D), bf16(D), empty(L, D // H // 2, 2), H, 1e-6, N, empty(H))
 
 
-def vae_norm(memory: torch.memory_format) -> None:
-    x = empty(1, 384, 9, 48, 80).contiguous(memory_format=memory)
-    channel_norm.channel_norm_triton(x, empty(384), silu=True, past=2)
+def vae_norm(
+    memory: torch.memory_format,
+    shape: tuple[int, ...] = (1, 384, 9, 48, 80),
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    x = empty(*shape, dtype=dtype).contiguous(memory_format=memory)
+    channel_norm.channel_norm_triton(x, empty(shape[1], dtype=dtype), silu=True, past=2)
 
 
 def gated_norm() -> None:
@@ -108,44 +114,103 @@ class Recorder:
         self.arguments, self.options = arguments, options
 
 
-def compiled(kernel: Any, recorder: Recorder) -> Any:
-    """The kernel compiled for compute capability 9.0 with the arguments of a launch, as Triton's launcher does it."""
-    import triton
+def specialised(kernel: Any, recorder: Recorder) -> tuple[Any, Any, list[Any], Any]:
+    """By Triton's launcher, for compute capability 9.0: the backend, the arguments by name, what becomes part of
+    the program (sizes of 1, multiples of 16, aligned pointers), and options."""
     from triton.backends.compiler import GPUTarget
+    from triton.compiler import make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    return (backend, *bind(*recorder.arguments, **recorder.options))
+
+
+def compiled(kernel: Any, recorder: Recorder) -> Any:
+    """The kernel compiled exactly as the launch has it compiled."""
+    import triton
     from triton.compiler import ASTSource
 
-    signature: dict[str, str] = {}
-    constants: dict[tuple[int], Any] = {}
-    attributes: dict[tuple[int], Any] = {}
-    named = {name: recorder.options.pop(name) for name in kernel.arg_names if name in recorder.options}
-    values = [*recorder.arguments, *named.values()]
-    for index, (name, value) in enumerate(zip(kernel.arg_names, values, strict=True)):
-        if isinstance(value, torch.Tensor):
-            signature[name] = "*" + TYPES[value.dtype]
-            attributes[index,] = [["tt.divisibility", 16]]
-        elif name in named or value is None or (isinstance(value, int) and value == 1):
-            signature[name] = "constexpr"
-            constants[index,] = value
-        elif isinstance(value, float):
-            signature[name] = "fp32"
-        else:
-            signature[name] = "i32" if value < 2**31 else "i64"
-            if value % 16 == 0:
-                attributes[index,] = [["tt.divisibility", 16]]
+    backend, bound, special, rest = specialised(kernel, recorder)
+    options, signature, constants, attributes = kernel._pack_args(backend, recorder.options, bound, special, rest)
     source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=recorder.options)
+    return triton.compile(source, target=backend.target, options=options.__dict__)
 
 
-@pytest.mark.parametrize("name", LAUNCHES)
-def test_kernel_compiles(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def registers(result: Any, folder: Path) -> int:
+    """Of a thread, as the assembler allotted them."""
+    import triton
+
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(result.asm["cubin"])
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    command = [str(tools / "cuobjdump"), "--dump-resource-usage", str(cubin)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return max(map(int, re.findall(r"REG:(\d+)", listed)))
+
+
+def loads(result: Any) -> dict[int, int]:
+    """How many loads from memory move so many 32-bit registers."""
+    widths = re.findall(r"ld\.global(?:\.v(\d))?", result.asm["ptx"])
+    return {width: widths.count(str(width) if width > 1 else "") for width in (1, 2, 4)}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where programs are kept: nothing that was compiled before is used."""
     pytest.importorskip("triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("the kernels are interpreted in this process")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    module, kernel, launch = LAUNCHES[name]
+    return tmp_path
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, module: ModuleType, kernel: str, launch: Callable[[], object]) -> Any:
+    """The kernel, and what the launcher launches it with."""
     recorder, original = Recorder(), getattr(module, kernel)
-    monkeypatch.setattr(module, kernel, recorder)
-    launch()
-    result = compiled(original, recorder)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, kernel, recorder)
+        launch()
+    return original, recorder
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_kernel_compiles(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = compiled(*launched(monkeypatch, *LAUNCHES[name]))
     assert result.asm["cubin"]
     assert ".local" not in result.asm["ptx"]  # no array of a thread lives in memory
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 96, 33, 384, 640), (1, 384, 9, 48, 80), (1, 192, 4, 192, 320)])
+def test_vae_norm_reads_vectors_and_leaves_registers_for_a_second_program(
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    memory: torch.memory_format,
+) -> None:
+    kernel, recorder = launched(
+        monkeypatch, channel_norm, "_channel_norm_kernel", lambda: vae_norm(memory, shape, dtype)
+    )
+    result = compiled(kernel, recorder)
+    threads = 32 * recorder.options["num_warps"]
+    values = recorder.options["BLOCK_C"] * recorder.options["BLOCK_S"] // threads
+    assert loads(result)[4] >= values * dtype.itemsize // 16
+    assert registers(result, cache) * threads <= 65536 // 2
+
+
+def test_sizes_of_videos_share_a_few_programs(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    programs = set()
+    for height in range(64, 769, 16):
+        for frames in (1, 4, 5, 9):
+            shape = (1, 384, frames, height // 8, 1280 // height * 2)
+            kernel, recorder = launched(
+                monkeypatch,
+                channel_norm,
+                "_channel_norm_kernel",
+                lambda shape=shape: vae_norm(torch.channels_last_3d, shape, torch.float32),  # type: ignore[misc]
+            )
+            programs.add(str(specialised(kernel, recorder)[2]))
+    assert 1 < len(programs) <= 8

@@ -167,6 +167,8 @@ def test_decoded_frames(
     frames = both(monkeypatch, lambda: torch.from_numpy(VideoDecoder(model).decode(latents)).int())
     assert frames[0].shape == (5, 16, 32, 3)
     assert (frames[0] - frames[1]).abs().max() <= 1
+    sliced = both(monkeypatch, lambda: torch.from_numpy(VideoDecoder(model, activation_budget_bytes=1).decode(latents)))
+    assert (sliced[0].int() - frames[1]).abs().max() <= 1  # one latent frame at a time
     assert launches() == {"channel_norm", "rgb"}
 
 

@@ -38,7 +38,7 @@ def test_single_latent_frame_is_one_picture() -> None:
 
 
 def test_comparison_catches_non_causal_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def centred(self: Any, x: torch.Tensor) -> torch.Tensor:
+    def centred(self: Any, x: torch.Tensor, carry: Any = None) -> torch.Tensor:
         return torch.nn.functional.conv3d(x, self.weight, self.bias, padding=[self.past // 2, *self.padding[1:]])
 
     monkeypatch.setattr(CausalConv3d, "forward", centred)

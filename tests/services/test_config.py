@@ -111,7 +111,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         "dispatcher": 19,
         "text_encoder": 14,
         "denoiser": 20,
-        "decoder": 17,
+        "decoder": 18,
         "media": 9,
         "tracing": 3,
         "webhooks": 6,

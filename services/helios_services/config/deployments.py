@@ -174,6 +174,11 @@ class TextEncoderConfig(DeploymentConfig):
 class DecoderConfig(DeploymentConfig):
     """The VAE decoder and H.264 encoder."""
 
+    max_ongoing_requests: PositiveInt = 2
+    """Calls that a replica takes on: one chunk is decoded while the one before is encoded."""
+    activation_budget_gb: float | None = Field(18.0, gt=0)
+    """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Chunks that would take more are decoded, and
+    uploads encoded, a few frames at a time: at 384x640 all frames fit, at 1280x768 four do. Null: no bound."""
     vae_dtype: Literal["float32", "bfloat16"] = "float32"
     """What chunks are decoded in; uploads are encoded in float32."""
     crf: int = Field(18, ge=0, le=51)

@@ -1,35 +1,40 @@
 """The decoder replica, the VAE: latents in, H.264 out, and uploads in, latents out; raw frames never leave it."""
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from helios_engine.conditioning import Condition, conditioned_state
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.vae import VideoDecoder
-from helios_engine.vae_encoder import HISTORY_CHUNKS, VideoEncoder
+from helios_engine.vae_encoder import HISTORY_CHUNKS
 from helios_services.config import ServiceConfig
+from helios_services.deployments.load_vae import load_vae
 from helios_services.deployments.stages import Conditioned, Denoised, Encoded
 from helios_services.deployments.torch_replica import TorchReplica
 from helios_services.jobs.records import JobFailure, Media
 from helios_services.media.artifacts import ArtifactStore
-from helios_services.media.encoder import EncoderSettings, encode_chunk
+from helios_services.media.encoder import EncodedChunk, EncoderSettings, encode_chunk
 from helios_services.media.errors import MediaError
 from helios_services.media.inputs import decode_clip, decode_image
 
+CHUNKS_AT_A_TIME = 2
+"""Chunks of which a replica holds frames: one is encoded while the next is decoded, or waits to be encoded."""
+
 
 class DecoderReplica(TorchReplica):
-    """The VAE on one device, and H.264 beside it."""
+    """The VAE on one device, and H.264 beside it, on a thread of its own: the device does not wait for it."""
 
     def __init__(self, config: ServiceConfig) -> None:
         options = config.decoder
         super().__init__(config, options)
-        self._decoder = VideoDecoder.from_pretrained(
-            config.model.checkpoint, device=self.device, dtype=getattr(torch, options.vae_dtype)
-        )
-        self._encoder = VideoEncoder.from_pretrained(config.model.checkpoint, device=self.device)
         self._settings = EncoderSettings(crf=options.crf, preset=options.preset, threads=options.encoder_threads)
         self._uploads, self._limits = ArtifactStore(config.uploads), config.media
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="h264")
+        self._held = asyncio.Semaphore(CHUNKS_AT_A_TIME)
+        self._decoder, self._encoder = self.load(load_vae, config, self.device)
 
     async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
         """The state that a job starts from, of an uploaded image or clip."""
@@ -37,7 +42,20 @@ class DecoderReplica(TorchReplica):
 
     async def decode_chunk(self, denoised: Denoised, request: GenerationRequest) -> Encoded:
         """Decodes and encodes a chunk."""
-        return await self.run(self._decode, denoised, request)
+        index = denoised.state.chunks_made - 1
+        async with self._held:
+            frames, decode_s = await self.run(self._decode, denoised)
+            chunk, encode_s = await asyncio.get_running_loop().run_in_executor(
+                self._encoding, self._call, self._compress, frames, index, request.fps
+            )
+        return Encoded(
+            init_segment=chunk.init_segment,
+            fragment=chunk.fragment,
+            num_frames=chunk.num_frames,
+            decode_s=decode_s,
+            encode_s=encode_s,
+            memory_bytes=self.memory_bytes(),
+        )
 
     def _condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
         start = time.perf_counter()
@@ -67,17 +85,12 @@ class DecoderReplica(TorchReplica):
         )
         return self._encoder.condition_on_video(clip.first, clip.tail, clip.num_frames)
 
-    def _decode(self, denoised: Denoised, request: GenerationRequest) -> Encoded:
+    def _decode(self, denoised: Denoised) -> tuple[NDArray[np.uint8], float]:
         start = time.perf_counter()
         frames = self._decoder.decode(denoised.latents)
-        decoded = time.perf_counter()
-        index = denoised.state.chunks_made - 1
-        chunk = encode_chunk(frames, index=index, fps=request.fps, settings=self._settings)
-        return Encoded(
-            init_segment=chunk.init_segment,
-            fragment=chunk.fragment,
-            num_frames=chunk.num_frames,
-            decode_s=decoded - start,
-            encode_s=time.perf_counter() - decoded,
-            memory_bytes=self.memory_bytes(),
-        )
+        return frames, time.perf_counter() - start
+
+    def _compress(self, frames: NDArray[np.uint8], index: int, fps: int) -> tuple[EncodedChunk, float]:
+        start = time.perf_counter()
+        chunk = encode_chunk(frames, index=index, fps=fps, settings=self._settings)
+        return chunk, time.perf_counter() - start

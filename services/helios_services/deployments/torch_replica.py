@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -27,8 +28,8 @@ class TorchReplica:
             torch.set_num_threads(deployment.torch_threads)
         self.device = torch.device(deployment.device)
         self._limit_s = deployment.request_timeout_s
-        self._began_s: float | None = None
-        """When the call that the torch thread is at began (time.monotonic())."""
+        self._began_s: dict[int, float] = {}
+        """When the call began that a thread is at (time.monotonic()), by the thread's identity."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
 
     def load(self, function: Callable[..., Result], *args: object) -> Result:
@@ -56,13 +57,14 @@ class TorchReplica:
 
         Not by raising: Serve would ask twice more, and then wait for the call to end before it kills the replica.
         """
-        began_s = self._began_s
+        began_s = min(list(self._began_s.values()), default=None)
         if began_s is not None and time.monotonic() - began_s > self._limit_s:
             log.critical("call_hangs", device=str(self.device), limit_s=self._limit_s)
             os._exit(1)
 
     def _call(self, function: Callable[..., Result], *args: object) -> Result:
-        self._began_s = time.monotonic()
+        thread = threading.get_ident()
+        self._began_s[thread] = time.monotonic()
         try:
             return function(*args)
         except torch.OutOfMemoryError as error:
@@ -70,7 +72,7 @@ class TorchReplica:
             torch.cuda.empty_cache()  # what is left in pieces may do in one, here or in a process beside
             raise
         finally:
-            self._began_s = None
+            del self._began_s[thread]
 
     def memory_bytes(self) -> int:
         """Peak memory of the device; 0 on a CPU."""

@@ -1,0 +1,194 @@
+"""The decoder replica: the VAE on one thread, H.264 on another, and a bound on what waits between them."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.request import GenerationRequest
+from helios_engine.state import DenoiseState
+from helios_engine.vae import VideoDecoder
+from helios_engine.vae_encoder import VideoEncoder
+from helios_engine.variants import make_request
+from helios_services.config import ServiceConfig
+from helios_services.deployments import decoder as module
+from helios_services.deployments import load_vae as loading
+from helios_services.deployments.decoder import DecoderReplica
+from helios_services.deployments.stages import Denoised
+from helios_services.media.encoder import EncoderSettings, encode_chunk
+
+pytestmark = pytest.mark.timeout(300)
+REQUEST: GenerationRequest = make_request("distilled", prompt="a lake", height=64, width=64)
+
+
+def config(tmp_path: Path, **decoder: Any) -> ServiceConfig:
+    write_tiny(tmp_path / "tiny")
+    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32", "warm_up_sizes": [[64, 128], [128, 64]]}
+    return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "decoder": decoder})
+
+
+def denoised(number: int) -> Denoised:
+    """Chunk `number` of a video."""
+    latents = torch.randn(1, 16, 9, 8, 8, generator=torch.Generator().manual_seed(number))
+    state = replace(DenoiseState.initial(REQUEST), chunk_index=number + 1)
+    return Denoised(latents=latents, state=state, seconds=1.0, memory_bytes=0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - other threads bring it about
+        await asyncio.sleep(0.005)
+
+
+class Encoding:
+    """Stands before `encode_chunk`: chunks wait until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun: list[int] = []
+        self.decoded: list[int] = []
+        self.threads: set[str] = set()
+        self.go = threading.Semaphore(0)
+        decode = VideoDecoder.decode
+
+        def count(decoder: VideoDecoder, latents: torch.Tensor) -> Any:
+            self.decoded.append(len(self.decoded))
+            return decode(decoder, latents)
+
+        def wait(frames: Any, *, index: int, **options: Any) -> Any:
+            self.threads.add(threading.current_thread().name)
+            self.begun.append(index)
+            assert self.go.acquire(timeout=120)
+            if index == 7:
+                raise ValueError("not to be encoded")
+            return encode_chunk(frames, index=index, **options)
+
+        monkeypatch.setattr(VideoDecoder, "decode", count)
+        monkeypatch.setattr(module, "encode_chunk", wait)
+
+
+async def test_a_chunk_is_what_decoding_and_encoding_make_of_it(tmp_path: Path) -> None:
+    replica = DecoderReplica(config(tmp_path))
+    encoded = await replica.decode_chunk(denoised(3), REQUEST)
+    frames = replica._decoder.decode(denoised(3).latents)
+    expected = encode_chunk(frames, index=3, fps=REQUEST.fps, settings=EncoderSettings())
+    assert encoded.fragment == expected.fragment
+    assert encoded.init_segment == expected.init_segment
+    assert encoded.num_frames == 33
+
+
+async def test_the_next_chunk_is_decoded_while_one_is_encoded_and_no_more_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, encoding = DecoderReplica(config(tmp_path)), Encoding(monkeypatch)
+    calls = [asyncio.create_task(replica.decode_chunk(denoised(number), REQUEST)) for number in range(4)]
+    await until(lambda: len(encoding.decoded) == 2)
+    assert encoding.begun == [0]
+    replica.load(lambda: None)  # the torch thread has nothing left to do
+    await asyncio.sleep(0)
+    assert len(encoding.decoded) == 2  # the third waits for the first to be encoded: one waits at most
+    for number in range(4):
+        await until(lambda number=number: encoding.begun == list(range(number + 1)))  # type: ignore[misc]
+        assert not calls[number].done()
+        encoding.go.release()
+        assert (await calls[number]).num_frames == 33
+    assert encoding.threads == {"h264_0"}
+
+
+async def test_a_failed_and_a_cancelled_chunk_leave_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, encoding = DecoderReplica(config(tmp_path)), Encoding(monkeypatch)
+    failing = asyncio.create_task(replica.decode_chunk(denoised(7), REQUEST))
+    waiting = asyncio.create_task(replica.decode_chunk(denoised(1), REQUEST))
+    await until(lambda: len(encoding.decoded) == 2 and encoding.begun == [7])
+    waiting.cancel()
+    encoding.go.release(8)
+    with pytest.raises(ValueError, match="not to be encoded"):
+        await failing
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    for number in range(3):
+        assert (await replica.decode_chunk(denoised(number), REQUEST)).num_frames == 33
+
+
+async def test_a_replica_whose_encoding_hangs_ends_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, encoding = DecoderReplica(config(tmp_path, request_timeout_s=1000.0)), Encoding(monkeypatch)
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    call = asyncio.create_task(replica.decode_chunk(denoised(0), REQUEST))
+    await until(lambda: bool(encoding.begun))
+    await replica.check_health()
+    assert ended == []
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now + 1001.0)
+        await replica.check_health()
+    assert ended == [1]
+    encoding.go.release()
+    await call
+    await replica.check_health()
+    assert ended == [1]
+
+
+async def test_each_time_is_of_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, clock = DecoderReplica(config(tmp_path)), [0.0]
+    frames = np.zeros((33, 64, 64, 3), np.uint8)
+
+    def spend(seconds: float, result: Any) -> Any:
+        clock[0] += seconds
+        return result
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(VideoDecoder, "decode", lambda *_: spend(5.0, frames))
+    chunk = encode_chunk(frames, index=0, fps=24, settings=EncoderSettings())
+    monkeypatch.setattr(module, "encode_chunk", lambda *_, **__: spend(7.0, chunk))
+    encoded = await replica.decode_chunk(denoised(0), REQUEST)
+    assert (encoded.decode_s, encoded.encode_s) == (5.0, 7.0)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+async def test_a_replica_on_a_gpu_is_warmed_up_on_the_thread_that_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    seen: list[tuple[str, Any, str]] = []
+    caches: list[Path] = []
+
+    def note(name: str, shape: Any = None) -> None:
+        seen.append((name, shape, threading.current_thread().name))
+
+    def loaded(owner: Any) -> Any:
+        load = owner.from_pretrained
+
+        def from_pretrained(path: str, **options: Any) -> Any:
+            note("load", (str(options["device"]), options["activation_budget_bytes"]))
+            return load(path, **options | {"device": "cpu"})
+
+        return staticmethod(from_pretrained)
+
+    for owner in (VideoDecoder, VideoEncoder):
+        monkeypatch.setattr(owner, "from_pretrained", loaded(owner))
+    monkeypatch.setattr(VideoDecoder, "decode", lambda _, latents: note("decode", tuple(latents.shape)))
+    monkeypatch.setattr(VideoEncoder, "condition_on_image", lambda _, image: note("encode", image.shape))
+    monkeypatch.setattr(loading, "use_cache", caches.append)
+    gpus = 0.5 if device == "cuda" else 0.0
+    replica = DecoderReplica(config(tmp_path, device=device, num_gpus=gpus, activation_budget_gb=2.5))
+    load = ("load", (device, 2_500_000_000), "torch_0")
+    warm_up = [
+        step
+        for height, width in ((64, 128), (128, 64))
+        for step in (
+            ("decode", (1, 16, 9, height // 8, width // 8), "torch_0"),
+            ("encode", (height, width, 3), "torch_0"),
+        )
+    ]
+    assert seen == [load, load, *(warm_up if device == "cuda" else [])]
+    assert caches == ([tmp_path / "compile-cache"] if device == "cuda" else [])
+    assert replica.load(lambda: threading.current_thread().name) == "torch_0"
