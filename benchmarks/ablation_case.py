@@ -15,9 +15,11 @@ COMMON_ROWS = {
 GPU_ROWS = {
     "fused kernels in the DiT's blocks": DIT,
     "queries, keys and values in one product, on a GPU": DIT,
+    "GELU as the end of its product": DIT,
     "attention kernel chosen by timing": DIT,
     "copies that the host does not wait for": CHUNK,
     "fused norm and activation in the VAE": DECODE,
+    "channels last in the VAE, in float32": DECODE,
     "CUDA graphs": DIT_COARSE,
     "compiled blocks in place of the fused kernels": DIT,
     "8-bit linear layers": DIT,

@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.ablation_case import GPU_ROWS, Ablation
 from benchmarks.rows import request_for
 from benchmarks.sizes import Size
-from helios_engine import HeliosPipeline, attention_backends, denoiser, vae
+from helios_engine import HeliosPipeline, attention_backends, block, denoiser, vae, vae_layers
 from helios_engine.block import Block
 from helios_engine.compiling import compile_blocks
 from helios_engine.denoiser import Denoiser
@@ -71,14 +71,31 @@ def gpu_ablations(
     def half() -> VideoDecoder:
         return VideoDecoder(copy.deepcopy(pipeline.decoder.model).to(torch.bfloat16))
 
+    @lru_cache(maxsize=1)
+    def first() -> nn.Module:
+        decoder = copy.deepcopy(pipeline.decoder.model)
+        for parameter in decoder.parameters():
+            parameter.data = parameter.data.contiguous()
+        return decoder
+
     references = {SWITCH: "reference"}
     # the VAE first: its activations need the memory that graphs and a second set of weights take later
     yield off("fused norm and activation in the VAE", decode, lambda: mock.patch.dict(os.environ, references))
+    yield Ablation(
+        name="channels last in the VAE, in float32",
+        of=GPU_ROWS["channels last in the VAE, in float32"],
+        with_it=decode,
+        without=lambda: channels_first(first(), chunk),
+    )
+    first.cache_clear()
     yield option("VAE in bfloat16, channels last", lambda: half().model(chunk), decode, exact=False)
     half.cache_clear()
     yield option("doubling as a transposed convolution, on a GPU", lambda: transposed(decode), decode)
     yield off("fused kernels in the DiT's blocks", step, lambda: mock.patch.dict(os.environ, references))
     yield off("queries, keys and values in one product, on a GPU", step, lambda: separate_projections(model))
+    yield off(
+        "GELU as the end of its product", step, lambda: mock.patch.object(block, "has_gelu_product", return_value=False)
+    )
     torchs = attention_backends.torchs_choice
     yield off(
         "attention kernel chosen by timing",
@@ -108,9 +125,9 @@ def shallow(module: ModuleT) -> ModuleT:
 def separate_projections(model: HeliosTransformer) -> Iterator[None]:
     """Three products instead of the joined one."""
     with ExitStack() as stack:
-        for block in model.blocks:
-            assert isinstance(block, Block)
-            stack.enter_context(mock.patch.object(block.attn1, "joined", None))
+        for each in model.blocks:
+            assert isinstance(each, Block)
+            stack.enter_context(mock.patch.object(each.attn1, "joined", None))
         yield
 
 
@@ -119,16 +136,22 @@ def compiled_step(model: HeliosTransformer, step: Callable[[], object]) -> objec
     kept: list[Any] = model.__dict__.setdefault("_compiled_calls", [])
     if not kept:
         compile_blocks(model)
-        kept.extend(block._compiled_call_impl for block in model.blocks)
-    for block, call in zip(model.blocks, kept, strict=True):
-        block._compiled_call_impl = call
+        kept.extend(each._compiled_call_impl for each in model.blocks)
+    for each, call in zip(model.blocks, kept, strict=True):
+        each._compiled_call_impl = call
     model.compiled = True
     try:
         return step()
     finally:
         model.compiled = False
-        for block in model.blocks:
-            block._compiled_call_impl = None
+        for each in model.blocks:
+            each._compiled_call_impl = None
+
+
+def channels_first(decoder: nn.Module, latents: torch.Tensor) -> object:
+    """Decoding as torch lays tensors out by itself; the decoder's weights are laid out so, too."""
+    with mock.patch.object(vae_layers, "channels_last", return_value=False):
+        return decoder(latents)
 
 
 def transposed(decode: Callable[[], object]) -> object:
