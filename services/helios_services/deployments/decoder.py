@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +42,27 @@ class DecoderReplica(TorchReplica):
         return await self.run(self._condition, request, media)
 
     async def decode_chunk(self, denoised: Denoised, request: GenerationRequest) -> Encoded:
-        """Decodes and encodes a chunk."""
+        """Decodes and encodes a chunk.
+
+        A cancelled call ends at once. Its place is free when the thread that is at its work has ended that, or at once
+        if none is.
+        """
         index = denoised.state.chunks_made - 1
-        async with self._held:
-            frames, decode_s = await self.run(self._decode, denoised)
-            chunk, encode_s = await asyncio.get_running_loop().run_in_executor(
-                self._encoding, self._call, self._compress, frames, index, request.fps
-            )
+        loop = asyncio.get_running_loop()
+        held: list[NDArray[np.uint8]] = []  # the frames, in nothing else: a cancelled call's stay in a thread's queue
+
+        def leave(_: Future[Any]) -> None:
+            held.clear()
+            loop.call_soon_threadsafe(self._held.release)
+
+        await self._held.acquire()
+        work: Future[Any] = self._thread.submit(self._call, self._decode, denoised, held)
+        try:
+            decode_s = await self.result(work)
+            work = self._encoding.submit(self._call, self._compress, held, index, request.fps)
+            chunk, encode_s = await self.result(work)
+        finally:
+            work.add_done_callback(leave)
         return Encoded(
             init_segment=chunk.init_segment,
             fragment=chunk.fragment,
@@ -85,12 +100,12 @@ class DecoderReplica(TorchReplica):
         )
         return self._encoder.condition_on_video(clip.first, clip.tail, clip.num_frames)
 
-    def _decode(self, denoised: Denoised) -> tuple[NDArray[np.uint8], float]:
+    def _decode(self, denoised: Denoised, held: list[NDArray[np.uint8]]) -> float:
         start = time.perf_counter()
-        frames = self._decoder.decode(denoised.latents)
-        return frames, time.perf_counter() - start
+        held.append(self._decoder.decode(denoised.latents))
+        return time.perf_counter() - start
 
-    def _compress(self, frames: NDArray[np.uint8], index: int, fps: int) -> tuple[EncodedChunk, float]:
+    def _compress(self, held: list[NDArray[np.uint8]], index: int, fps: int) -> tuple[EncodedChunk, float]:
         start = time.perf_counter()
-        chunk = encode_chunk(frames, index=index, fps=fps, settings=self._settings)
+        chunk = encode_chunk(held.pop(), index=index, fps=fps, settings=self._settings)
         return chunk, time.perf_counter() - start

@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
@@ -41,13 +41,17 @@ class TorchReplica:
         return self._thread.submit(function, *args).result()
 
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
-        """Calls `function` on the torch thread. Ends the process if the device has failed.
+        """Calls `function` on the torch thread. Ends the process if the device has failed."""
+        return await self.result(self._thread.submit(self._call, function, *args))
+
+    async def result(self, work: Future[Result]) -> Result:
+        """What a thread's work comes to. Ends the process if the device has failed.
 
         The device's context is lost then, and with it every call to come. A replica that lived on would fail them all
         quickly, and so attract more; of one that has died the caller knows at once, and Serve replaces it.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, function, *args)
+            return await asyncio.wrap_future(work)
         except torch.AcceleratorError:
             log.critical("device_failed", device=str(self.device), exc_info=True)
             os._exit(1)

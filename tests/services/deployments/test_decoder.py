@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,13 +55,16 @@ class Encoding:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun: list[int] = []
         self.decoded: list[int] = []
+        self.frames: list[weakref.ref[Any]] = []
         self.threads: set[str] = set()
         self.go = threading.Semaphore(0)
         decode = VideoDecoder.decode
 
         def count(decoder: VideoDecoder, latents: torch.Tensor) -> Any:
             self.decoded.append(len(self.decoded))
-            return decode(decoder, latents)
+            frames = decode(decoder, latents)
+            self.frames.append(weakref.ref(frames))
+            return frames
 
         def wait(frames: Any, *, index: int, **options: Any) -> Any:
             self.threads.add(threading.current_thread().name)
@@ -117,6 +121,63 @@ async def test_a_failed_and_a_cancelled_chunk_leave_their_place(
         await waiting
     for number in range(3):
         assert (await replica.decode_chunk(denoised(number), REQUEST)).num_frames == 33
+
+
+async def cancelled(call: asyncio.Task[Any]) -> None:
+    """Cancels the call, and returns when it has ended."""
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_cancelled_calls_hold_no_more_frames_than_two_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, encoding = DecoderReplica(config(tmp_path)), Encoding(monkeypatch)
+
+    def alive() -> list[int]:
+        return [number for number, frames in enumerate(encoding.frames) if frames() is not None]
+
+    calls = [asyncio.create_task(replica.decode_chunk(denoised(number), REQUEST)) for number in range(5)]
+    await until(lambda: len(encoding.frames) == 2 and encoding.begun == [0])
+    await cancelled(calls[0])  # the encoder is still at its frames: the place of chunk 0 stays taken
+    replica.load(lambda: None)
+    await asyncio.sleep(0.05)
+    replica.load(lambda: None)  # whatever was submitted meanwhile is decoded
+    assert alive() == [0, 1]
+    assert len(encoding.decoded) == 2
+    for number in (1, 2, 3):  # each waits for the encoder when it is cancelled: its frames go, and the next is decoded
+        await until(lambda number=number: alive() == [0, number] and replica._encoding._work_queue.qsize() == number)  # type: ignore[misc]
+        await cancelled(calls[number])
+    await until(lambda: alive() == [0, 4])
+    assert encoding.begun == [0]
+    encoding.go.release(2)
+    assert (await calls[4]).num_frames == 33
+    assert encoding.begun == [0, 4]
+    await until(lambda: alive() == [] and replica._held._value == module.CHUNKS_AT_A_TIME)
+
+
+async def test_a_cancelled_chunk_keeps_its_place_while_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, go, begun = DecoderReplica(config(tmp_path)), threading.Event(), threading.Event()
+    decode = VideoDecoder.decode
+
+    def wait(decoder: VideoDecoder, latents: torch.Tensor) -> Any:
+        begun.set()
+        assert go.wait(120)
+        return decode(decoder, latents)
+
+    monkeypatch.setattr(VideoDecoder, "decode", wait)
+    running, queued = (asyncio.create_task(replica.decode_chunk(denoised(n), REQUEST)) for n in range(2))
+    await until(begun.is_set)
+    await cancelled(queued)
+    await cancelled(running)
+    await asyncio.sleep(0)
+    assert replica._held._value == module.CHUNKS_AT_A_TIME - 1
+    go.set()
+    await until(lambda: replica._held._value == module.CHUNKS_AT_A_TIME)
+    assert (await replica.decode_chunk(denoised(2), REQUEST)).num_frames == 33
 
 
 async def test_a_replica_whose_encoding_hangs_ends_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
