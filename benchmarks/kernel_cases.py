@@ -102,7 +102,6 @@ def block_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
             (x, history, shift, scale, EPS),
         ),
         ("affine_norm", modulated.affine_norm_triton, modulated.affine_norm_ref, (x, weight, bias, EPS)),
-        ("add_gated", gated.add_gated_triton, gated.add_gated_ref, (x, update, history, gate)),
         (
             "add_gated_modulated_norm",
             gated.add_gated_modulated_norm_triton,

@@ -55,7 +55,7 @@ def modulated_norm(
 def gated_residual(
     module: ModuleType, device: torch.device, dtype: torch.dtype, case: tuple[int, int, int, int], layout: str
 ) -> None:
-    """All four combinations. The norms are held to the reference's norm of the launcher's own residual."""
+    """All three combinations. The norms are held to the reference's norm of the launcher's own residual."""
     from helios_kernels.modulated_norm import affine_norm_ref, modulated_norm_ref
 
     batch, tokens, width, history = case
@@ -65,8 +65,6 @@ def gated_residual(
     gate, shift, scale = random(2, 3, width, device=device, seed=2).unbind(1)
     weight, bias = random(2, width, device=device, seed=3)
     expected = module.add_gated_ref(x, update, history, gate)
-    assert_close(module.add_gated_triton(x, update, history, gate), expected)
-
     residual, normed = module.add_gated_modulated_norm_triton(x, update, history, gate, shift, scale, EPS)
     assert_close(residual, expected)
     assert_close(normed, modulated_norm_ref(residual, history, shift, scale, EPS))

@@ -6,7 +6,7 @@ environment forces the reference everywhere; `triton` forces the launchers, for 
 float32 inside, rounded once to the output's dtype. Importing works without Triton; then there are only the references.
 
     modulated_norm   modulated_norm, affine_norm
-    gated_residual   add_gated, add_gated_affine_norm, add_noisy_modulated_norm, add_gated_modulated_norm
+    gated_residual   add_gated_affine_norm, add_noisy_modulated_norm, add_gated_modulated_norm
     norm_rotate      norm_rotate, norm_rotate_qkv
     rms_norm         rms_norm
     channel_norm     channel_norm

@@ -1,13 +1,13 @@
-"""Gated residual addition, alone or fused with the LayerNorm that reads its result next.
+"""Gated residual addition, fused with the LayerNorm that reads its result next.
 
 Legend: B batch, L tokens (N history first, M noisy after them), D width.
     residual = x + update * gate[row]              row 0 for history tokens, row 1 for noisy ones; rounded to x's dtype
     normed = LayerNorm(residual) * (1 + scale[row]) + shift[row], or LayerNorm(residual) * weight + bias
 The norm reads the rounded residual, as it does when the two run one after the other; x is left as it is.
-A block needs four combinations of it, in this order:
+A block needs three combinations of it, in this order:
     after self-attention:    `add_gated_affine_norm`     (only noisy tokens go on to the cross-attention)
     after cross-attention:   `add_noisy_modulated_norm`  (only noisy tokens are updated, without a gate)
-    after the feed-forward:  `add_gated_modulated_norm` with the next block's modulation, or `add_gated`
+    after the feed-forward:  `add_gated_modulated_norm` with the next block's modulation, or the output's
 """
 
 import torch
@@ -17,15 +17,6 @@ from helios_kernels.gated_residual_kernel import launch
 from helios_kernels.modulated_norm import affine_norm_ref, modulated_norm_ref
 
 Pair = tuple[torch.Tensor, torch.Tensor]
-
-
-def add_gated(
-    x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor
-) -> torch.Tensor:
-    """x + update * gate[row]: (B, L, D) in x's dtype."""
-    if use_triton(x_BLD):
-        return add_gated_triton(x_BLD, update_BLD, history_tokens, gate_2D)
-    return add_gated_ref(x_BLD, update_BLD, history_tokens, gate_2D)
 
 
 def add_gated_modulated_norm(
@@ -72,7 +63,7 @@ def add_noisy_modulated_norm(
 def add_gated_ref(
     x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor
 ) -> torch.Tensor:
-    """See `add_gated`."""
+    """x + update * gate[row]: (B, L, D) in x's dtype."""
     out_BLD = x_BLD.to(torch.float32, copy=True)
     for row, (out, update) in enumerate(
         zip(at_rows(out_BLD, history_tokens), at_rows(update_BLD, history_tokens), strict=True)
@@ -124,13 +115,6 @@ def add_noisy_modulated_norm_ref(
     return residual_BLD, modulated_norm_ref(residual_BLD, history_tokens, shift_2D, scale_2D, eps)
 
 
-def add_gated_triton(
-    x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor
-) -> torch.Tensor:
-    """See `add_gated`."""
-    return launch(x_BLD, update_BLD, history_tokens, gate_2D)[0]
-
-
 def add_gated_modulated_norm_triton(
     x_BLD: torch.Tensor,
     update_BLD: torch.Tensor,
@@ -141,11 +125,7 @@ def add_gated_modulated_norm_triton(
     eps: float,
 ) -> Pair:
     """See `add_gated_modulated_norm`."""
-    residual_BLD, normed_BLD = launch(
-        x_BLD, update_BLD, history_tokens, gate_2D, shift_2D, scale_2D, eps=eps, one_plus=True
-    )
-    assert normed_BLD is not None
-    return residual_BLD, normed_BLD
+    return launch(x_BLD, update_BLD, history_tokens, gate_2D, shift_2D, scale_2D, eps=eps, one_plus=True)
 
 
 def add_gated_affine_norm_triton(
@@ -160,11 +140,7 @@ def add_gated_affine_norm_triton(
     """See `add_gated_affine_norm`."""
     assert weight_D.shape == bias_D.shape == x_BLD.shape[-1:]
     bias_2D, weight_2D = (row_D.contiguous().expand(2, -1) for row_D in (bias_D, weight_D))
-    residual_BLD, normed_BMD = launch(
-        x_BLD, update_BLD, history_tokens, gate_2D, bias_2D, weight_2D, norm_from=history_tokens, eps=eps
-    )
-    assert normed_BMD is not None
-    return residual_BLD, normed_BMD
+    return launch(x_BLD, update_BLD, history_tokens, gate_2D, bias_2D, weight_2D, norm_from=history_tokens, eps=eps)
 
 
 def add_noisy_modulated_norm_triton(
@@ -176,8 +152,6 @@ def add_noisy_modulated_norm_triton(
     eps: float,
 ) -> Pair:
     """See `add_noisy_modulated_norm`."""
-    residual_BLD, normed_BLD = launch(
+    return launch(
         x_BLD, update_BMD, history_tokens, None, shift_2D, scale_2D, update_from=history_tokens, eps=eps, one_plus=True
     )
-    assert normed_BLD is not None
-    return residual_BLD, normed_BLD

@@ -1,4 +1,4 @@
-"""The Triton kernel behind the four functions of `gated_residual`: one pass over x and the update."""
+"""The Triton kernel behind the three functions of `gated_residual`: one pass over x and the update."""
 
 import torch
 
@@ -10,15 +10,15 @@ def launch(
     update: torch.Tensor,
     history_tokens: int,
     gate_2D: torch.Tensor | None,
-    shift_2D: torch.Tensor | None = None,
-    scale_2D: torch.Tensor | None = None,
+    shift_2D: torch.Tensor,
+    scale_2D: torch.Tensor,
     *,
     update_from: int = 0,
     norm_from: int = 0,
-    eps: float = 0.0,
+    eps: float,
     one_plus: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The residual (B, L, D) and, with shift and scale, the norm of the tokens from `norm_from` on.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The residual (B, L, D) and the norm of the tokens from `norm_from` on.
 
     update: of the tokens from `update_from` on. one_plus: multiplies by 1 + scale instead of scale.
     """
@@ -27,9 +27,10 @@ def launch(
     rows = [row for row in (gate_2D, shift_2D, scale_2D) if row is not None]
     assert all(row.shape == (2, width) for row in rows), "one row for history, one for noisy tokens"
     x_BLD, update = dense(x_BLD), dense(update)
-    gate_2D, shift_2D, scale_2D = (None if row is None else dense(row) for row in (gate_2D, shift_2D, scale_2D))
+    gate_2D = None if gate_2D is None else dense(gate_2D)
+    shift_2D, scale_2D = dense(shift_2D), dense(scale_2D)
     residual_BLD = torch.empty(x_BLD.shape, dtype=x_BLD.dtype, device=x_BLD.device)
-    normed = None if shift_2D is None else torch.empty_like(residual_BLD[:, norm_from:])
+    normed = torch.empty_like(residual_BLD[:, norm_from:])
     if residual_BLD.numel() == 0:
         return residual_BLD, normed
     block = block_of(width)
@@ -51,8 +52,8 @@ def launch(
             update.stride(0),
             update.stride(1),
             0 if gate_2D is None else gate_2D.stride(0),
-            0 if shift_2D is None else shift_2D.stride(0),
-            0 if scale_2D is None else scale_2D.stride(0),
+            shift_2D.stride(0),
+            scale_2D.stride(0),
             eps,
             WIDTH=width,
             ONE_PLUS=one_plus,
@@ -104,14 +105,13 @@ def _gated_residual_kernel(  # type: ignore[no-untyped-def]
     residual = (x.to(tl.float32) + update).to(residual_ptr.dtype.element_ty)
     tl.store(residual_ptr + index * WIDTH + column, residual, mask=inside)
 
-    if normed_ptr is not None:
-        rounded = residual.to(tl.float32)
-        centred = tl.where(inside, rounded - tl.sum(rounded, axis=0) / WIDTH, 0.0)
-        y = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / WIDTH + eps)
-        scale = tl.load(scale_ptr + row * scale_row_stride + column, mask=inside, other=0.0).to(tl.float32)
-        shift = tl.load(shift_ptr + row * shift_row_stride + column, mask=inside, other=0.0).to(tl.float32)
-        if ONE_PLUS:
-            scale += 1.0
-        normed_at = normed_ptr + (batch * (tokens - norm_from) + token - norm_from) * WIDTH + column
-        asked = column < tl.where(token >= norm_from, WIDTH, 0)
-        tl.store(normed_at, (y * scale + shift).to(normed_ptr.dtype.element_ty), mask=asked)
+    rounded = residual.to(tl.float32)
+    centred = tl.where(inside, rounded - tl.sum(rounded, axis=0) / WIDTH, 0.0)
+    y = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / WIDTH + eps)
+    scale = tl.load(scale_ptr + row * scale_row_stride + column, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(shift_ptr + row * shift_row_stride + column, mask=inside, other=0.0).to(tl.float32)
+    if ONE_PLUS:
+        scale += 1.0
+    normed_at = normed_ptr + (batch * (tokens - norm_from) + token - norm_from) * WIDTH + column
+    asked = column < tl.where(token >= norm_from, WIDTH, 0)
+    tl.store(normed_at, (y * scale + shift).to(normed_ptr.dtype.element_ty), mask=asked)

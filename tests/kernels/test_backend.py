@@ -26,7 +26,6 @@ from helios_kernels import (
 DISPATCHED: list[tuple[ModuleType, str, int, dict[str, Any]]] = [  # module, function, arguments
     (modulated_norm, "modulated_norm", 5, {}),
     (modulated_norm, "affine_norm", 4, {}),
-    (gated_residual, "add_gated", 4, {}),
     (gated_residual, "add_gated_modulated_norm", 7, {}),
     (gated_residual, "add_gated_affine_norm", 7, {}),
     (gated_residual, "add_noisy_modulated_norm", 6, {}),

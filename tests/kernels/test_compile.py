@@ -73,11 +73,6 @@ LAUNCHES: dict[str, tuple[ModuleType, str, Callable[[], object]]] = {
         "_modulated_norm_kernel",
         lambda: modulated_norm.modulated_norm_triton(bf16(1, L, D), N, empty(2, D), empty(2, D), 1e-6),
     ),
-    "add_gated": (
-        gated_residual_kernel,
-        "_gated_residual_kernel",
-        lambda: gated_residual.add_gated_triton(bf16(1, L, D), bf16(1, L, D), N, empty(2, D)),
-    ),
     "add_gated_modulated_norm": (gated_residual_kernel, "_gated_residual_kernel", gated_norm),
     "norm_rotate": (norm_rotate, "_norm_rotate_kernel", rotate),
     "rms_norm": (rms_norm, "_rms_norm_kernel", lambda: rms_norm.rms_norm_triton(bf16(1, L, D), bf16(D), 1e-6)),
