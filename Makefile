@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
@@ -25,7 +26,7 @@ demo: $(STAMP) ## Start everything on this machine, generate a video over gRPC, 
 
 test: $(STAMP) ## Lint, type-check and run the test suite
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(STAMP) ## ruff and mypy --strict over everything
 	$(BIN)/ruff check .

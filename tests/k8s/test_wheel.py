@@ -1,5 +1,6 @@
 """The wheel of each image, built from no more than its Dockerfile copies, holds the whole source tree, and works."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -81,7 +82,14 @@ def wheel(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
                 shutil.copy(path, target)
     built = tmp_path / "wheels"
     command = [sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation"]
-    done = subprocess.run([*command, "--wheel-dir", str(built), "."], cwd=copied, capture_output=True, text=True)
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # protoc's plugins
+    done = subprocess.run(
+        [*command, "--wheel-dir", str(built), "."],
+        cwd=copied,
+        env=os.environ | {"PATH": programs},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     (file,) = built.iterdir()
     return file

@@ -119,6 +119,23 @@ ALERTS = (
     ),
     Case("HeliosDeploymentUnhealthy", {f"ray_serve_deployment_status{{{RAY}}}": "6x9 3x9 2x9"}, (9, 18), (27,)),
     Case("HeliosDeploymentStuck", {f"ray_serve_deployment_status{{{RAY}}}": "3x20 6x9 3x60"}, (20, 50), (65,)),
+    # scaling up is in order while some replica serves
+    Case(
+        "HeliosDeploymentStuck",
+        {
+            f"ray_serve_deployment_status{{{RAY}}}": "4x100",
+            f"ray_serve_deployment_replica_healthy{{{RAY}}}": "1x20 0x80",
+        },
+        silent=(20, 45),
+        fires=(60,),
+    ),
+    Case("HeliosDeploymentStuck", {f"ray_serve_deployment_status{{{RAY}}}": "4x20 6x9 4x60"}, (20, 50), (65,)),
+    Case(
+        "HeliosDispatcherNotReady",
+        {'helios_dispatcher_ready{instance="a:1"}': "0x20 1x9 0x60", 'helios_dispatcher_ready{instance="b:1"}': "1x90"},
+        silent=(20, 50),
+        fires=(65,),
+    ),
     Case(
         "HeliosStageRetries", {'helios_stage_retries_total{stage="decode"}': "0x9 0+0.5x20 10+2x20"}, (9, 28), (49,)
     ),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_services.config import ConfigError, Section, ServiceConfig, load_config
+from helios_services.config import ConfigError, ModelConfig, Section, ServiceConfig, load_config, with_variant
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,15 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ("decoder: {device: cuda}", ["decoder", "num_gpus must be more than 0 and at most 1 with device cuda, is 0"]),
         ("text_encoder: {num_gpus: 0.5}", ["text_encoder", "num_gpus must be 0 with device cpu, is 0.5"]),
         ("denoiser: {device: cuda, num_gpus: 2}", ["denoiser.num_gpus", "2", "less than or equal to 1"]),
-        ("model: {warm_up_sizes: [[400, 640]]}", ["warm_up_sizes: height", "400", "multiple of 64"]),
+        (
+            "model: {dtype: float32}\ndenoiser: {attention: cudnn, device: cuda, num_gpus: 1}",
+            ["model.dtype must be bfloat16 with denoiser.attention cudnn, is float32"],
+        ),
+        (
+            "model: {variant: distilled, warm_up_sizes: [[400, 640]]}",
+            ["warm_up_sizes: height", "400", "multiple of 64"],
+        ),
+        ("model: {warm_up_sizes: [[401, 640]]}", ["warm_up_sizes: height", "401", "multiple of 16"]),
         ("model: {variant: base, warm_up_sizes: [[400, 641]]}", ["warm_up_sizes: width", "641", "multiple of 16"]),
         ("model: {warm_up_sizes: [[1024, 1024]]}", ["warm_up_sizes: 1024x1024", "at most max_pixels, 983,040"]),
         ("[1]", ["must hold a mapping"]),
@@ -64,6 +72,19 @@ def test_bad_files_are_explained(tmp_path: Path, text: str, named: list[str]) ->
         load_config(file, {})
     for part in named:
         assert part in str(caught.value)
+
+
+def test_the_default_warm_up_goes_where_requests_cannot() -> None:
+    assert ModelConfig().warm_ups == [(384, 640)]
+    assert ModelConfig(max_pixels=200_000).warm_ups == []
+    assert ModelConfig(warm_up_sizes=((64, 128),), max_pixels=200_000).warm_ups == [(64, 128)]
+
+
+def test_warm_up_sizes_are_checked_by_what_the_checkpoint_is() -> None:
+    config = ServiceConfig(model=ModelConfig(warm_up_sizes=((480, 832),)))
+    assert with_variant(config, "base").model.warm_ups == [(480, 832)]
+    with pytest.raises(ConfigError, match=r"model: .*warm_up_sizes: height: 480 .*multiple of 64"):
+        with_variant(config, "distilled")
 
 
 def variables() -> dict[str, str]:

@@ -49,7 +49,7 @@ class DeploymentConfig(Section):
     max_ongoing_requests: PositiveInt = 1
     request_timeout_s: PositiveFloat = 600.0
     """The dispatcher gives up on a call after this long (waiting included) and repeats it. A replica of the model whose
-    device is at one call for longer hangs, and is replaced."""
+    device is at one call for longer is taken as hung and replaced: must exceed what a size's first call compiles."""
     start_timeout_s: PositiveFloat = 1800.0
     """A call waits this long while no replica runs (scaled to zero, or starting); then the job goes back to the queue.
     Neither is a loss."""

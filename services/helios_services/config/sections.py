@@ -28,19 +28,28 @@ class ModelConfig(Section):
     max_pixels: PositiveInt = 1280 * 768
     warm_up_sizes: tuple[tuple[int, int], ...] = ((384, 640),)
     """Height and width of videos that replicas get ready for before their first job, where something is compiled or
-    timed. A size that is not here makes its first job wait for that, and the jobs behind it."""
+    timed; those that max_pixels allows. A size that is not here makes its first job wait, and the jobs behind it."""
 
     @model_validator(mode="after")
     def _sizes_that_requests_may_have(self) -> "ModelConfig":
+        if "warm_up_sizes" not in self.model_fields_set:
+            return self
+        known = [self.variant] if "variant" in self.model_fields_set else list(VARIANTS)
+        multiple = min(VARIANTS[variant].size_multiple for variant in known)  # until the checkpoint says what it is
         for height, width in self.warm_up_sizes:
             for name, value in (("height", height), ("width", width)):
                 try:
-                    check_size(name, value, VARIANTS[self.variant].size_multiple)
+                    check_size(name, value, multiple)
                 except InvalidField as error:
                     raise ValueError(f"warm_up_sizes: {error}") from None
             if height * width > self.max_pixels:
                 raise ValueError(f"warm_up_sizes: {height}x{width} must have at most max_pixels, {self.max_pixels:,}")
         return self
+
+    @property
+    def warm_ups(self) -> list[tuple[int, int]]:
+        """The warm-up sizes that requests may have."""
+        return [(height, width) for height, width in self.warm_up_sizes if height * width <= self.max_pixels]
 
 
 class RedisConfig(Section):

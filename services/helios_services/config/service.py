@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from helios_services.config.deployments import DecoderConfig, DenoiserConfig, DispatcherConfig, TextEncoderConfig
 from helios_services.config.section import ConfigError, Section
@@ -49,6 +49,14 @@ class ServiceConfig(Section):
             raise ValueError(f"model.dtype must be bfloat16 with denoiser.fp8 on a GPU, is {self.model.dtype}")
         return self
 
+    @model_validator(mode="after")
+    def _attention_in_16_bit(self) -> "ServiceConfig":
+        if self.denoiser.attention in ("cudnn", "flash", "flash_attention_3") and self.model.dtype != "bfloat16":
+            raise ValueError(
+                f"model.dtype must be bfloat16 with denoiser.attention {self.denoiser.attention}, is {self.model.dtype}"
+            )
+        return self
+
     @property
     def artifacts(self) -> str:
         """URL of the artifact folder."""
@@ -66,10 +74,15 @@ class ServiceConfig(Section):
 
 
 def with_variant(config: ServiceConfig, variant: str) -> ServiceConfig:
-    """The configuration for a checkpoint of this variant. Raises ConfigError if another one is configured."""
+    """The configuration for a checkpoint of this variant. Raises ConfigError if another one is configured, or if a
+    warm-up size is none of its sizes."""
     if "variant" in config.model.model_fields_set:
         check_variant(config, variant)
-    return config.model_copy(update={"model": config.model.model_copy(update={"variant": variant})})
+    try:
+        model = ModelConfig.model_validate(config.model.model_dump(exclude_unset=True) | {"variant": variant})
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"model: {each['msg']}" for each in error.errors())) from None
+    return config.model_copy(update={"model": model})
 
 
 def check_variant(config: ServiceConfig, variant: str) -> None:

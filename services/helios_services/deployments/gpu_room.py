@@ -1,6 +1,6 @@
 """Whether the GPUs of a machine have room for the replicas: Serve would wait for more without end, and say nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from helios_services.config import ConfigError, ServiceConfig
 from helios_services.deployments.rank_placement import ranks
@@ -22,15 +22,26 @@ def check_gpus(config: ServiceConfig, resources: Mapping[str, float]) -> None:
                 f"{name}.accelerator_type: {section.accelerator_type!r} is not allowed; allowed: empty, or what Ray "
                 f"finds on this machine, {types}"
             )
-    wanted = {
-        name: section.num_gpus * ranks(section) * section.autoscaling.min_replicas
-        for name, section in sections.items()
-        if section.num_gpus
-    }
+    processes = {name: ranks(section) * section.autoscaling.min_replicas for name, section in sections.items()}
+    shares = [section.num_gpus for name, section in sections.items() for _ in range(processes[name])]
     there = resources.get("GPU", 0.0)
-    if sum(wanted.values()) > there + ROUNDING:
-        shares = ", ".join(f"{name} {share:g}" for name, share in wanted.items())
-        raise ConfigError(
-            f"num_gpus: {sum(wanted.values()):g} in all ({shares}) is not allowed; allowed: at most {there:g}, "
-            "which is what Ray finds on this machine (replicas share a GPU by fractions: 0.1, 0.7 and 0.2)"
+    if not fits(shares, int(there + ROUNDING)):
+        wanted = ", ".join(
+            f"{name} {processes[name]} x {section.num_gpus:g}" for name, section in sections.items() if section.num_gpus
         )
+        raise ConfigError(
+            f"num_gpus: {sum(shares):g} in all ({wanted}) is not allowed; allowed: what fits {there:g} GPUs, which is "
+            "what Ray finds on this machine (a share lies on one GPU; replicas share it by fractions: 0.1, 0.7 and 0.2)"
+        )
+
+
+def fits(shares: Iterable[float], gpus: int) -> bool:
+    """Whether each share finds room on one GPU: the largest first, each on the first GPU that has it."""
+    free = [1.0] * gpus
+    for share in sorted(shares, reverse=True):
+        room = next((index for index, left in enumerate(free) if left + ROUNDING >= share), None)
+        if room is None and share:
+            return False
+        if room is not None:
+            free[room] -= share
+    return True

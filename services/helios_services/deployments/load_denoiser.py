@@ -36,7 +36,7 @@ def load_denoiser(config: ServiceConfig, device: torch.device) -> Denoiser:
         attention=options.attention,
     )
     if compiles and options.parallel.world_size == 1:  # ranks can only compute together, which they cannot yet
-        for height, width in config.model.warm_up_sizes:
+        for height, width in config.model.warm_ups:
             denoiser.warm_up(warm_up_request(config.model.variant, height, width))
     return denoiser
 

@@ -28,7 +28,7 @@ def load_vae(config: ServiceConfig, device: torch.device) -> tuple[VideoDecoder,
     )
     encoder = VideoEncoder.from_pretrained(config.model.checkpoint, device=device, activation_budget_bytes=budget)
     if device.type == "cuda":
-        for height, width in config.model.warm_up_sizes:
+        for height, width in config.model.warm_ups:
             warm_up(decoder, encoder, height, width)
     return decoder, encoder
 

@@ -12,7 +12,7 @@ import ray
 from helios_engine.checkpoint.tiny import write_tiny
 from helios_services.config import ConfigError, ServiceConfig, load_config
 from helios_services.deployments import serving
-from helios_services.deployments.gpu_room import check_gpus
+from helios_services.deployments.gpu_room import check_gpus, fits
 
 ROOT = Path(__file__).parents[3]
 ONE_H100 = {"CPU": 16.0, "GPU": 1.0, "accelerator_type:H100": 1.0}
@@ -38,12 +38,15 @@ def test_the_documented_example_fits_one_gpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("denoiser: {device: cuda, num_gpus: 1}\ndecoder: {device: cuda, num_gpus: 0.5}", "1.5 in all (denoiser 1, "),
+        (
+            "denoiser: {device: cuda, num_gpus: 1}\ndecoder: {device: cuda, num_gpus: 0.5}",
+            "1.5 in all (denoiser 1 x 1, decoder 1 x 0.5)",
+        ),
         (
             "denoiser: {device: cuda, num_gpus: 0.6, autoscaling: {min_replicas: 2, max_replicas: 2}}",
-            "1.2 in all (denoiser 1.2) is not allowed; allowed: at most 1",
+            "1.2 in all (denoiser 2 x 0.6) is not allowed; allowed: what fits 1 GPUs",
         ),
-        ("denoiser: {device: cuda, num_gpus: 1, parallel: {ulysses_degree: 2}}", "2 in all (denoiser 2)"),
+        ("denoiser: {device: cuda, num_gpus: 1, parallel: {ulysses_degree: 2}}", "2 in all (denoiser 2 x 1)"),
         (
             "decoder: {device: cuda, num_gpus: 1, accelerator_type: L40S}",
             "decoder.accelerator_type: 'L40S' is not allowed; allowed: empty, or what Ray finds on this machine, "
@@ -54,6 +57,17 @@ def test_the_documented_example_fits_one_gpu(tmp_path: Path) -> None:
 def test_more_than_there_is_is_refused(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(named)):
         check_gpus(configured(tmp_path, text), ONE_H100)
+
+
+def test_a_share_lies_on_one_gpu(tmp_path: Path) -> None:
+    three = configured(
+        tmp_path, "denoiser: {device: cuda, num_gpus: 0.6, autoscaling: {min_replicas: 3, max_replicas: 3}}"
+    )
+    with pytest.raises(ConfigError, match=re.escape("1.8 in all (denoiser 3 x 0.6)")):
+        check_gpus(three, {"GPU": 2.0})
+    check_gpus(three, {"GPU": 3.0})
+    assert fits([0.5, 0.7, 0.3, 0.5], 2)
+    assert not fits([0.1], 0)
 
 
 def test_replicas_that_may_come_later_are_no_reason(tmp_path: Path) -> None:
@@ -73,7 +87,7 @@ def test_a_worker_without_gpus_says_so_instead_of_waiting(tmp_path: Path) -> Non
         text=True,
     )
     assert done.returncode == 1
-    assert "helios: num_gpus: 0.5 in all (denoiser 0.5) is not allowed; allowed: at most 0" in done.stderr
+    assert "helios: num_gpus: 0.5 in all (denoiser 1 x 0.5) is not allowed; allowed: what fits 0 GPUs" in done.stderr
 
 
 @pytest.mark.parametrize(
