@@ -38,10 +38,9 @@ def check_gpus(config: ServiceConfig, resources: Mapping[str, float]) -> None:
 def fits(shares: Iterable[float], gpus: int) -> bool:
     """Whether each share finds room on one GPU: the largest first, each on the first GPU that has it."""
     free = [1.0] * gpus
-    for share in sorted(shares, reverse=True):
+    for share in sorted(filter(None, shares), reverse=True):
         room = next((index for index, left in enumerate(free) if left + ROUNDING >= share), None)
-        if room is None and share:
+        if room is None:
             return False
-        if room is not None:
-            free[room] -= share
+        free[room] -= share
     return True
