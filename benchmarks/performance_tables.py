@@ -207,12 +207,15 @@ def gpu_measured(results: Path) -> str:
             "Everything that is measured here was measured on a CPU. **No figure of a GPU has been measured**: the\n"
             "tables for GPUs say so row by row, and the roofline is arithmetic from counts.\n"
         )
-    gpus = ", ".join(sorted({gpu for names in found.values() for gpu in names}))
     return (
-        f"The tables for GPUs were measured on: {gpus}, with random weights in the published sizes\n"
+        f"The tables for GPUs were measured on: {_gpus(found)}, with random weights in the published sizes\n"
         f"({', '.join(found)}). What has not been measured says so row by row; the roofline is arithmetic from\n"
         "counts.\n"
     )
+
+
+def _gpus(found: dict[str, set[str]]) -> str:
+    return ", ".join(sorted({gpu for names in found.values() for gpu in names}))
 
 
 def gpu_limits(results: Path) -> str:
@@ -223,9 +226,8 @@ def gpu_limits(results: Path) -> str:
             "- No figure here was measured on a GPU. The code runs on CUDA devices by configuration (`device: cuda`,\n"
             "  `num_gpus: 1`), but neither speed, bf16 parity nor memory has been measured on one.\n"
         )
-    gpus = ", ".join(sorted({gpu for names in found.values() for gpu in names}))
     return (
-        f"- On a GPU ({gpus}) the engine alone was measured, with random weights in the published sizes\n"
+        f"- On a GPU ({_gpus(found)}) the engine alone was measured, with random weights in the published sizes\n"
         "  ([figures](docs/performance.md)); the service was not.\n"
     )
 

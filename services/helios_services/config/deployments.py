@@ -148,7 +148,7 @@ class DenoiserConfig(DeploymentConfig):
             raise ValueError(f"compile must be off with {self.parallel.world_size} ranks, is {self.compile}")
         if self.compile == "graphs" and self.device != "cuda":
             raise ValueError(f"compile must be off or regional on {self.device}, is graphs")
-        if self.attention not in ("auto", "torch") and not self.device.startswith("cuda"):
+        if self.attention not in ("auto", "torch") and self.device != "cuda":
             raise ValueError(f"attention must be auto or torch on {self.device}, is {self.attention}")
         if self.offload_budget_gb is not None and (self.fp8 or self.compile != "off"):
             raise ValueError("offload_budget_gb must not be set with fp8 or compile")

@@ -45,7 +45,7 @@ class ServiceConfig(Section):
 
     @model_validator(mode="after")
     def _8_bit_layers_of_a_gpu_give_bfloat16(self) -> "ServiceConfig":
-        if self.denoiser.fp8 and self.denoiser.device.startswith("cuda") and self.model.dtype != "bfloat16":
+        if self.denoiser.fp8 and self.denoiser.device == "cuda" and self.model.dtype != "bfloat16":
             raise ValueError(f"model.dtype must be bfloat16 with denoiser.fp8 on a GPU, is {self.model.dtype}")
         return self
 

@@ -1,11 +1,12 @@
-"""A bench for each test."""
+"""A bench for each test, or the store of a configuration."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from helios_services.config import RedisConfig
+from helios_services.config import RedisConfig, ServiceConfig
+from helios_services.jobs.store import JobStore
 from services.deployments.bench import Bench
 
 
@@ -14,3 +15,11 @@ async def bench(redis: RedisConfig, tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(redis, tmp_path)
     yield bench
     await bench.store.close()
+
+
+@pytest.fixture
+async def store(config: ServiceConfig) -> AsyncIterator[JobStore]:
+    """Of the fixture `config`, which the modules that deploy a whole service have of their own."""
+    store = JobStore.connect(config.redis, config.jobs)
+    yield store
+    await store.close()

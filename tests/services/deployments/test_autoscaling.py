@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -52,13 +52,6 @@ def config(checkpoint: Path, redis: RedisConfig, tmp_path: Path) -> ServiceConfi
     }
     file.write_text(yaml.safe_dump(sections))
     return settled(load_config(file, {}))
-
-
-@pytest.fixture
-async def store(config: ServiceConfig) -> AsyncIterator[JobStore]:
-    store = JobStore.connect(config.redis, config.jobs)
-    yield store
-    await store.close()
 
 
 class Bench:

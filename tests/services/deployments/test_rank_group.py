@@ -1,6 +1,5 @@
 """A denoiser replica of two ranks in a real Ray Serve, over gloo: same chunk, same bits, nothing left behind."""
 
-import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, 
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.denoiser import DenoiserReplica
 from helios_services.deployments.stages import Denoised
+from services.deployments.local_serve import local_serve
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -37,19 +37,8 @@ CHUNKS = 2
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Room for one group of two ranks beside Serve's own actors, which need none: a leaked group would show."""
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 << 20,
-        _node_ip_address="127.0.0.1",
-    )
-    serve.start(proxy_location="Disabled")
-    yield
-    serve.shutdown()
-    ray.shutdown()
+    with local_serve(num_cpus=2):
+        yield
 
 
 def deploy(checkpoint: Path, parallel: ParallelConfig) -> Any:

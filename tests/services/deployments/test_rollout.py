@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -43,13 +43,6 @@ def config(checkpoint: Path, redis: RedisConfig, tmp_path: Path) -> ServiceConfi
     }
     file.write_text(yaml.safe_dump(sections))
     return settled(load_config(file, {}))
-
-
-@pytest.fixture
-async def store(config: ServiceConfig) -> AsyncIterator[JobStore]:
-    store = JobStore.connect(config.redis, config.jobs)
-    yield store
-    await store.close()
 
 
 def slow_to_load(gate: Path) -> type[Any]:

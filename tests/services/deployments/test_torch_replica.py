@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import multiprocessing
 import os
 import threading
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, Never
 
 import pytest
-import ray
 import torch
 from ray import serve
 from ray.exceptions import RayActorError
@@ -19,6 +17,7 @@ from ray.exceptions import RayActorError
 from helios_services.config import DeploymentConfig, ServiceConfig
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.torch_replica import TorchReplica
+from services.deployments.local_serve import local_serve
 
 SURVIVED = 7
 
@@ -124,23 +123,10 @@ def test_serve_replaces_a_replica_that_hangs(tmp_path: Path) -> None:
                 threading.Event().wait()
             return os.getpid()
 
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 << 20,
-        _node_ip_address="127.0.0.1",
-    )
-    try:
-        serve.start(proxy_location="Disabled")
+    with local_serve(num_cpus=1):
         deployment: Any = serve.deployment(HangsOnce, name="hangs", **deployment_options(options))
         handle = serve.run(deployment.bind(), name="hangs", route_prefix=None)
         for call in [handle.answer.remote() for _ in range(2)]:
             with pytest.raises(RayActorError):
                 call.result(timeout_s=120)
         assert answered(handle) > 0
-    finally:
-        serve.shutdown()
-        ray.shutdown()
