@@ -161,6 +161,9 @@ class JobRun:
                 done = self._complete(made)
             await self._delivered(delivery)
             return done
+        except (JobFailed, GivenBack):
+            await self._delivered(delivery)  # the chunk before the one that could not be made is the client's
+            raise
         finally:
             if delivery is not None:
                 await cancelled(delivery)

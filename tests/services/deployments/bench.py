@@ -110,7 +110,7 @@ class Bench:
     """A store with one submitted job, and runs of it."""
 
     def __init__(self, redis: RedisConfig, folder: Path) -> None:
-        jobs = JobsConfig(max_attempts=3, lease_s=30, live_window_chunks=2, session_grace_s=1.5)
+        jobs = JobsConfig(max_attempts=3, lease_s=30, live_window_chunks=2)
         self.config = ServiceConfig(state_dir=folder, redis=redis, jobs=jobs)
         self.store = JobStore.connect(redis, self.config.jobs)
         self.artifacts = ArtifactStore(self.config.artifacts)
@@ -160,9 +160,17 @@ class Bench:
             config=self.config,
         )
 
+    def _key(self, kind: str, job_id: str) -> str:
+        return f"helios:{{{self.config.redis.namespace}}}:{kind}:{job_id}"
+
+    async def let_session_lapse(self, job_id: str) -> None:
+        """As if its client had given no sign of life for as long as the grace."""
+        async with Redis.from_url(self.config.redis.url) as client:
+            assert await client.delete(self._key("session", job_id))
+
     async def checkpoint(self, job_id: str) -> bytes:
         async with Redis.from_url(self.config.redis.url) as client:
-            data = await client.get(f"helios:{{{self.config.redis.namespace}}}:checkpoint:{job_id}")
+            data = await client.get(self._key("checkpoint", job_id))
         assert isinstance(data, bytes)
         return data
 
