@@ -1,17 +1,19 @@
-"""Writes the tables of docs/performance.md and README.md from the results: `python -m benchmarks.performance_page`.
+"""Writes the tables of the pages below from the results: `python -m benchmarks.performance_page`.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. A test holds both pages to the results' files.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. A test holds the pages to the results' files.
 """
 
 import argparse
 import re
 from pathlib import Path
 
+from benchmarks.load_tables import LOAD_TABLES
 from benchmarks.performance_tables import TABLES
 from benchmarks.records import RESULTS
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md", ROOT / "docs" / "load.md")
+ALL_TABLES = TABLES | LOAD_TABLES
 TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -26,7 +28,7 @@ def main() -> None:
 
 def updated(page: str, results: Path) -> str:
     """The page with its tables as the results say. Raises KeyError for a table that is not known."""
-    return TABLE.sub(lambda found: found[1] + TABLES[found[2]](results) + found[3], page)
+    return TABLE.sub(lambda found: found[1] + ALL_TABLES[found[2]](results) + found[3], page)
 
 
 if __name__ == "__main__":
