@@ -22,7 +22,7 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_demo_writes_a_playable_video_prints_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELIOS_")}
     demo = subprocess.Popen(
@@ -35,7 +35,7 @@ def test_demo_writes_a_playable_video_prints_its_figures_and_leaves_nothing(tmp_
     )
     started: set[psutil.Process] = set()
     with ThreadPoolExecutor() as pool:
-        output = pool.submit(demo.communicate, timeout=200)
+        output = pool.submit(demo.communicate, timeout=440)
         while not output.done():
             with contextlib.suppress(psutil.NoSuchProcess):
                 started |= set(psutil.Process(demo.pid).children(recursive=True))
