@@ -13,8 +13,6 @@ from faults.stand_in_worker import Harm
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosError
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickService]:

@@ -18,7 +18,6 @@ from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import Connection, HeliosClient, HeliosError
 from helios_services.gateway.auth import Quotas, Scope, new_key
 
-pytestmark = pytest.mark.timeout(180)
 QUEUE, EACH, JOBS_MADE = 40, 15, 80
 SLOTS = 2
 

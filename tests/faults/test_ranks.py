@@ -17,7 +17,6 @@ from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient
 from helios_services.jobs.embedded import EmbeddedRedis
 
-pytestmark = pytest.mark.timeout(400)
 EXCHANGE_TIMEOUT_S = 10
 CHUNKS = 8
 JOB = SHORT_JOB | {"pyramid_steps": [20, 20, 20], "num_frames": 33 * CHUNKS}

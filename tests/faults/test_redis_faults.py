@@ -18,7 +18,6 @@ from faults.stand_in_worker import Harm
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient, HeliosError
 
-pytestmark = pytest.mark.timeout(180)
 OUTAGE_S = 6.0
 UNHURRIED = JOBS.model_copy(update={"heartbeat_s": 3.0})
 """A heartbeat gives up on an answer that takes longer than to the next one."""

@@ -32,7 +32,6 @@ from helios_services.jobs.embedded import free_port
 from helios_services.jobs.records import Claim
 from services.gateway.conftest import Worker, fragment
 
-pytestmark = pytest.mark.timeout(300)
 BIG_CHUNKS, BIG_BYTES = 40, 4_000_000
 BY_HAND = JobsConfig(lease_s=600.0, heartbeat_s=300.0)
 """Nobody renews the test's leases."""

@@ -14,7 +14,6 @@ from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 
-pytestmark = pytest.mark.timeout(180)
 HOUR_S = 3600.0
 
 

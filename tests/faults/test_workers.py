@@ -18,8 +18,6 @@ from faults.conftest import JOB, Seen, Service
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient, Segment
 
-pytestmark = pytest.mark.timeout(500)
-
 
 def finished(client: HeliosClient, job_id: str) -> pb.Job:
     """The job after its end; it must have succeeded."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import av
 import numpy as np
 import psutil
-import pytest
 
 
 def alive(process: psutil.Process) -> bool:
@@ -22,7 +21,6 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.timeout(480)
 def test_demo_writes_a_playable_video_prints_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELIOS_")}
     demo = subprocess.Popen(

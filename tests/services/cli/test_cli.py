@@ -103,7 +103,6 @@ def generate(checkpoint: Path, output: Path, *options: str) -> NDArray[np.uint8]
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-@pytest.mark.timeout(600)
 def test_generate_from_an_image_a_clip_and_a_state(checkpoint: Path, still: Path, tmp_path: Path) -> None:
     steps = ("--steps", "1,1,1")
     state = tmp_path / "state"
@@ -120,7 +119,6 @@ def test_generate_from_an_image_a_clip_and_a_state(checkpoint: Path, still: Path
     assert min(different) > 2
 
 
-@pytest.mark.timeout(600)
 def test_prompts_that_take_over(checkpoint: Path, tmp_path: Path) -> None:
     options = ("--steps", "1,1,1", "--frames", "66", "--interpolate", "0")
     plain = generate(checkpoint, tmp_path / "plain.mp4", *options)

@@ -24,7 +24,6 @@ from helios_services.jobs.records import Control, Job, JobSpec, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 
-pytestmark = pytest.mark.timeout(300)
 MODEL_DEPLOYMENTS = ("text-encoder", "denoiser", "decoder")
 PARAMS: dict[str, Any] = {"prompt": "a lake", "height": 64, "width": 64, "seed": 3, "pyramid_steps": [1, 1, 1]}
 CHUNKS = 3

@@ -28,7 +28,6 @@ from helios_services.deployments.stages import Denoised
 from services.deployments.local_serve import local_serve
 
 pytestmark = [
-    pytest.mark.timeout(480),
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable"),  # read in place from the object store
 ]
 REQUEST = GenerationRequest(prompt="a lake", height=64, width=64, seed=3, pyramid_steps=(1, 2, 1))
