@@ -41,6 +41,7 @@ def test_a_job_whose_call_has_run_out_of_time_is_not_started(redis: RedisServer,
         request = pb.GenerateVideoRequest(
             job=pb.SubmitJobRequest(params=pb.GenerationParams(**JOB | {"prompt": "late"}))
         )
+        made: list[pb.Job] = []
         for timeout_s in (2.0, 10.0, 60.0):
             with pytest.raises(grpc.RpcError) as caught:
                 list(service.client._stub.GenerateVideo(request, timeout=timeout_s))

@@ -136,6 +136,7 @@ async def test_a_sender_that_dies_is_followed_by_another(redis: RedisConfig) -> 
         webhooks = Keys(redis.namespace).of("webhooks")
         due_ms = await client.zscore(webhooks, first.event)
         seconds, _ = await client.time()
+        assert due_ms is not None
         assert 500_000 < due_ms - 1000 * seconds <= 601_000
         await client.zadd(webhooks, {first.event: 1})  # the sender's time is over
     second = await store.due_webhook(uuid4().hex, lease_s=60)

@@ -54,7 +54,7 @@ async def let_lapse(store: JobStore, redis: RedisConfig) -> list[str]:
     leases = Keys(redis.namespace).of("leases")
     async with Redis.from_url(redis.url) as client:
         for job_id in await client.zrange(leases, 0, -1):
-            await client.zadd(leases, {job_id: 1}, xx=True)
+            await client.zadd(leases, {job_id.decode(): 1}, xx=True)
     return await store.sweep()
 
 
