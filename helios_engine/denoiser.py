@@ -29,7 +29,7 @@ from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.scheduler import StageSchedule, single_schedule, stage_schedule
 from helios_engine.solvers import make_solver
 from helios_engine.state import DenoiseState
-from helios_engine.transfer import to_device
+from helios_engine.transfer import to_device, to_host
 from helios_engine.transformer import HeliosTransformer, History, parameter_dtype, timestep_rows
 
 GuidanceBatching = Literal["auto", "always", "never"]
@@ -207,7 +207,7 @@ class Denoiser:
         generator = state.generator()
         on_device = self._latents(state, prompt_embeds, negative_prompt_embeds, generator)
         self._noise.draw(_chunk_shape(state), self.scheduler.stages, generator)  # a GPU is still at this chunk
-        latents = on_device.cpu()
+        latents = to_host(on_device)
         return latents, state.advanced(latents, generator)
 
     def _latents(

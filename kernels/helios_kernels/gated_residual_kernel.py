@@ -3,6 +3,7 @@
 import torch
 
 from helios_kernels.backend import block_of, constexpr, dense, jit, on_device, tl, warps_for
+from helios_kernels.modulated_norm import modulated
 
 
 def launch(
@@ -105,13 +106,8 @@ def _gated_residual_kernel(  # type: ignore[no-untyped-def]
     residual = (x.to(tl.float32) + update).to(residual_ptr.dtype.element_ty)
     tl.store(residual_ptr + index * WIDTH + column, residual, mask=inside)
 
-    rounded = residual.to(tl.float32)
-    centred = tl.where(inside, rounded - tl.sum(rounded, axis=0) / WIDTH, 0.0)
-    y = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / WIDTH + eps)
-    scale = tl.load(scale_ptr + row * scale_row_stride + column, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(shift_ptr + row * shift_row_stride + column, mask=inside, other=0.0).to(tl.float32)
-    if ONE_PLUS:
-        scale += 1.0
+    shift_at, scale_at = shift_ptr + row * shift_row_stride + column, scale_ptr + row * scale_row_stride + column
+    y = modulated(residual.to(tl.float32), shift_at, scale_at, inside, eps, WIDTH, ONE_PLUS)
     normed_at = normed_ptr + (batch * (tokens - norm_from) + token - norm_from) * WIDTH + column
     asked = column < tl.where(token >= norm_from, WIDTH, 0)
-    tl.store(normed_at, (y * scale + shift).to(normed_ptr.dtype.element_ty), mask=asked)
+    tl.store(normed_at, y.to(normed_ptr.dtype.element_ty), mask=asked)

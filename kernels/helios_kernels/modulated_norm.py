@@ -96,6 +96,18 @@ def _launch(
     return out_BLD
 
 
+@jit()
+def modulated(x, shift_at, scale_at, inside, eps, WIDTH: constexpr, ONE_PLUS: constexpr):  # type: ignore[no-untyped-def]
+    """The norm and modulation of a token's float32 features, which are 0 outside of WIDTH."""
+    centred = tl.where(inside, x - tl.sum(x, axis=0) / WIDTH, 0.0)
+    y = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / WIDTH + eps)
+    scale = tl.load(scale_at, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(shift_at, mask=inside, other=0.0).to(tl.float32)
+    if ONE_PLUS:
+        scale += 1.0
+    return y * scale + shift
+
+
 @jit(do_not_specialize=["tokens", "history_tokens"])  # they differ per request: no recompilation for a multiple of 16
 def _modulated_norm_kernel(  # type: ignore[no-untyped-def]
     x_ptr,
@@ -121,11 +133,6 @@ def _modulated_norm_kernel(  # type: ignore[no-untyped-def]
 
     x_at = x_ptr + (index // tokens) * x_batch_stride + token * x_token_stride + column
     x = tl.load(x_at, mask=inside, other=0.0).to(tl.float32)
-    centred = tl.where(inside, x - tl.sum(x, axis=0) / WIDTH, 0.0)
-    y = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / WIDTH + eps)
-
-    scale = tl.load(scale_ptr + row * scale_row_stride + column, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(shift_ptr + row * shift_row_stride + column, mask=inside, other=0.0).to(tl.float32)
-    if ONE_PLUS:
-        scale += 1.0
-    tl.store(out_ptr + index * WIDTH + column, (y * scale + shift).to(out_ptr.dtype.element_ty), mask=inside)
+    shift_at, scale_at = shift_ptr + row * shift_row_stride + column, scale_ptr + row * scale_row_stride + column
+    y = modulated(x, shift_at, scale_at, inside, eps, WIDTH, ONE_PLUS)
+    tl.store(out_ptr + index * WIDTH + column, y.to(out_ptr.dtype.element_ty), mask=inside)

@@ -29,6 +29,7 @@ from helios_kernels import (
     rgb,
     rms_norm,
     upsample,
+    yuv420,
 )
 from kernel_checks import random
 
@@ -54,6 +55,7 @@ KERNELS = {
     "renoise": (renoise, "_renoise_kernel"),
     "upsample": (upsample, "_upsample_kernel"),
     "rgb": (rgb, "_rgb_kernel"),
+    "yuv420": (yuv420, "_yuv420_kernel"),
 }
 
 
@@ -152,7 +154,7 @@ def chunk(device: torch.device) -> Callable[[], torch.Tensor]:
 
 def test_chunk(device: torch.device, monkeypatch: pytest.MonkeyPatch, launches: Callable[[], set[str]]) -> None:
     fused, plain = both(monkeypatch, chunk(device))
-    assert launches() == set(KERNELS) - {"channel_norm", "rgb"}
+    assert launches() == set(KERNELS) - {"channel_norm", "rgb", "yuv420"}
     assert error(fused, plain) < TOLERANCE
 
 
@@ -170,6 +172,20 @@ def test_decoded_frames(
     sliced = both(monkeypatch, lambda: torch.from_numpy(VideoDecoder(model, activation_budget_bytes=1).decode(latents)))
     assert (sliced[0].int() - frames[1]).abs().max() <= 1  # one latent frame at a time
     assert launches() == {"channel_norm", "rgb"}
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_frames_for_a_video_are_planes_where_the_kernels_run(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, launches: Callable[[], set[str]], budget: int | None
+) -> None:
+    torch.manual_seed(1)
+    decoder = VideoDecoder(WanDecoder(VAE).to(device), activation_budget_bytes=budget)
+    latents = random(1, 16, 2, 2, 4, device=device)
+    planes, frames = both(monkeypatch, lambda: torch.from_numpy(decoder.decode_for_video(latents)))
+    assert launches() == {"channel_norm", "yuv420"}
+    assert (planes.shape, frames.shape) == ((5, 24, 32), (5, 16, 32, 3))
+    assert frames.tolist() == decoder.decode(latents).tolist()
+    assert (planes.int() - yuv420.yuv420_frames_ref(frames).int()).abs().max() <= 1
 
 
 WRONG: list[tuple[str, Any, str, Callable[..., Any]]] = [

@@ -31,7 +31,7 @@ def test_rgb_is_what_the_decoder_returns() -> None:
 
 
 def swscale(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The planes that `encode_chunk` hands to the encoder today."""
+    """The planes that `encode_chunk` makes of RGB."""
     av = pytest.importorskip("av")
     converted = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
         format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"

@@ -59,7 +59,7 @@ MUTANTS: list[tuple[str, Check, str, str]] = [
     ("modulated_norm", norms, "token < history_tokens", "token <= history_tokens"),
     ("modulated_norm", norms, "tl.where(inside, x - tl.sum(x, axis=0) / WIDTH, 0.0)", "x - tl.sum(x, axis=0) / WIDTH"),
     ("modulated_norm", norms, "scale += 1.0", "scale += 0.0"),
-    ("modulated_norm", norms, "/ WIDTH + eps", "/ BLOCK + eps"),
+    ("modulated_norm", norms, "/ WIDTH + eps", "/ (WIDTH + 1) + eps"),
     ("gated_residual_kernel", residuals, "token < history_tokens", "token <= history_tokens"),
     ("gated_residual_kernel", residuals, "(token - update_from) * update", "(token - update_from) // 2 * update"),
     ("gated_residual_kernel", residuals, "token >= norm_from", "token > norm_from"),

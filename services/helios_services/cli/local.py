@@ -102,7 +102,7 @@ def _chunks(
             state, pad(chunk_tokens(tokens, request.prompt_schedule, index)), negative
         )
         marks.append(time.perf_counter())
-        frames = decoder.decode(latents)
+        frames = decoder.decode_for_video(latents)
         marks.append(time.perf_counter())
         seconds = (after - before for before, after in pairwise(marks))
         yield _Made(

@@ -102,7 +102,7 @@ class DecoderReplica(TorchReplica):
 
     def _decode(self, denoised: Denoised, held: list[NDArray[np.uint8]]) -> float:
         start = time.perf_counter()
-        held.append(self._decoder.decode(denoised.latents))
+        held.append(self._decoder.decode_for_video(denoised.latents))
         return time.perf_counter() - start
 
     def _compress(self, held: list[NDArray[np.uint8]], index: int, fps: int) -> tuple[EncodedChunk, float]:

@@ -35,5 +35,5 @@ def load_vae(config: ServiceConfig, device: torch.device) -> tuple[VideoDecoder,
 
 def warm_up(decoder: VideoDecoder, encoder: VideoEncoder, height: int, width: int) -> None:
     """A chunk of zeros, and a picture, through all layers."""
-    decoder.decode(torch.zeros(1, 16, LATENT_FRAMES_PER_CHUNK, height // 8, width // 8))
+    decoder.decode_for_video(torch.zeros(1, 16, LATENT_FRAMES_PER_CHUNK, height // 8, width // 8))
     encoder.condition_on_image(np.zeros((height, width, 3), np.uint8))

@@ -1,9 +1,9 @@
 """Uploads: received in bounded memory, recorded in the store, kept in the media folder."""
 
 import asyncio
-import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,8 +28,6 @@ SUFFIXES = {
     "video/mp4": "mp4",
     "video/webm": "webm",
 }
-SPOOL_BYTES = 1024 * 1024
-"""Uploads larger than this are written to a temporary file while they arrive."""
 RETRY_S = 5.0
 
 
@@ -44,30 +42,20 @@ class Uploads:
         content_type = await self._content_type(parts)
         media_id = uuid4().hex
         name = f"{media_id}.{SUFFIXES[content_type]}"
-        with tempfile.SpooledTemporaryFile(SPOOL_BYTES, prefix="helios-upload-") as file:
-            size = 0
-            async for part in parts:
-                if part.WhichOneof("part") != "data":
-                    raise InvalidField("part", part.WhichOneof("part"), "data, in all messages but the first")
-                size += len(part.data)
-                if size > self._limits.max_bytes:
-                    limit = f"{self._limits.max_bytes:,}"
-                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"data: more than {limit} bytes are not allowed")
-                file.write(part.data)
-            if size == 0:
-                raise InvalidField("data", "0 bytes", "the bytes of a file")
+        with tempfile.TemporaryDirectory(prefix="helios-upload-") as folder:
+            file = Path(folder) / name
             media = Media(
                 id=media_id,
                 name=name,
                 content_type=content_type,
-                size_bytes=size,
+                size_bytes=await self._write(parts, file),
                 expire_s=0.0,
                 tenant=caller.get().tenant,
             )
             expired = await self._store.add_media(media, ttl_s=self._limits.ttl_s, max_files=self._limits.max_files)
-            file.seek(0)
             try:
-                await self._keep(file, name)
+                with _storage():
+                    await asyncio.to_thread(self._folder.publish, file, name)
             except BaseException:  # also when the call is cancelled: a record without a file would count as an upload
                 await self._store.forget_media([name])
                 raise
@@ -93,20 +81,21 @@ class Uploads:
             raise InvalidField("metadata.content_type", content_type, ", ".join(SUFFIXES))
         return content_type
 
-    async def _keep(self, source: tempfile.SpooledTemporaryFile[bytes], name: str) -> None:
-        def write() -> None:
-            with tempfile.TemporaryDirectory(prefix="helios-upload-") as folder:
-                file = Path(folder) / name
-                with file.open("wb") as target:
-                    shutil.copyfileobj(source, target)  # piece by piece: many uploads may be here at a time
-                self._folder.publish(file, name)
-
-        try:
-            await asyncio.to_thread(write)
-        except OSError as error:
-            log.warning("upload_not_kept", error=str(error))
-            unavailable = grpc.StatusCode.UNAVAILABLE
-            raise Refusal(unavailable, "the media folder cannot be written", retry_info(RETRY_S)) from None
+    async def _write(self, parts: AsyncIterator[pb.UploadMediaRequest], file: Path) -> int:
+        """Writes the parts as they arrive; how many bytes that is."""
+        size, limit = 0, self._limits.max_bytes
+        with _storage(), file.open("wb") as target:
+            async for part in parts:
+                if part.WhichOneof("part") != "data":
+                    raise InvalidField("part", part.WhichOneof("part"), "data, in all messages but the first")
+                size += len(part.data)
+                if size > limit:
+                    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+                    raise Refusal(exhausted, f"data: more than {limit:,} bytes are not allowed")
+                target.write(part.data)
+        if size == 0:
+            raise InvalidField("data", "0 bytes", "the bytes of a file")
+        return size
 
     async def _sweep(self, expired: list[str]) -> None:
         """Deletes files that have expired: a bounded number at each upload, more than one upload adds."""
@@ -119,3 +108,14 @@ class Uploads:
                 log.warning("upload_not_deleted", name=name, error=str(error))
         if deleted:
             await self._store.forget_media(deleted)
+
+
+@contextmanager
+def _storage() -> Iterator[None]:
+    """What storage raises becomes a Refusal."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("upload_not_kept", error=str(error))
+        unavailable = grpc.StatusCode.UNAVAILABLE
+        raise Refusal(unavailable, "the upload cannot be written to storage", retry_info(RETRY_S)) from None

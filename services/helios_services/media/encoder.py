@@ -38,11 +38,13 @@ class EncodedChunk:
 
 
 def encode_chunk(frames: NDArray[np.uint8], *, index: int, fps: int, settings: EncoderSettings) -> EncodedChunk:
-    """frames: (T, H, W, 3) uint8 RGB, H and W even. index: which chunk of the video; all chunks have T frames.
+    """frames: uint8, RGB (T, H, W, 3) or planes of YUV 4:2:0 (T, 3H/2, W) in BT.709's limited range, H and W even.
 
-    The same arguments give the same bytes.
+    index: which chunk of the video; all chunks have T frames. The same arguments give the same bytes.
     """
-    count, height, width, _ = frames.shape
+    planar = frames.ndim == 3
+    count, height, width = frames.shape[:3]
+    height = height * 2 // 3 if planar else height
     buffer, time_base = io.BytesIO(), Fraction(1, fps * TICKS_PER_FRAME)
     # number the fragment, and keep the offset of its timestamps
     options = {"movflags": FRAGMENT_FLAGS, "fragment_index": str(index + 1), "avoid_negative_ts": "disabled"}
@@ -56,9 +58,9 @@ def encode_chunk(frames: NDArray[np.uint8], *, index: int, fps: int, settings: E
         context.color_range = 1  # limited
         context.options = {"crf": str(settings.crf), "preset": settings.preset, "x264-params": "scenecut=0:open-gop=0"}
         for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-            )
+            frame = av.VideoFrame.from_ndarray(pixels, format="yuv420p" if planar else "rgb24")
+            if not planar:
+                frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts = (index * count + number) * TICKS_PER_FRAME
             frame.time_base = time_base  # the stream's own changes when the header is written
             container.mux(stream.encode(frame))

@@ -13,6 +13,7 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import MediaConfig, ModelConfig, ServiceConfig
+from helios_services.gateway import uploads
 from helios_services.gateway.server import Gateway
 from helios_services.media.artifacts import ArtifactStore
 from services.gateway.conftest import Worker
@@ -153,8 +154,18 @@ async def test_models_say_what_they_take(config: ServiceConfig, variant: Any) ->
         await gateway.stop()
 
 
+class FullDisk:
+    """A folder of which every file is on a disk that is full."""
+
+    def __init__(self, _: str) -> None: ...
+
+    def __truediv__(self, _: str) -> Path:
+        return Path("/dev/full")
+
+
+@pytest.mark.parametrize("where", ["the media folder", "on arrival"])
 async def test_an_upload_that_cannot_be_kept_does_not_count(
-    client: AsyncHeliosClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: AsyncHeliosClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     file = tmp_path / "cat.png"
     await asyncio.to_thread(file.write_bytes, PNG)
@@ -163,7 +174,10 @@ async def test_an_upload_that_cannot_be_kept_does_not_count(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ArtifactStore, "publish", full)
+        if where == "on arrival":
+            patch.setattr(uploads, "Path", FullDisk)
+        else:
+            patch.setattr(ArtifactStore, "publish", full)
         for _ in range(5):  # more than may be kept
             with pytest.raises(HeliosError, match="cannot be written") as caught:
                 await client.upload(file)

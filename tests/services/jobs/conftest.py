@@ -53,8 +53,9 @@ async def let_lapse(store: JobStore, redis: RedisConfig) -> list[str]:
     """Lets every lease have run out, and has the store look; the jobs that were taken away."""
     leases = Keys(redis.namespace).of("leases")
     async with Redis.from_url(redis.url) as client:
-        for job_id in await client.zrange(leases, 0, -1):
-            await client.zadd(leases, {job_id.decode(): 1}, xx=True)
+        held: list[Any] = await client.zrange(leases, 0, -1)
+        for job_id in held:
+            await client.zadd(leases, {job_id: 1}, xx=True)
     return await store.sweep()
 
 

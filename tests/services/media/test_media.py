@@ -75,6 +75,16 @@ def test_same_frames_same_bytes() -> None:
     assert one == two
 
 
+def test_planes_are_encoded_as_the_frames_they_were_made_of() -> None:
+    frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures(1)]
+    planes = [
+        frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG").to_ndarray()
+        for frame in frames
+    ]
+    made = encode_chunk(np.stack(planes), index=1, fps=24, settings=SETTINGS)
+    assert made == encode_chunk(pictures(1), index=1, fps=24, settings=SETTINGS)
+
+
 @pytest.mark.parametrize("fps", [1, 7, 30, 120])
 def test_frame_rates(fps: int) -> None:
     made = [encode_chunk(pictures(k), index=k, fps=fps, settings=SETTINGS) for k in range(2)]
