@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from multiprocessing.context import ForkServerProcess
@@ -67,11 +66,10 @@ class Worker:
         """Whether it runs."""
         return self._process.is_alive()
 
-    def died(self) -> float:
-        """Waits for its death by SIGKILL; time.monotonic() of it."""
+    def died(self) -> None:
+        """Waits for its death by SIGKILL."""
         self._process.join(END_S)
         assert self._process.exitcode == -signal.SIGKILL, self.log.read_text()[-3000:]
-        return time.monotonic()
 
     def close(self) -> None:
         """Ends it in order; whatever state it is in."""

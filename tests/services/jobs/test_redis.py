@@ -47,6 +47,23 @@ def test_a_server_that_does_not_answer_gets_no_second_one(tmp_path: Path, monkey
     server.stop()
 
 
+def test_a_server_that_answers_late_is_attached_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, running = EmbeddedRedis.start(tmp_path), embedded._running
+    pid = server.pid
+    assert pid is not None
+
+    def late(record: Path) -> str | None:
+        url = running(record)
+        if url is None:
+            os.kill(pid, signal.SIGCONT)
+        return url
+
+    monkeypatch.setattr(embedded, "_running", late)
+    os.kill(pid, signal.SIGSTOP)
+    assert EmbeddedRedis.start(tmp_path).url == server.url
+    server.stop()
+
+
 async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
     server = EmbeddedRedis.start(tmp_path)
     store = JobStore.connect(RedisConfig(url=server.url), JOBS)
