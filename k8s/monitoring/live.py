@@ -130,7 +130,7 @@ def _prometheus(folder: Path, ports: dict[str, int]) -> Iterator[Prometheus]:
     ]
     with _process(command, folder / "prometheus.log"):
         prometheus = Prometheus(ports["prometheus"])
-        wait_until(lambda: len(prometheus.query("up == 1")) == len(ports) - 1, 60)
+        wait_until(lambda: len(prometheus.query("up == 1")) == len(ports) - 1, 300)
         yield prometheus
 
 
@@ -142,7 +142,7 @@ def _process(command: list[str], log: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def wait_until(condition: Any, limit_s: float) -> None:

@@ -5,15 +5,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import grpc
 from faults.chaos_load import Load
 from faults.redis_servers import until
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_services.client import HeliosClient
+from helios_services.client import HeliosClient, HeliosError
 from helios_services.config import ServiceConfig
 from helios_services.jobs.keys import Keys
 
-DRAIN_S = 120.0
+DRAIN_S = 240.0
 SUCCEEDED, CANCELLED = pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_CANCELLED
 
 
@@ -24,7 +25,12 @@ def drain(address: str, load: Load) -> None:
 
         def over() -> bool:
             load.requeue(random.Random(0))
-            return all(job.state in (SUCCEEDED, CANCELLED) for job in client.list(page_size=500))
+            try:
+                return all(job.state in (SUCCEEDED, CANCELLED) for job in client.list(page_size=500))
+            except HeliosError as error:
+                if error.code is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                return False
 
         until(over, DRAIN_S)
 

@@ -25,7 +25,7 @@ JOB: dict[str, Any] = {
     "seed": 3,
     "pyramid_steps": [4, 4, 4],
 }
-LEASE_S = 4.0
+LEASE_S = 12.0
 Seen = Callable[[str], None]
 
 
@@ -77,7 +77,7 @@ class Service:
 
     def metrics(self, process: str) -> str:
         """The exposition of "gateway" or "worker"."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[process]}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[process]}/metrics", timeout=60) as response:
             return str(response.read(), "utf-8")
 
     def kill_worker(self) -> None:
@@ -86,7 +86,7 @@ class Service:
         processes = self.worker_processes()
         for process in processes:
             process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(processes, timeout=30)
+        psutil.wait_procs(processes, timeout=120)
         self.forget_worker()
 
     def forget_worker(self) -> None:
@@ -121,7 +121,7 @@ class Service:
 def _reap(process: "subprocess.Popen[str]") -> int:
     assert process.stdout is not None
     process.stdout.close()
-    return process.wait(90)
+    return process.wait(150)
 
 
 @pytest.fixture(scope="module")

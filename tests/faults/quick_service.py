@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from multiprocessing.context import ForkServerProcess
@@ -34,7 +33,10 @@ JOB: dict[str, Any] = {
     "seed": 3,
     "pyramid_steps": [1, 1, 1],
 }
-LEASE_S = 1.5
+LEASE_S = 30.0
+"""No worker that lives loses it, however seldom it is scheduled; tests let those of the dead run out."""
+BRIEF_LEASE_S = 6.0
+"""Of jobs that are to outlast it."""
 JOBS = JobsConfig(lease_s=LEASE_S, heartbeat_s=0.3, max_attempts=3)
 END_S = 90.0
 FORKS = multiprocessing.get_context("forkserver")
@@ -64,11 +66,10 @@ class Worker:
         """Whether it runs."""
         return self._process.is_alive()
 
-    def died(self) -> float:
-        """Waits for its death by SIGKILL; time.monotonic() of it."""
+    def died(self) -> None:
+        """Waits for its death by SIGKILL."""
         self._process.join(END_S)
         assert self._process.exitcode == -signal.SIGKILL, self.log.read_text()[-3000:]
-        return time.monotonic()
 
     def close(self) -> None:
         """Ends it in order; whatever state it is in."""
@@ -139,7 +140,7 @@ class QuickService:
         self._metrics_port = free_port()
         self.config = ServiceConfig(
             state_dir=folder,
-            redis=RedisConfig(**{"url": via or redis_url, "socket_timeout_s": 2.0} | (redis or {})),
+            redis=RedisConfig(**{"url": via or redis_url, "socket_timeout_s": 5.0} | (redis or {})),
             jobs=jobs,
             gateway=GatewayConfig(**{"port": 0, "metrics_port": self._metrics_port, "drain_s": 2.0} | (gateway or {})),
         )
@@ -183,6 +184,22 @@ class QuickService:
         dispatcher = self.config.dispatcher.model_copy(update={"concurrent_jobs": concurrent_jobs})
         return self.config.model_copy(update={"dispatcher": dispatcher})
 
+    def with_lease(self, lease_s: float) -> ServiceConfig:
+        """The configuration of a worker whose leases are so long."""
+        jobs = self.config.jobs.model_copy(update={"lease_s": lease_s})
+        return self.config.model_copy(update={"jobs": jobs})
+
+    def let_lapse(self) -> None:
+        """Lets every lease have run out. Those who live renew theirs, so it is for when none of them has one."""
+        for job_id in self.redis.zrange(self.key("leases"), 0, -1):
+            self.redis.zadd(self.key("leases"), {job_id: 1}, xx=True)
+
+    def lease_end_s(self, job_id: str) -> float:
+        """When the job's lease runs out, by the server's clock."""
+        end_ms = self.redis.zscore(self.key("leases"), job_id)
+        assert end_ms is not None
+        return float(end_ms) / 1000
+
     def key(self, *parts: str) -> str:
         """A key of the store."""
         return f"helios:{{{self.config.redis.namespace}}}:" + ":".join(parts)
@@ -216,7 +233,7 @@ class QuickService:
 
     def check_books(self) -> None:
         """Every ended job was counted once, as what it is; none of them is queued or leased."""
-        until(lambda: self._counted() == Counter(map(_final_state, self._ended_jobs())), 20)  # others may be ending
+        until(lambda: self._counted() == Counter(map(_final_state, self._ended_jobs())))  # others may be ending
         jobs = self._ended_jobs()
         over = {job.id for job in jobs}
         assert not over & set(self.redis.zrange(self.key("leases"), 0, -1))
@@ -239,11 +256,8 @@ class QuickService:
         return {state: int(count) for state, count in self.redis.hgetall(self.key("ended")).items()}
 
     def gateway_streams(self) -> int:
-        """Streaming calls that the gateway serves now, by its metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=10) as response:
-            lines = response.read().decode().splitlines()
-        name = "helios_grpc_active_requests{"
-        return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(name))
+        """Streaming calls that the gateway serves now."""
+        return streams_of(self._metrics_port)
 
     def reached(self, point: str) -> int:
         """How often workers came to a point."""
@@ -252,6 +266,14 @@ class QuickService:
     def wait_reached(self, point: str, times: int = 1) -> None:
         """Waits until workers came to a point so often."""
         until(lambda: self.reached(point) >= times)
+
+
+def streams_of(metrics_port: int) -> int:
+    """Streaming calls that a gateway serves now, by its metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    name = "helios_grpc_active_requests{"
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(name))
 
 
 def _final_state(job: pb.Job) -> str:

@@ -41,7 +41,7 @@ CHECK_S = 0.2
 class Harm:
     """What the worker does to itself when it comes to `point` for the `nth` time.
 
-    wait: as long as the file `gate` exists. block: the event loop, for `seconds`. jump: its clock, by `seconds`.
+    wait: as long as the file `gate` exists. block: the event loop, as long. jump: its clock, by `seconds`.
     """
 
     point: str
@@ -93,7 +93,8 @@ class Points:
                 case "stop":
                     os.kill(os.getpid(), signal.SIGSTOP)
                 case "block":
-                    time.sleep(harm.seconds)
+                    while Path(harm.gate).exists():
+                        time.sleep(0.02)
                 case "jump":
                     self._clock_s += harm.seconds
         return due

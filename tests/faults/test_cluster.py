@@ -22,8 +22,6 @@ from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
@@ -58,14 +56,14 @@ async def whole_life(config: RedisConfig) -> None:
     await notifier.start()
     try:
         with notifier.queue("m") as arrivals, notifier.job("a") as changes:
-            assert await arrivals.wait(10)  # subscribed
-            await changes.wait(10)
+            assert await arrivals.wait(60)  # subscribed
+            await changes.wait(60)
             media = Media(id="m1", name="m1.png", content_type="image/png", size_bytes=3, expire_s=0.0)
             await store.add_media(media, ttl_s=60, max_files=5)
             for _ in range(2):
                 await store.submit("a", spec(chunks=2), idempotency_key="k")
-            assert await arrivals.wait(10)
-            assert await changes.wait(10)
+            assert await arrivals.wait(60)
+            assert await changes.wait(60)
         lost = await claim(hasty)
         while not await store.sweep():  # noqa: ASYNC110 - the store has no event for it
             await asyncio.sleep(0.01)
@@ -110,7 +108,7 @@ async def test_a_slot_that_has_moved_is_found(cluster: RedisCluster, redis: Redi
     with notifier.job("a") as changes:
         await changes.wait(1)
         await append(store, lease, 1)
-        assert await changes.wait(10)
+        assert await changes.wait(60)
     await store.begin_publish(lease)
     assert (await store.succeed(lease, artifact="x", video_bytes=1)).state is JobState.SUCCEEDED
     await notifier.close()

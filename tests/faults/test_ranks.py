@@ -17,8 +17,7 @@ from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient
 from helios_services.jobs.embedded import EmbeddedRedis
 
-pytestmark = pytest.mark.timeout(240)
-EXCHANGE_TIMEOUT_S = 4
+EXCHANGE_TIMEOUT_S = 10
 CHUNKS = 8
 JOB = SHORT_JOB | {"pyramid_steps": [20, 20, 20], "num_frames": 33 * CHUNKS}
 """Denoising takes the better part of a second: when chunk k arrives, chunk k + 2 has just been begun."""
@@ -54,10 +53,9 @@ def undisturbed(client: HeliosClient, service: Service) -> list[bytes]:
 def group(service: Service) -> dict[str, psutil.Process]:
     """The ranks' processes: "leader" and "follower", one of each."""
     titles = {"leader": "ray::ServeReplica:helios:denoiser", "follower": "ray::Follower"}
-    processes = [(" ".join(process.cmdline()), process) for process in service.worker_processes()]
     found = {}
     for name, title in titles.items():
-        (found[name],) = [process for line, process in processes if line.startswith(title)]
+        (found[name],) = service.processes(title)
     return found
 
 
@@ -84,7 +82,7 @@ def test_a_lost_rank_costs_no_chunk_and_no_bit(
         segments.append(segment)
         if segment.info is not None and segment.info.index == 1:
             lost[rank].send_signal(sent)
-            _, alive = psutil.wait_procs(lost.values(), timeout=EXCHANGE_TIMEOUT_S + 20)
+            _, alive = psutil.wait_procs(lost.values(), timeout=EXCHANGE_TIMEOUT_S + 60)
             assert not alive
     assert [segment.info.index for segment in segments if segment.info] == list(range(CHUNKS))
     assert [segment.data for segment in segments] == undisturbed
@@ -101,7 +99,7 @@ def test_a_rank_lost_while_idle_is_replaced_before_the_next_job(
 ) -> None:
     lost = group(service)
     lost["follower"].send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(lost.values(), timeout=20)
+    _, alive = psutil.wait_procs(lost.values(), timeout=60)
     assert not alive
     job = client.submit(**JOB)
     assert [segment.data for segment in client.stream(job.id)] == undisturbed
@@ -111,7 +109,7 @@ def test_sigterm_leaves_no_process(service: Service) -> None:
     processes = [*service.worker_processes(), *group(service).values()]
     assert service.worker is not None
     service.worker.terminate()
-    assert service.worker.wait(90) == 0
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert service.worker.wait(150) == 0
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert alive == []
     service.forget_worker()

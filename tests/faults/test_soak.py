@@ -63,7 +63,7 @@ def only_lasting(service: QuickService) -> bool:
     return not any(next(service.redis.scan_iter(service.key(kind, "*"), 1000), None) for kind in kinds)
 
 
-@pytest.mark.timeout(120 + SOAK_JOBS // 4)
+@pytest.mark.timeout(900 + SOAK_JOBS // 4)
 @pytest.mark.fault(number=10, fault=f"a soak of {SOAK_JOBS} small jobs")
 def test_a_soak_leaves_nothing_behind(tmp_path: Path, seen: Seen) -> None:
     redis = RedisServer(tmp_path / "redis")

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from faults.conftest import Seen
 from faults.proxy import FaultProxy, Mode
-from faults.quick_service import JOB, GatewayProcess, QuickService
+from faults.quick_service import JOB, GatewayProcess, QuickService, streams_of
 from faults.redis_servers import RedisServer, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -28,10 +28,10 @@ from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient
 from helios_services.config import JobsConfig
 from helios_services.gateway.auth import Scope, new_key
+from helios_services.jobs.embedded import free_port
 from helios_services.jobs.records import Claim
 from services.gateway.conftest import Worker, fragment
 
-pytestmark = pytest.mark.timeout(180)
 BIG_CHUNKS, BIG_BYTES = 40, 4_000_000
 BY_HAND = JobsConfig(lease_s=600.0, heartbeat_s=300.0)
 """Nobody renews the test's leases."""
@@ -49,7 +49,7 @@ for segment in HeliosClient(sys.argv[1]).stream(sys.argv[2]):
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickService]:
     folder = tmp_path_factory.mktemp("streams")
     redis = RedisServer(folder / "redis")
-    with QuickService(folder, redis.url, jobs=BY_HAND, gateway={"drain_s": 5.0}) as service:
+    with QuickService(folder, redis.url, jobs=BY_HAND, gateway={"drain_s": 10.0}) as service:
         yield service
     redis.close()
 
@@ -132,17 +132,19 @@ async def test_a_stalled_reader_costs_no_memory(service: QuickService, seen: See
 
 
 @pytest.mark.fault(number=16, fault="a reader's process SIGKILLed in mid-stream")
-async def test_a_killed_reader_is_forgotten_at_once(service: QuickService, seen: Seen) -> None:
-    open_before = service.gateway_streams()
+async def test_a_killed_reader_is_forgotten_at_once(service: QuickService, tmp_path: Path, seen: Seen) -> None:
     job_id, claim = await begun(service, chunks=4, made=2)
-    command = [sys.executable, "-c", READER, service.gateway.address, job_id]
+    options = service.config.gateway.model_copy(update={"metrics_port": free_port()})
+    gateway = GatewayProcess(service.config.model_copy(update={"gateway": options}), tmp_path / "log")
+    command = [sys.executable, "-c", READER, gateway.address, job_id]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:  # noqa: ASYNC220 - starts in no time
         assert reader.stdout is not None
         for _ in range(3):  # init segment and two chunks
             assert await asyncio.to_thread(reader.stdout.readline)
-        assert service.gateway_streams() == open_before + 1
+        assert streams_of(options.metrics_port) == 1
         reader.kill()
-    await asyncio.to_thread(until, lambda: service.gateway_streams() <= open_before)
+    await asyncio.to_thread(until, lambda: streams_of(options.metrics_port) == 0)
+    gateway.close()
     async with by_hand(service) as worker:
         await extend(worker, claim, range(2, 4))
     resumed = await asyncio.to_thread(service.stream, job_id, 2)

@@ -18,8 +18,6 @@ from faults.conftest import JOB, Seen, Service
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient, Segment
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def finished(client: HeliosClient, job_id: str) -> pb.Job:
     """The job after its end; it must have succeeded."""
@@ -37,10 +35,13 @@ def check_segments(segments: list[Segment]) -> None:
 
 def begun(client: HeliosClient) -> list[str]:
     """Two jobs that run and two that are queued behind them."""
-    jobs = [client.submit(**JOB).id for _ in range(4)]
-    next(job for job in client.watch(jobs[0]) if job.state == pb.JOB_STATE_RUNNING)
-    assert client.get(jobs[-1]).state == pb.JOB_STATE_QUEUED
-    return jobs
+    while True:
+        jobs = [client.submit(**JOB).id for _ in range(4)]
+        next(job for job in client.watch(jobs[0]) if job.state == pb.JOB_STATE_RUNNING)
+        if client.get(jobs[-1]).state == pb.JOB_STATE_QUEUED:
+            return jobs
+        for job_id in jobs:  # they were faster than this process could look
+            finished(client, job_id)
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +115,18 @@ def test_a_killed_denoiser_costs_no_chunk_and_no_bit(
 def test_a_killed_worker_is_replaced_and_the_job_resumes(
     client: HeliosClient, service: Service, undisturbed: list[bytes], seen: Seen
 ) -> None:
-    job = client.submit(**JOB)
-    segments = []
-    for segment in client.stream(job.id):
-        segments.append(segment)
-        if segment.info is not None and segment.info.index == 1:
-            service.kill_worker()
-            assert client.get(job.id).state == pb.JOB_STATE_RUNNING  # nobody knows yet
-            service.start_worker()
+    in_time = False
+    while not in_time:
+        job = client.submit(**JOB)
+        segments = []
+        for segment in client.stream(job.id):
+            segments.append(segment)
+            if segment.info is not None and segment.info.index == 1:
+                service.kill_worker()
+                state = client.get(job.id).state
+                assert state != pb.JOB_STATE_QUEUED  # nobody knows yet
+                in_time = state == pb.JOB_STATE_RUNNING  # else this process was slower than the job
+                service.start_worker()
     check_segments(segments)
     assert [segment.data for segment in segments] == undisturbed
     assert finished(client, job.id).attempts == 2
@@ -135,7 +140,7 @@ def test_a_killed_controller_disturbs_no_job(
     jobs = begun(client)
     (controller,) = service.processes("ray::ServeController")
     controller.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs([controller], timeout=30)
+    _, alive = psutil.wait_procs([controller], timeout=120)
     assert not alive
     for job_id in jobs:
         assert [segment.data for segment in client.stream(job_id)] == undisturbed
@@ -155,7 +160,7 @@ def test_a_lost_head_ends_the_worker_and_the_next_one_goes_on(
     for process in head:
         process.send_signal(signal.SIGKILL)
     died_s = time.monotonic()
-    service.worker.wait(120)  # by itself: it is for its supervisor to start another
+    service.worker.wait(200)  # by itself: it is for its supervisor to start another
     lasted_s = time.monotonic() - died_s
     _, alive = psutil.wait_procs(everything, timeout=60)
     assert alive == []
@@ -168,20 +173,24 @@ def test_a_lost_head_ends_the_worker_and_the_next_one_goes_on(
 
 
 def test_sigterm_gives_the_job_back_and_leaves_no_process(client: HeliosClient, service: Service) -> None:
-    job = client.submit(**JOB)
-    stream = client.stream(job.id)
-    next(stream)
-    next(stream)
-    processes = service.worker_processes()
-    assert service.worker is not None
-    service.worker.terminate()
-    assert service.worker.wait(90) == 0
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    assert alive == []
-    given_back = client.get(job.id)
+    while True:
+        job = client.submit(**JOB)
+        stream = client.stream(job.id)
+        next(stream)
+        next(stream)
+        processes = service.worker_processes()
+        assert service.worker is not None
+        service.worker.terminate()
+        assert service.worker.wait(150) == 0
+        _, alive = psutil.wait_procs(processes, timeout=60)
+        assert alive == []
+        service.forget_worker()
+        given_back = client.get(job.id)
+        if given_back.state != pb.JOB_STATE_SUCCEEDED:
+            break
+        service.start_worker()  # this process was slower than the job: once more
     assert given_back.state == pb.JOB_STATE_QUEUED
     assert given_back.attempts == 0
-    service.forget_worker()
     service.start_worker()
     check = [segment.info.index for segment in stream if segment.info is not None]
     assert check == [1, 2, 3, 4]

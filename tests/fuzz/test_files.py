@@ -73,7 +73,6 @@ def media() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "video/mp4"])
 def test_damaged_media(media: dict[str, bytes], content_type: str) -> None:
     refusals: list[str] = []
@@ -130,7 +129,6 @@ def attempt_to_open(folder: Path) -> None:
         check_checkpoint(folder)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configurations_with_other_values(copied: Path, name: str) -> None:
     file = copied / name
@@ -154,7 +152,6 @@ def test_configurations_with_other_values(copied: Path, name: str) -> None:
     assert check_checkpoint(copied).variant == "distilled"
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_damaged_configurations(copied: Path, name: str) -> None:
     file = copied / name
@@ -169,7 +166,6 @@ def test_damaged_configurations(copied: Path, name: str) -> None:
     attempt()
 
 
-@pytest.mark.timeout(900)
 def test_damaged_weights(copied: Path) -> None:
     """Header or data: what is read is whole, or refused. Damage to the data alone shows in a SHA256SUMS only."""
     folder = copied / "transformer"

@@ -2,7 +2,6 @@
 
 import socket
 
-import pytest
 from fuzz.cases import Edit, cases, edited, edits
 from fuzz.target import SERVICE, Target
 from h2.config import H2Configuration
@@ -62,7 +61,6 @@ FRAMES = st.lists(
 )
 
 
-@pytest.mark.timeout(900)
 @cases(0.03)
 @given(noise=st.binary(min_size=1, max_size=400))
 def test_noise(target: Target, noise: bytes) -> None:
@@ -70,7 +68,6 @@ def test_noise(target: Target, noise: bytes) -> None:
     target.check_serving()
 
 
-@pytest.mark.timeout(900)
 @cases(0.06)
 @given(frames=FRAMES, greeted=st.booleans())
 def test_any_frames(target: Target, frames: list[bytes], greeted: bool) -> None:
@@ -78,7 +75,6 @@ def test_any_frames(target: Target, frames: list[bytes], greeted: bool) -> None:
     target.check_serving()
 
 
-@pytest.mark.timeout(900)
 @cases(0.05)
 @given(changes=edits(), cut=st.floats(0, 1))
 def test_a_call_that_is_damaged_or_cut_off(target: Target, changes: list[Edit], cut: float) -> None:
@@ -88,7 +84,6 @@ def test_a_call_that_is_damaged_or_cut_off(target: Target, changes: list[Edit], 
     target.check_serving()
 
 
-@pytest.mark.timeout(900)
 @cases(0.01)
 @given(size=st.integers(1, 60))
 def test_huge_headers(target: Target, size: int) -> None:

@@ -25,7 +25,6 @@ OPENINGS: dict[str, list[Message]] = {
 """Good first messages of streaming calls, so that some cases get further."""
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_any_message(target: Target, method: MethodDescriptor) -> None:
     least, most = (0, MAX_REQUESTS) if method.client_streaming else (1, 1)
@@ -45,7 +44,6 @@ def test_any_message(target: Target, method: MethodDescriptor) -> None:
     attempt()
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_any_bytes(target: Target, method: MethodDescriptor) -> None:
     mutated = st.builds(

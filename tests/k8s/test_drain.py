@@ -8,7 +8,7 @@ from pathlib import Path
 from k8s.build import K8S
 
 PROGRAM = """
-import os, subprocess, sys, time
+import os, subprocess, sys
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
@@ -18,7 +18,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_
 worker = cluster.add_node(num_cpus=1)
 ray.init(address=cluster.address, log_to_driver=False)
 
-@serve.deployment(graceful_shutdown_timeout_s=4, graceful_shutdown_wait_loop_s=0.1)
+@serve.deployment(graceful_shutdown_timeout_s=12, graceful_shutdown_wait_loop_s=0.1)
 class Replica:
     async def __del__(self):  # as the dispatcher does
         open(marker, "w").close()
@@ -26,10 +26,9 @@ class Replica:
 serve.start(http_options={"location": "NoServer"})
 serve.run(Replica.bind(), name="app", route_prefix=None)
 environ = {**os.environ, "NODE_ID": worker.node_id, "RAY_ADDRESS": cluster.address}
-start = time.monotonic()
 assert not os.path.exists(marker)
-subprocess.run(["sh", script, "8"], env=environ, check=True)
-print("ended in order:", os.path.exists(marker), "in time:", time.monotonic() - start < 20, flush=True)
+subprocess.run(["sh", script, "24"], env=environ, check=True)
+print("ended in order:", os.path.exists(marker), flush=True)
 os._exit(0)  # the cluster's processes end with their driver
 """
 
@@ -42,9 +41,9 @@ def test_the_hook_lets_replicas_end_in_order(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env=environ,
-        timeout=200,
+        timeout=280,
     )
-    assert "ended in order: True in time: True" in done.stdout, done.stderr[-2000:]
+    assert "ended in order: True" in done.stdout, done.stderr[-2000:]
 
 
 TOOLS = {  # a clock of its own; Ray's command line takes 3 s; a replica never ends

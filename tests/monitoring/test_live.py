@@ -20,7 +20,7 @@ from k8s.monitoring.load import make_load
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH (Debian: prometheus)"),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(1200),
 ]
 NO_DATA = {"ray_node_gram_used": "no GPU", "ray_node_gram_available": "no GPU", "ray_node_gpus_utilization": "no GPU"}
 if not any(map(shutil.which, EXPORTERS)):
@@ -45,8 +45,8 @@ def prometheus(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with watched_service(checkpoint, tmp_path_factory.mktemp("watched")) as (address, prometheus):
         make_load(address)
         # the last chunk has been scraped and recorded, and Ray's agent, which reports every 10 s, has seen the death
-        wait_until(lambda: prometheus.query("helios:replica_failures:increase15m > 0"), 60)
-        wait_until(lambda: prometheus.query("slo:helios_errors:ratio_rate3d{slo='job_failures'}"), 60)
+        wait_until(lambda: prometheus.query("helios:replica_failures:increase15m > 0"), 300)
+        wait_until(lambda: prometheus.query("slo:helios_errors:ratio_rate3d{slo='job_failures'}"), 300)
         yield prometheus
 
 

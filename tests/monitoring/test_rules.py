@@ -52,6 +52,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
 
 
 @needs_promtool
+@pytest.mark.timeout(1200)  # of CPU time it takes half a minute
 def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     cases = [_promtool_case(index, case) for index, case in enumerate((*ALERTS, *slo_cases()))]
     file = tmp_path / "cases.yaml"

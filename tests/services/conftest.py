@@ -18,4 +18,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def redis(server: EmbeddedRedis) -> RedisConfig:
-    return RedisConfig(url=server.url, namespace=uuid4().hex)
+    """Patient: a process that is not scheduled for some seconds is no outage."""
+    return RedisConfig(url=server.url, namespace=uuid4().hex, socket_timeout_s=30.0)

@@ -52,7 +52,7 @@ def run(script: str, folder: Path, tools: Path, stdin: Path | None = None, **env
     env = {**os.environ, **environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     with (stdin or Path(os.devnull)).open("rb") as source:
         done = subprocess.run(
-            ["sh", "-euc", script], cwd=folder, env=env, stdin=source, capture_output=True, timeout=60
+            ["sh", "-euc", script], cwd=folder, env=env, stdin=source, capture_output=True, timeout=120
         )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     return done.stdout.decode()
@@ -78,10 +78,11 @@ class Jobs:
 
     async def check(self) -> None:
         """All of it is there; the two that had not ended do, under whoever claims them."""
-        worker = Worker(self._config)
+        patient = self._config.model_copy(update={"jobs": JobsConfig(lease_s=600.0)})
+        worker = Worker(patient)
         assert (await worker.store.get(self.done)).state is JobState.SUCCEEDED
         assert await worker.store.fragment(self.done, 1) == fragment(1, CHUNK_BYTES)
-        await asyncio.sleep(JOBS.lease_s)
+        await asyncio.sleep(JOBS.lease_s)  # which makes the first lease lapse, and must not make the next ones
         claims = {claim.job.id: claim for claim in [await worker.claim(), await worker.claim()]}
         assert set(claims) == {self.running, self.queued}
         assert (claims[self.running].checkpoint, claims[self.running].job.chunks_done) == (b"state", 1)
@@ -160,7 +161,7 @@ def pod(data: Path, port: int) -> Iterator[RedisConfig]:
     )  # fmt: skip
     try:
         url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         with Redis.from_url(url) as client:
             while True:
                 try:
@@ -172,7 +173,7 @@ def pod(data: Path, port: int) -> Iterator[RedisConfig]:
         yield RedisConfig(url=url)
     finally:
         process.terminate()  # as the deletion of the pod does
-        process.wait(30)
+        process.wait(120)
 
 
 async def test_the_scripts_that_run_in_the_pod(tmp_path: Path, tools: Path) -> None:

@@ -29,7 +29,7 @@ def blocks(title: str) -> list[str]:
 def run(script: str, folder: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, **environ, "PATH": path}
-    done = subprocess.run(["sh", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["sh", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return done
 

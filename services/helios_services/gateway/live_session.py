@@ -22,6 +22,8 @@ from helios_services.tasks import cancelled
 
 EVENTS = 4
 """Events that wait for a slow client; each holds at most one part of a chunk."""
+SIGNS_A_GRACE = 3
+"""Signs of life in the time that a session goes on without one."""
 CONTROLS = {"pause": Control.PAUSE, "resume": Control.RESUME, "stop": Control.STOP}
 Event = pb.InteractResponse | Exception | None
 
@@ -119,7 +121,7 @@ class LiveSession:
         """Signs of life; when they come too late, the job stops by itself, and its end is reported as any other."""
         with suppress(SessionEnded, JobNotFound):
             while True:
-                await asyncio.sleep(self._grace_s / 3)
+                await asyncio.sleep(self._grace_s / SIGNS_A_GRACE)
                 with suppress(RedisError):  # the next sign may get through
                     await self._store.keep_session(job_id)
                     await self._store.chunks_read(job_id, self._chunks_read)

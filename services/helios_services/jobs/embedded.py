@@ -42,11 +42,18 @@ class EmbeddedRedis:
         folder = state_dir / "redis"
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # it holds every job, prompts included
+        deadline = time.monotonic() + START_TIMEOUT_S
         with _locked(folder / "lock"):
-            url = _running(folder / "server.json")
-            if url is not None:
-                return cls(url, None)
-            return cls._launch(folder)
+            while True:  # one that runs may be slow to answer, or shutting down
+                url = _running(folder / "server.json")
+                if url is not None:
+                    return cls(url, None)
+                with _server_lock(folder) as lock:
+                    if lock is not None:
+                        return cls._launch(folder, lock)
+                if time.monotonic() > deadline:
+                    raise ConfigError(f"redis: the server of {folder} runs but does not answer; end it first")
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """Ends the server if this object started it; what it holds stays on disk."""
@@ -57,7 +64,7 @@ class EmbeddedRedis:
         self._process = None
 
     @classmethod
-    def _launch(cls, folder: Path) -> "EmbeddedRedis":
+    def _launch(cls, folder: Path, lock: int) -> "EmbeddedRedis":
         port = free_port()
         options = {
             "bind": "127.0.0.1",
@@ -70,9 +77,8 @@ class EmbeddedRedis:
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
         command = [_binary(), *flags]
-        with _server_lock(folder) as lock:
-            # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock])
+        # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock])
         url = f"redis://127.0.0.1:{port}/0"
         if not _answers(url, process):
             process.kill()
@@ -103,19 +109,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _server_lock(folder: Path) -> Iterator[int]:
-    """The descriptor of a lock that the server inherits and holds until it ends. Waits for one shutting down."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _server_lock(folder: Path) -> Iterator[int | None]:
+    """The descriptor of a lock that the server inherits and holds until it ends; None while a server has it."""
     with (folder / "server.lock").open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ConfigError(f"redis: the server of {folder} runs but does not answer; end it first") from None
-                time.sleep(0.05)
-        yield file.fileno()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file.fileno()
 
 
 def _running(record: Path) -> str | None:

@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-EXCHANGE_TIMEOUT_S = 20.0
+EXCHANGE_TIMEOUT_S = 120.0
+"""Also the time in which all ranks must have met: each imports torch first."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Failure:
 class Ranks:
     """`world_size` processes in one default process group. Closing ends them all, whatever they are doing."""
 
-    def __init__(self, world_size: int, folder: Path, *, call_timeout_s: float = 60.0) -> None:
+    def __init__(self, world_size: int, folder: Path, *, call_timeout_s: float = 240.0) -> None:
         self.world_size, self._call_timeout_s = world_size, call_timeout_s
         context = multiprocessing.get_context("spawn")
         meeting = f"file://{folder}/meeting"
@@ -56,7 +57,7 @@ class Ranks:
             try:
                 outcomes.append(connection.recv())
             except (EOFError, ConnectionResetError):
-                self._processes[rank].join(10)
+                self._processes[rank].join(60)
                 outcomes.append(Failure(f"ended with exit code {self._processes[rank].exitcode}"))
         return outcomes
 
@@ -72,7 +73,7 @@ class Ranks:
         for process in self._processes:
             process.kill()  # nothing of theirs is worth keeping
         for process, connection in zip(self._processes, self._connections, strict=True):
-            process.join(10)
+            process.join(60)
             connection.close()
         assert not self.alive()
 

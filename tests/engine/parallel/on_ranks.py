@@ -22,7 +22,7 @@ from helios_engine.parallel.ulysses import gather_heads, scatter_heads
 def forward(rank: int, case: Case) -> list[np.ndarray[Any, Any]]:
     """The case's velocities on its mesh."""
     parallel = ContextParallel(ulysses_degree=case.ulysses, ring_degree=case.ring, cfg_degree=case.cfg)
-    model = ParallelTransformer(tiny_model(case), Mesh.build(parallel, timeout_s=20))
+    model = ParallelTransformer(tiny_model(case), Mesh.build(parallel, timeout_s=120))
     with BREAKAGES[case.broken](rank) if case.broken else contextlib.nullcontext():
         return [velocity.numpy() for velocity in velocities(case, model)]
 
@@ -31,7 +31,7 @@ def attention(
     rank: int, ulysses: int, ring_degree: int, heads: int, queries: tuple[int, ...], keys: tuple[int, ...]
 ) -> np.ndarray[Any, Any]:
     """Attention alone, of `attention_inputs` cut into shards of any sizes: this rank's queries."""
-    mesh = Mesh.build(ContextParallel(ulysses_degree=ulysses, ring_degree=ring_degree), timeout_s=20)
+    mesh = Mesh.build(ContextParallel(ulysses_degree=ulysses, ring_degree=ring_degree), timeout_s=120)
     q, k, v = attention_inputs(heads, sum(queries), sum(keys))
     run = ParallelAttend(mesh=mesh, query_tokens=queries, key_tokens=keys)
     own = [x.split(sizes, dim=1)[rank] for x, sizes in ((q, list(queries)), (k, list(keys)), (v, list(keys)))]

@@ -170,7 +170,7 @@ class FakeStore:
         while self._asked.acquire(blocking=False):
             pass
         for _ in range(reads):
-            assert self._asked.acquire(timeout=30)
+            assert self._asked.acquire(timeout=120)
 
 
 def sheet(identity: str, **work: int) -> bytes:
@@ -200,7 +200,7 @@ def test_the_reading_thread_ends_with_its_reader(monkeypatch: pytest.MonkeyPatch
     reader = BoardReader(FakeStore().read)
     (thread,) = set(threading.enumerate()) - before
     del reader
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive()
 
 

@@ -27,7 +27,6 @@ from helios_services.deployments.decoder import DecoderReplica
 from helios_services.deployments.stages import Denoised
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 
-pytestmark = pytest.mark.timeout(300)
 REQUEST: GenerationRequest = make_request("distilled", prompt="a lake", height=64, width=64)
 
 

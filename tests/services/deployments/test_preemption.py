@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,9 @@ from helios_services.deployments.turns import Expired, Turn, Turns
 from helios_services.jobs.records import Account, JobSpec, Priority
 from helios_services.jobs.state import JobState
 from services.deployments.bench import Bench, FakeStages
+from services.jobs.conftest import expire
+
+TIMEOUT_S = 600.0
 
 
 class OneDenoiser(FakeStages):
@@ -21,6 +25,8 @@ class OneDenoiser(FakeStages):
     def __init__(self) -> None:
         super().__init__()
         self.queue, self.waiting, self.made = Turns(linger_s=1.0), list[str](), list[str]()
+        self.late = set[str]()
+        """Jobs whose deadline passes before their chunks have a turn."""
         self.go = asyncio.Semaphore(0)
 
     async def embed(self, prompt: str) -> Any:
@@ -29,6 +35,10 @@ class OneDenoiser(FakeStages):
 
     def denoise(self, previous: Any, prompt_tokens: torch.Tensor, negative: Any, turn: Turn) -> Any:
         name = chr(int(prompt_tokens[0, 0]))
+        if name in self.late:
+            assert turn.left_s is not None
+            assert 0 < turn.left_s <= TIMEOUT_S
+            turn = replace(turn, left_s=0.01)
 
         async def call() -> Any:
             self.waiting.append(name)
@@ -71,13 +81,14 @@ async def submit(bench: Bench, name: str, priority: Priority, account: str = "",
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110 - the stages have no event for it
             await asyncio.sleep(0.005)
 
 
 async def test_an_interactive_job_starts_when_the_chunk_in_progress_ends(busy: tuple[Bench, OneDenoiser]) -> None:
     bench, stages = busy
+    stages.queue._linger_s = 600.0  # however long the next chunk's call takes to come
     await submit(bench, "i", Priority.INTERACTIVE)
     await until(lambda: sorted(stages.waiting) == ["b", "i"])  # claimed though all other slots are busy
     stages.go.release()
@@ -85,6 +96,8 @@ async def test_an_interactive_job_starts_when_the_chunk_in_progress_ends(busy: t
     assert stages.made == ["a", "i"]
     for _ in range(6):
         stages.go.release()
+    await until(lambda: len(stages.made) == 7 and stages.queue._kept is not None)
+    stages.queue._grant()  # the moment is over
     await until(lambda: len(stages.made) == 8)
     assert stages.made[1:7] == ["i"] * 6  # and keeps the denoiser, chunk after chunk
 
@@ -126,13 +139,16 @@ async def test_a_chunk_whose_deadline_passes_in_the_denoisers_queue_is_not_made(
     busy: tuple[Bench, OneDenoiser],
 ) -> None:
     bench, stages = busy
-    await submit(bench, "i", Priority.INTERACTIVE, timeout_s=1.0)
+    stages.late.add("i")
+    await submit(bench, "i", Priority.INTERACTIVE, timeout_s=TIMEOUT_S)
     await until(lambda: "i" in stages.waiting)
-    await asyncio.sleep(1.1)
+    (job,) = (await bench.store.page(limit=1)).jobs
+    await expire(job.id, bench.config.redis)
+    await asyncio.sleep(0.05)
     stages.go.release()
     await until(lambda: stages.made == ["a", "b"])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await bench.store.page(limit=1)).jobs[0].state is not JobState.FAILED:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     (job,) = (await bench.store.page(limit=1)).jobs

@@ -38,7 +38,7 @@ async def dispatching(config: ServiceConfig, stages: FakeStages) -> AsyncIterato
     try:
         yield lambda: registry.get_sample_value("helios_dispatcher_ready") == 1.0
     finally:
-        async with asyncio.timeout(30):  # also while it waits for stages
+        async with asyncio.timeout(120):  # also while it waits for stages
             await dispatcher.drain()
 
 

@@ -21,7 +21,6 @@ from helios_services.jobs.records import JobSpec
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 
-pytestmark = pytest.mark.timeout(300)
 PARAMS = {"prompt": "a lake", "height": 64, "width": 64, "num_frames": 33, "fps": 24, "pyramid_steps": [1, 1, 1]}
 CLAIMS_S = 3.0
 """Dispatchers look for jobs several times in this."""

@@ -105,7 +105,6 @@ def answered(handle: Any) -> int:
             return int(handle.answer.remote().result(timeout_s=120))
 
 
-@pytest.mark.timeout(240)
 def test_serve_replaces_a_replica_that_hangs(tmp_path: Path) -> None:
     """The thread that hangs keeps nobody: neither the process, nor the call that waits behind it, nor those after."""
     options = DeploymentConfig(num_cpus=0, request_timeout_s=1.0, health_check_period_s=0.5, max_ongoing_requests=4)

@@ -17,8 +17,6 @@ from helios_services.config import ServiceConfig
 from helios_services.deployments.denoiser import DenoiserReplica
 from helios_services.deployments.text_encoder import TextEncoderReplica
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def config(tmp_path: Path, **denoiser: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")

@@ -78,8 +78,8 @@ async def test_a_caller_that_gives_up_blocks_nobody(its_turn_has_come: bool) -> 
     with contextlib.suppress(asyncio.CancelledError):
         await gone
     end.set()
-    await asyncio.wait_for(asyncio.gather(running, after), 10)
-    await asyncio.wait_for(caller.call("newcomer", Turn()), 10)
+    await asyncio.wait_for(asyncio.gather(running, after), 60)
+    await asyncio.wait_for(caller.call("newcomer", Turn()), 60)
     assert [name for name in caller.order if name != "gone"] == ["running", "after", "newcomer"]
 
 

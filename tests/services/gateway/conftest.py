@@ -14,6 +14,9 @@ from helios_services.jobs.records import ChunkRecord, Claim
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 
+BY_HAND = JobsConfig(max_queued=5, lease_s=600.0)
+"""Nobody renews the leases of the test's own worker."""
+
 
 class Worker:
     """Does to the store what a worker does, with recognisable bytes instead of video."""
@@ -56,9 +59,7 @@ def fragment(index: int, size: int = 2_500_000) -> bytes:
 
 @pytest.fixture
 def config(redis: RedisConfig, tmp_path: Path) -> ServiceConfig:
-    return ServiceConfig(
-        state_dir=tmp_path, redis=redis, jobs=JobsConfig(max_queued=5), gateway=GatewayConfig(port=0, drain_s=1.5)
-    )
+    return ServiceConfig(state_dir=tmp_path, redis=redis, jobs=BY_HAND, gateway=GatewayConfig(port=0, drain_s=1.5))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
 from helios_services.config import RedisConfig, ServiceConfig
+from helios_services.gateway import server
 from helios_services.gateway.server import LIVENESS, SERVICE, Gateway
 from helios_services.jobs.records import JobFailure
 from services.gateway.conftest import Worker, fragment
@@ -231,8 +232,12 @@ async def test_without_redis_health_is_down_and_calls_are_unavailable(config: Se
     await gateway.stop()
 
 
-async def test_shutdown_ends_streams_with_a_resume_point(config: ServiceConfig, worker: Worker) -> None:
-    gateway = Gateway(config)
+async def test_shutdown_ends_streams_with_a_resume_point(
+    config: ServiceConfig, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "DRAIN_MARGIN_S", 60.0)  # what is told to end is not cut off before it has
+    options = config.gateway.model_copy(update={"drain_s": 60.5})
+    gateway = Gateway(config.model_copy(update={"gateway": options}))
     await gateway.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub: Any = VideoGenerationStub(channel)

@@ -1,7 +1,7 @@
 """Prompts that change while a job runs, and live sessions."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,22 @@ from redis.asyncio import Redis
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import JobsConfig, ServiceConfig
+from helios_services.gateway import live_session
+from helios_services.gateway.server import Gateway
+from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
 from services.gateway.conftest import Worker, fragment
 
 SIZE = 1000
+GRACE_S = 600.0
+"""No session lapses by itself; tests let it."""
+SIGN_S = 0.1
+"""A live stream gives signs of life so often, where they are waited for."""
 
 
 @pytest.fixture
 def config(config: ServiceConfig) -> ServiceConfig:
-    jobs = JobsConfig(max_prompt_updates=3, session_grace_s=0.6, live_window_chunks=3)
+    jobs = JobsConfig(max_prompt_updates=3, session_grace_s=GRACE_S, live_window_chunks=3, lease_s=600.0)
     return config.model_copy(update={"jobs": jobs})
 
 
@@ -70,13 +77,53 @@ def start(**params: Any) -> pb.InteractRequest:
 
 async def next_event(events: Any, kind: str) -> Any:
     """The next event of a kind; others are skipped."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in events:
             if event.WhichOneof("event") == kind:
                 return getattr(event, kind)
     raise AssertionError(f"no {kind}")
 
 
+@pytest.fixture
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_session, "SIGNS_A_GRACE", GRACE_S / SIGN_S)
+
+
+async def lapse(worker: Worker, job_id: str) -> None:
+    """As if there had been no sign of life for the grace."""
+    async with Redis.from_url(worker.redis.url) as redis:
+        assert await redis.delete(Keys(worker.redis.namespace).of("session", job_id))
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        while not await condition():  # noqa: ASYNC110 - changes on the other side
+            await asyncio.sleep(0.02)
+
+
+async def kept(worker: Worker, job_id: str) -> bool:
+    """Whether the session is alive."""
+    async with Redis.from_url(worker.redis.url) as redis:
+        return bool(await redis.exists(Keys(worker.redis.namespace).of("session", job_id)))
+
+
+async def stopping(worker: Worker, job_id: str) -> bool:
+    """Whether the client's wish has arrived."""
+    async with Redis.from_url(worker.redis.url) as redis:
+        return bool(await redis.hexists(Keys(worker.redis.namespace).of("job", job_id), "stopping"))
+
+
+async def gone(gateway: Gateway) -> None:
+    """Waits until the gateway knows that the session's client is gone."""
+    read = gateway.metrics.registry.get_sample_value
+
+    async def none_left() -> bool:
+        return read("helios_grpc_active_requests", {"method": "Interact"}) == 0.0
+
+    await until(none_left)
+
+
+@pytest.mark.usefixtures("_often")
 async def test_a_live_session_from_start_to_stop(client: AsyncHeliosClient, worker: Worker, tmp_path: Path) -> None:
     commands = Commands(start(open_ended=True))
     events = client.interact(commands)
@@ -99,8 +146,10 @@ async def test_a_live_session_from_start_to_stop(client: AsyncHeliosClient, work
     commands.send(pb.InteractRequest(resume=pb.Resume()))
     assert not (await next_event(events, "job")).paused
     assert (await worker.store.begin_chunk(claim.lease, 1, 1)).verdict is Verdict.GO
+    await lapse(worker, job.id)
+    await until(lambda: kept(worker, job.id))  # this stream keeps the session alive
     commands.send(pb.InteractRequest(stop=pb.Stop()))
-    await asyncio.sleep(0.8)  # longer than the grace: this stream keeps the session alive
+    await until(lambda: stopping(worker, job.id))
     assert (await worker.store.begin_chunk(claim.lease, 2, 1)).verdict is Verdict.STOPPED
     await worker.append(claim, 1, SIZE)
     assert (await next_event(events, "chunk")).chunk_index == 1
@@ -109,8 +158,9 @@ async def test_a_live_session_from_start_to_stop(client: AsyncHeliosClient, work
     assert states[-1] == pb.JOB_STATE_SUCCEEDED
 
 
+@pytest.mark.usefixtures("_often")
 async def test_a_cut_session_can_be_attached_again_and_lapses_without(
-    client: AsyncHeliosClient, worker: Worker
+    client: AsyncHeliosClient, worker: Worker, gateway: Gateway
 ) -> None:
     events = client.interact(Commands(start(open_ended=True)))
     job = await next_event(events, "job")
@@ -123,10 +173,13 @@ async def test_a_cut_session_can_be_attached_again_and_lapses_without(
     assert (await next_event(events, "job")).id == job.id
     assert (await next_event(events, "chunk")).init_segment
     assert (await next_event(events, "chunk")).data == fragment(0, SIZE)
-    await asyncio.sleep(1.0)
+    await lapse(worker, job.id)
+    await until(lambda: kept(worker, job.id))
     assert (await worker.store.begin_chunk(claim.lease, 1, 0)).verdict is Verdict.GO
     await events.aclose()
-    await asyncio.sleep(1.0)
+    await gone(gateway)
+    await lapse(worker, job.id)
+    await asyncio.sleep(3 * SIGN_S)  # nobody gives signs of life any more
     assert (await worker.store.begin_chunk(claim.lease, 2, 0)).verdict is Verdict.STOPPED
     with pytest.raises(HeliosError, match="no live session") as caught:
         await next_event(client.interact(Commands(attach)), "job")
@@ -176,31 +229,33 @@ async def test_readers_beyond_a_stopped_jobs_end(client: AsyncHeliosClient, work
     await worker.store.begin_chunk(claim.lease, 1, 0)
     await worker.publish(claim, b"video", tmp_path)
     with pytest.raises(HeliosError, match="50 is beyond the video; allowed: 0 to 0"):
-        await asyncio.wait_for(far, 10)
+        await asyncio.wait_for(far, 60)
     assert [segment async for segment in client.stream(job.id, from_chunk=1)] == []  # the client had seen it all
 
 
+@pytest.mark.usefixtures("_often")
 async def test_a_session_outlives_an_outage_that_no_worker_saw(client: AsyncHeliosClient, worker: Worker) -> None:
     events = client.interact(Commands(start(open_ended=True)))
     job = await next_event(events, "job")
-    async with Redis.from_url(worker.redis.url) as redis:
-        await redis.delete(f"helios:{{{worker.redis.namespace}}}:session:{job.id}")  # as if it had expired meanwhile
-    await asyncio.sleep(0.6)
+    await lapse(worker, job.id)
+    await until(lambda: kept(worker, job.id))
     claim = await worker.claim()
     assert (await worker.store.begin_chunk(claim.lease, 0, 0)).verdict is Verdict.GO
     await events.aclose()
 
 
-async def test_a_start_that_is_repeated_keeps_the_session(client: AsyncHeliosClient, worker: Worker) -> None:
+async def test_a_start_that_is_repeated_keeps_the_session(
+    client: AsyncHeliosClient, worker: Worker, gateway: Gateway
+) -> None:
     request = start(open_ended=True)
     request.start.idempotency_key = "k"
     first = client.interact(Commands(request))
     job = await next_event(first, "job")
     await first.aclose()
-    await asyncio.sleep(0.5)
+    await gone(gateway)
+    await lapse(worker, job.id)
     second = client.interact(Commands(request))
     assert (await next_event(second, "job")).id == job.id
-    await asyncio.sleep(0.15)  # longer than what was left, shorter than to the next sign of life
-    claim = await worker.claim()
+    claim = await worker.claim()  # long before the next sign of life
     assert (await worker.store.begin_chunk(claim.lease, 0, 0)).verdict is Verdict.GO
     await second.aclose()

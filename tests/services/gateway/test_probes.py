@@ -22,7 +22,7 @@ async def health(port: int, service: str) -> Any:
     """What a kubelet's probe sees."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status
+        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status
 
 
 async def test_probes_need_no_certificate_and_reach_nothing_but_health(config: ServiceConfig, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ async def test_a_keys_quota_is_told_by_name_and_change_without_a_restart(config:
                 assert [violation.subject for violation in quota.violations] == ["max_queued"]
                 assert retry.retry_delay.ToMilliseconds() > 0
             write(entry.model_copy(update={"quotas": Quotas(max_queued=2)}), other)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while True:
                     try:
                         await client.submit("a lake", num_frames=33)
@@ -140,10 +140,10 @@ async def test_the_deadline_of_a_call_that_waits_for_its_video_is_the_jobs(clien
     request = pb.GenerateVideoRequest(
         job=pb.SubmitJobRequest(params=pb.GenerationParams(prompt="a lake", num_frames=33))
     )
-    call = client._stub.GenerateVideo(request, timeout=20)
+    call = client._stub.GenerateVideo(request, timeout=200)
     first = await call.read()
     seconds = first.job.deadline.ToMilliseconds() / 1e3 - first.job.create_time.ToMilliseconds() / 1e3
-    assert 10 < seconds < 21  # gRPC rounds it up a little on the way
+    assert 100 < seconds < 201  # gRPC rounds it up a little on the way
     call.cancel()
 
 

@@ -10,14 +10,16 @@ from uuid import uuid4
 
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import ConfigError, GatewayConfig, JobsConfig, RedisConfig, ServiceConfig, WebhooksConfig
 from helios_services.gateway.server import Gateway
+from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import JobFailure, JobSpec
 from helios_services.jobs.store import JobStore
-from services.gateway.conftest import Worker
+from services.gateway.conftest import BY_HAND, Worker
 
 SECRETS = ("whsec_" + "b2xk" * 8, "whsec_" + "bmV3" * 8)
 
@@ -62,10 +64,10 @@ def config(redis: RedisConfig, tmp_path: Path, receiver: Receiver) -> ServiceCon
     secret_file = tmp_path / "secrets"
     secret_file.write_text("\n".join(SECRETS))
     webhooks = WebhooksConfig(
-        urls=(receiver.url,), secret_file=str(secret_file), first_wait_s=0.05, max_tries=3, timeout_s=5
+        urls=(receiver.url,), secret_file=str(secret_file), first_wait_s=0.05, max_tries=3, timeout_s=60
     )
     gateway = GatewayConfig(port=0, drain_s=1.5)
-    return ServiceConfig(state_dir=tmp_path, redis=redis, gateway=gateway, webhooks=webhooks)
+    return ServiceConfig(state_dir=tmp_path, redis=redis, jobs=BY_HAND, gateway=gateway, webhooks=webhooks)
 
 
 async def test_every_end_is_told_once_signed_and_without_prompts(
@@ -127,11 +129,18 @@ async def test_a_sender_that_dies_is_followed_by_another(redis: RedisConfig) -> 
     params = {"prompt": "a lake", "fps": 24}
     await store.submit("a", JobSpec(model="m", params=params, chunks_total=1, webhook_url="https://x"))
     await store.cancel("a")
-    first = await store.due_webhook(uuid4().hex, lease_s=0.2)
-    assert await store.due_webhook(uuid4().hex, lease_s=0.2) is None
-    while (second := await store.due_webhook(uuid4().hex, lease_s=60)) is None:  # noqa: ASYNC110 - time is what is waited for
-        await asyncio.sleep(0.02)
+    first = await store.due_webhook(uuid4().hex, lease_s=600)
     assert first is not None
+    assert await store.due_webhook(uuid4().hex, lease_s=600) is None
+    async with Redis.from_url(redis.url) as client:
+        webhooks = Keys(redis.namespace).of("webhooks")
+        due_ms = await client.zscore(webhooks, first.event)
+        seconds, _ = await client.time()
+        assert due_ms is not None
+        assert 500_000 < due_ms - 1000 * seconds <= 601_000
+        await client.zadd(webhooks, {first.event: 1})  # the sender's time is over
+    second = await store.due_webhook(uuid4().hex, lease_s=60)
+    assert second is not None
     assert (second.event, first.tries, second.tries) == (first.event, 1, 2)
     await store.settle_webhook(second)
     assert await store.due_webhook(uuid4().hex, lease_s=60) is None

@@ -49,6 +49,16 @@ async def expire(job_id: str, redis: RedisConfig, field: str = "deadline_ms") ->
         await client.zadd(root.of("deadlines"), {job_id: 1})
 
 
+async def let_lapse(store: JobStore, redis: RedisConfig) -> list[str]:
+    """Lets every lease have run out, and has the store look; the jobs that were taken away."""
+    leases = Keys(redis.namespace).of("leases")
+    async with Redis.from_url(redis.url) as client:
+        held: list[Any] = await client.zrange(leases, 0, -1)
+        for job_id in held:
+            await client.zadd(leases, {job_id: 1}, xx=True)
+    return await store.sweep()
+
+
 async def claim(store: JobStore) -> Claim:
     """Claims a job that must be there."""
     claimed = await store.claim("m", "worker", uuid4().hex)

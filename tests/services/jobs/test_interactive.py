@@ -1,6 +1,5 @@
 """Prompt updates, controls, sessions and open-ended jobs in the store."""
 
-import asyncio
 from uuid import uuid4
 
 import pytest
@@ -9,6 +8,7 @@ from redis.asyncio import Redis
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import RedisConfig
 from helios_services.jobs.errors import InvalidTransition, LeaseLost, NoChunkLeft, PromptsFull
+from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
@@ -75,17 +75,19 @@ async def test_controls_need_a_job_that_has_not_ended(store: JobStore) -> None:
             await store.control("a", action)
 
 
-async def test_a_job_paused_for_too_long_is_stopped(redis: RedisConfig) -> None:
-    store = JobStore.connect(redis, JOBS.model_copy(update={"pause_limit_s": 0.05}))
+async def test_a_job_paused_for_too_long_is_stopped(store: JobStore, redis: RedisConfig) -> None:
     await store.submit("a", spec(chunks=0))
     claimed = await claim(store)
     await store.begin_chunk(claimed.lease, 0, 0)
     await append(store, claimed.lease, 0)
     await store.control("a", Control.PAUSE)
     assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.PAUSED
-    await asyncio.sleep(0.1)
+    async with Redis.from_url(redis.url) as client:
+        for field in ("started_ms", "paused_ms"):  # a pause counts from when a worker first has the job
+            assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.PAUSED
+            long_ago_ms = -int(1000 * JOBS.pause_limit_s)
+            await client.hincrby(Keys(redis.namespace).of("job", "a"), field, long_ago_ms)
     assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.STOPPED
-    await store.close()
 
 
 async def test_storage_stays_flat_over_hundreds_of_chunks_of_an_open_ended_job(redis: RedisConfig) -> None:

@@ -7,17 +7,22 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
+from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import JobFailure, Lease
 from helios_services.jobs.scripts import source
 from helios_services.jobs.state import TRANSITIONS, Event, JobState
 from helios_services.jobs.store import JobStore
-from services.jobs.conftest import JOBS, append, claim, expire, spec
+from services.jobs.conftest import JOBS, append, claim, expire, let_lapse, spec
 
+RENEWALS = 12
+"""Of a heartbeat every sixth of a lease: two leases."""
+BLOCKED_AT_MOST_S = 120.0
 Write = Callable[[JobStore, Lease], Coroutine[Any, Any, Any]]
 WRITES: dict[str, Write] = {
     "append": lambda store, lease: append(store, lease, 0),
@@ -29,67 +34,52 @@ WRITES: dict[str, Write] = {
 }
 
 
-async def short_lived(redis: RedisConfig, lease_s: float = 0.05) -> JobStore:
-    return JobStore.connect(redis, JOBS.model_copy(update={"lease_s": lease_s}))
-
-
-async def lapse(store: JobStore) -> list[str]:
-    """Waits until the store says that a lease has lapsed."""
-    while not (lapsed := await store.sweep()):  # noqa: ASYNC110 - the store has no event for it
-        await asyncio.sleep(0.01)
-    return lapsed
-
-
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
 @pytest.mark.parametrize("taken_by", ["another worker", "cancel"])
-async def test_a_stale_token_is_refused_everywhere(redis: RedisConfig, write: Write, taken_by: str) -> None:
-    store = await short_lived(redis)
+async def test_a_stale_token_is_refused_everywhere(
+    store: JobStore, redis: RedisConfig, write: Write, taken_by: str
+) -> None:
     await store.submit("a", spec(chunks=1))
     stale = (await claim(store)).lease
     if taken_by == "cancel":
         await store.cancel("a")
     else:
-        await lapse(store)
+        await let_lapse(store, redis)
         await claim(store)
     before = await store.get("a")
     with pytest.raises(LeaseLost):
         await write(store, stale)
     assert await store.get("a") == before
-    await store.close()
 
 
-async def test_a_lost_worker_is_replaced_at_its_checkpoint(redis: RedisConfig) -> None:
-    store = await short_lived(redis)
+async def test_a_lost_worker_is_replaced_at_its_checkpoint(store: JobStore, redis: RedisConfig) -> None:
     await store.submit("a", spec())
     lost = await claim(store)
     await store.save_prompt_embeds(lost.lease, "key", b"embedding", keep=())
     await append(store, lost.lease, 0)
-    assert await lapse(store) == ["a"]
+    assert await let_lapse(store, redis) == ["a"]
     resumed = await claim(store)
     assert (resumed.checkpoint, resumed.job.chunks_done) == (b"state 1", 1)
     assert resumed.prompt_embeds == {"key": b"embedding"}
     assert resumed.job.attempts == 2
     await append(store, resumed.lease, 1)
     assert [chunk.index for chunk in await store.chunk_records(await store.get("a"))] == [0, 1]
-    await store.close()
 
 
-async def test_a_poison_job_fails_and_progress_forgives(redis: RedisConfig) -> None:
-    store = await short_lived(redis)
+async def test_a_poison_job_fails_and_progress_forgives(store: JobStore, redis: RedisConfig) -> None:
     await store.submit("a", spec(chunks=9))
     for index in range(4):  # more losses than max_attempts, each after a finished chunk
         await append(store, (await claim(store)).lease, index)
-        await lapse(store)
+        await let_lapse(store, redis)
     for _ in range(JOBS.max_attempts - 1):  # the last lapse above was the first without progress since
         assert (await store.get("a")).state is JobState.QUEUED
         await claim(store)
-        await lapse(store)
+        await let_lapse(store, redis)
     failed = await store.get("a")
     assert failed.state is JobState.FAILED
     assert failed.error is not None
     assert failed.error.reason == "WORKER_LOST"
     assert await store.claim("m", "worker", "n") is None
-    await store.close()
 
 
 async def test_concurrent_claimers_share_no_job(store: JobStore) -> None:
@@ -101,11 +91,11 @@ async def test_concurrent_claimers_share_no_job(store: JobStore) -> None:
 
 
 async def test_a_lapsed_lease_is_reclaimed_by_one_of_many(redis: RedisConfig, store: JobStore) -> None:
-    hasty = await short_lived(redis, lease_s=0.02)
+    hasty = JobStore.connect(redis, JOBS.model_copy(update={"lease_s": 0.02}))
     await hasty.submit("a", spec())
     await claim(hasty)
     await hasty.close()
-    await asyncio.sleep(0.05)  # past the lease
+    await asyncio.sleep(0.05)  # past the lease, which runs out by itself here
     reclaimed = await asyncio.gather(*(store.sweep() for _ in range(20)))
     assert [job_id for job_ids in reclaimed for job_id in job_ids] == ["a"]
     claims = await asyncio.gather(*(store.claim("m", f"w{n}", uuid4().hex) for n in range(20)))
@@ -202,18 +192,25 @@ async def test_heartbeat_keeps_a_job_while_the_event_loop_is_blocked(redis: Redi
     lease = (await claim(store)).lease
     lost: list[bool] = []
     heartbeat.add(lease, lambda: lost.append(True))
-    time.sleep(1.5)  # noqa: ASYNC251 - blocks the loop on purpose, for more than two leases
-    assert await store.sweep() == []
+    with BlockingRedis.from_url(redis.url) as client:
+        ends: set[float | None] = set()
+        deadline_s = time.monotonic() + BLOCKED_AT_MOST_S
+        while len(ends) < RENEWALS:  # the loop is blocked all the while, on purpose
+            assert time.monotonic() < deadline_s, "a blocked loop keeps the lease from being renewed"
+            ends.add(client.zscore(Keys(redis.namespace).of("leases"), "a"))
+            time.sleep(0.02)  # noqa: ASYNC251
     await append(store, lease, 0)
     heartbeat.remove(lease)
-    assert await lapse(store) == ["a"]
+    while not (lapsed := await store.sweep()):  # noqa: ASYNC110 - the store has no event for it
+        await asyncio.sleep(0.01)
+    assert lapsed == ["a"]
     assert lost == []
     heartbeat.close()
     await store.close()
 
 
 async def test_heartbeat_tells_once_when_the_job_is_cancelled(redis: RedisConfig) -> None:
-    jobs = JobsConfig(lease_s=5, heartbeat_s=0.05)
+    jobs = JobsConfig(lease_s=30, heartbeat_s=0.05)
     store, heartbeat = JobStore.connect(redis, jobs), Heartbeat(redis, jobs)
     await store.submit("a", spec())
     lost = asyncio.Event()
@@ -226,7 +223,7 @@ async def test_heartbeat_tells_once_when_the_job_is_cancelled(redis: RedisConfig
 
     heartbeat.add((await claim(store)).lease, on_lost)
     await store.cancel("a")
-    await asyncio.wait_for(lost.wait(), 10)
+    await asyncio.wait_for(lost.wait(), 60)
     heartbeat.close()
     assert calls == [1]
     await store.close()
@@ -247,8 +244,8 @@ async def test_heartbeat_outlives_a_callback_that_raises(redis: RedisConfig, sto
     heartbeat.add((await claim(store)).lease, lambda: None)
     await store.cancel("cancelled")
     try:
-        await asyncio.wait_for(lost.wait(), 10)
-        async with Redis.from_url(redis.url) as client, asyncio.timeout(10):
+        await asyncio.wait_for(lost.wait(), 60)
+        async with Redis.from_url(redis.url) as client, asyncio.timeout(60):
             leases = f"helios:{{{redis.namespace}}}:leases"
             before = await client.zscore(leases, "kept")
             while await client.zscore(leases, "kept") == before:  # noqa: ASYNC110 - a renewal has no event
@@ -257,8 +254,7 @@ async def test_heartbeat_outlives_a_callback_that_raises(redis: RedisConfig, sto
         heartbeat.close()
 
 
-async def test_a_job_that_may_be_poison_is_tried_alone(redis: RedisConfig) -> None:
-    store = await short_lived(redis)
+async def test_a_job_that_may_be_poison_is_tried_alone(store: JobStore, redis: RedisConfig) -> None:
 
     async def two(worker: str) -> list[str]:
         claims = [await store.claim("m", worker, uuid4().hex) for _ in range(2)]
@@ -268,21 +264,16 @@ async def test_a_job_that_may_be_poison_is_tried_alone(redis: RedisConfig) -> No
         await store.submit(job_id, spec(chunks=9))
     for number in range(2):  # a worker of two slots that dies with both
         assert await two(f"w{number}") == ["poison", "neighbour"]
-        await lapse(store)
-        while (await store.get("neighbour")).state is not JobState.QUEUED:
-            await store.sweep()
-    kept = JobStore.connect(redis, JOBS)
-    busy = await kept.claim("m", "busy", "n")
+        assert sorted(await let_lapse(store, redis)) == ["neighbour", "poison"]
+    busy = await store.claim("m", "busy", "n")
     assert busy is not None
     assert busy.job.id == "poison"
-    assert await kept.claim("m", "busy", "n2") is None  # nothing beside it
-    other = await kept.claim("m", "free", "n3")
+    assert await store.claim("m", "busy", "n2") is None  # nothing beside it
+    other = await store.claim("m", "free", "n3")
     assert other is not None
     assert other.job.id == "neighbour"
-    assert await kept.claim("m", "free", "n4") is None
-    await append(kept, other.lease, 0)  # it was not the poison
-    last = await kept.claim("m", "free", "n5")
+    assert await store.claim("m", "free", "n4") is None
+    await append(store, other.lease, 0)  # it was not the poison
+    last = await store.claim("m", "free", "n5")
     assert last is not None
     assert last.job.id == "other"
-    await kept.close()
-    await store.close()

@@ -541,7 +541,7 @@ async def _outcome(call: Callable[[], Awaitable[str]]) -> str:
         return type(error).__name__
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 300)
+@pytest.mark.timeout(3600 if EXAMPLES else 900)
 def test_the_scripts_do_what_the_model_says(redis: RedisConfig) -> None:
     url = redis.url.rpartition("/")[0] + f"/{DATABASE}"
     with asyncio.Runner() as runner:

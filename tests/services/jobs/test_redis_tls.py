@@ -20,7 +20,7 @@ from helios_services.jobs.store import JobStore
 from services.gateway.test_auth import Authority
 from services.jobs.conftest import JOBS, claim, spec
 
-START_S = 30.0
+START_S = 120.0
 
 
 def able_server() -> str | None:

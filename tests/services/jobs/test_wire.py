@@ -113,12 +113,12 @@ async def test_a_silent_connection_is_replaced(redis: RedisConfig, proxy: Proxy,
     notifier = Notifier(redis.model_copy(update={"url": proxy.url, "socket_timeout_s": 0.3}))
     await notifier.start()
     with notifier.queue("m") as queue:
-        assert await queue.wait(10)  # the subscription is up
+        assert await queue.wait(60)  # the subscription is up
         proxy.silence()
         await store.submit("a", spec())
-        assert await queue.wait(10)  # woken by the new subscription
+        assert await queue.wait(60)  # woken by the new subscription
         await store.submit("b", spec())
-        assert await queue.wait(10)  # and notified over it
+        assert await queue.wait(60)  # and notified over it
     await notifier.close()
 
 

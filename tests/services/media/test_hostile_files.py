@@ -17,7 +17,7 @@ from helios_services.media.remux import remux
 from services.media.files import HEIGHT, LIMITS, WIDTH, clip, gradient, noise, steps, still
 
 MUTATIONS = 24
-TIGHT = LIMITS.model_copy(update={"decode_timeout_s": 20.0, "cpu_s": 10})
+TIGHT = LIMITS.model_copy(update={"decode_timeout_s": 60.0, "cpu_s": 10})
 FILES = {
     "image/png": still(gradient()),
     "image/jpeg": still(gradient(), "JPEG"),

@@ -34,7 +34,7 @@ def nothing_is_left_and_the_next_file_decodes() -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
-def decode(timeout_s: float = 20.0) -> Pixels:
+def decode(timeout_s: float = 60.0) -> Pixels:
     limits = LIMITS.model_copy(update={"decode_timeout_s": timeout_s})
     return decode_image(still(noise()), "image/png", height=HEIGHT, width=WIDTH, limits=limits)
 
@@ -43,7 +43,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(decoding, "COMMAND", (sys.executable, "-c", script))
 
 
-def failure(monkeypatch: pytest.MonkeyPatch, script: str, timeout_s: float = 20.0) -> MediaError:
+def failure(monkeypatch: pytest.MonkeyPatch, script: str, timeout_s: float = 60.0) -> MediaError:
     with monkeypatch.context() as patch:
         fake(patch, script)
         with pytest.raises(MediaError) as caught:
@@ -63,9 +63,14 @@ def failure(monkeypatch: pytest.MonkeyPatch, script: str, timeout_s: float = 20.
     ids=["silent", "closed outputs", "ignores signals", "babbles on stderr"],
 )
 def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    error = failure(monkeypatch, script, timeout_s=0.5)
+    for timeout_s in (0.5, 5.0, 60.0):
+        try:
+            error = failure(monkeypatch, script, timeout_s=timeout_s)
+            break
+        except SandboxError:  # it had not started by then
+            continue
     assert error.reason == MediaReason.TOO_COMPLEX
-    assert "longer than the 0.5 s" in str(error)
+    assert f"longer than the {timeout_s:g} s" in str(error)
     assert len(error.detail) <= 2000
 
 
@@ -147,7 +152,7 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_file(
 ) -> None:
     fake(monkeypatch, script)
     with pytest.raises(SandboxError, match=named):
-        decode(timeout_s=0.5 if "sleep" in script else 20.0)
+        decode(timeout_s=0.5 if "sleep" in script else 60.0)
 
 
 def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +165,7 @@ def confined(script: str, cpu_s: int = 5) -> "subprocess.CompletedProcess[str]":
     start = "import os, socket, resource; from helios_services.media.confine import confine; "
     start += f"confine(memory_bytes=1 << 29, cpu_s={cpu_s})\n"
     command = [sys.executable, "-c", start + script]
-    return subprocess.run(command, env=decoding.environment(), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=decoding.environment(), capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +220,7 @@ def test_the_process_dies_with_the_worker() -> None:
         assert worker.stdout is not None
         child = psutil.Process(int(worker.stdout.readline()))
         worker.kill()
-    child.wait(20)
+    child.wait(120)
 
 
 def test_several_at_once() -> None:

@@ -10,7 +10,7 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as services
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class Collector(services.TraceServiceServicer):

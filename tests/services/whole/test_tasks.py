@@ -26,6 +26,18 @@ from services.whole.collector import Collector, collecting
 
 SIZE: dict[str, Any] = {"height": 64, "width": 64, "pyramid_steps": [1, 1, 1], "seed": 5}
 Frames = NDArray[np.uint8]
+TRACE = [
+    "GenerateVideo",
+    *["GenerateVideo/deliver"] * 2,
+    "GenerateVideo/queue",
+    "GenerateVideo/job",
+    *["GenerateVideo/job/chunk"] * 2,
+    "GenerateVideo/job/chunk/text",
+    *["GenerateVideo/job/chunk/denoise"] * 2,
+    *["GenerateVideo/job/chunk/decode"] * 2,
+    "GenerateVideo/job/publish",
+]
+"""The spans of a job of two chunks, each below the ones it is part of."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +76,7 @@ def address(
             "HELIOS_LOG_LEVEL": "warning",
             "HELIOS_TRACING__OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
             "HELIOS_TRACING__EXPORT_DELAY_S": "0.2",
-            "HELIOS_JOBS__SESSION_GRACE_S": "3",
+            "HELIOS_JOBS__SESSION_GRACE_S": "9",
         },
     )
     with running_stack(config) as address:
@@ -131,7 +143,7 @@ async def test_the_examples_of_the_documentation(
         examples = examples.replace(published, here)
     names: dict[str, Any] = {"asyncio": asyncio}
     await asyncio.to_thread(exec, examples, names)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         live = await names["live"]()
     assert len(decoded(live)) >= 66
     assert len(decoded((tmp_path / "lake.mp4").read_bytes())) == 66
@@ -149,8 +161,7 @@ def test_one_trace_from_the_call_to_the_delivery_of_every_chunk(address: str, co
     with grpc.insecure_channel(address) as channel:
         *_, last = VideoGenerationStub(channel).GenerateVideo(request, metadata=metadata)
     assert last.job.state == pb.JOB_STATE_SUCCEEDED
-    wanted = {"GenerateVideo", "queue", "job", "chunk", "text", "denoise", "decode", "publish", "deliver"}
-    found = collector.trace(trace_id, lambda spans: wanted <= {span.name for span in spans})
+    found = collector.trace(trace_id, lambda spans: len(spans) >= len(TRACE))
     by_id = {span.span_id: span for _, span in found}
 
     def path(span: Any) -> list[str]:
@@ -158,19 +169,7 @@ def test_one_trace_from_the_call_to_the_delivery_of_every_chunk(address: str, co
         return [span.name] if above is None else [*path(above), span.name]
 
     paths = sorted("/".join(path(span)) for _, span in found)
-    assert paths == sorted(
-        [
-            "GenerateVideo",
-            *["GenerateVideo/deliver"] * 2,
-            "GenerateVideo/queue",
-            "GenerateVideo/job",
-            *["GenerateVideo/job/chunk"] * 2,
-            "GenerateVideo/job/chunk/text",
-            *["GenerateVideo/job/chunk/denoise"] * 2,
-            *["GenerateVideo/job/chunk/decode"] * 2,
-            "GenerateVideo/job/publish",
-        ]
-    )
+    assert paths == sorted(TRACE)
     services = {span.name: service for service, span in found}
     assert (services["GenerateVideo"], services["job"]) == ("helios-gateway", "helios-dispatcher")
     (top,) = [span for _, span in found if span.name == "GenerateVideo"]
@@ -199,11 +198,19 @@ def test_a_continued_job_is_the_rest_of_a_longer_one(client: HeliosClient) -> No
 
 
 def test_a_prompt_update_is_replayed_as_a_schedule(client: HeliosClient) -> None:
-    job = client.submit("a lake", **SIZE, num_frames=132)
-    stream = client.stream(job.id)
-    pieces = [next(stream).data, next(stream).data]  # the init segment and the first chunk
-    chunk = client.update_prompt(job.id, "red snow in the city", interpolation_chunks=2)
-    pieces += [segment.data for segment in stream]
+    while True:
+        job = client.submit("a lake", **SIZE, num_frames=132)
+        stream = client.stream(job.id)
+        pieces = [next(stream).data, next(stream).data]  # the init segment and the first chunk
+        try:
+            chunk = client.update_prompt(job.id, "red snow in the city", interpolation_chunks=2)
+        except HeliosError as error:
+            if error.code is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            continue  # too late: all of its chunks have started
+        finally:
+            pieces += [segment.data for segment in stream]
+        break
     assert 0 < chunk < 4
     (update,) = client.get(job.id).prompt_updates
     assert (update.chunk_index, update.prompt, update.interpolation_chunks) == (chunk, "red snow in the city", 2)
@@ -227,7 +234,7 @@ async def test_a_live_session(address: str) -> None:
     commands.put_nowait(pb.InteractRequest(start=pb.SubmitJobRequest(params=params)))
     chunks: dict[int, bytes] = {}
     init, prompt_at, paused_after, after_pause = b"", -1, -1, -1
-    async with AsyncHeliosClient(address) as client, aclosing(client.interact(sent())) as events, asyncio.timeout(120):
+    async with AsyncHeliosClient(address) as client, aclosing(client.interact(sent())) as events, asyncio.timeout(250):
         async for event in events:
             if event.HasField("prompt"):
                 prompt_at = event.prompt.chunk_index
@@ -274,7 +281,7 @@ async def test_a_session_whose_client_is_gone_ends_by_itself(address: str) -> No
                     job_id = event.job.id
                 if event.HasField("chunk") and event.chunk.last_part and not event.chunk.init_segment:
                     break
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(250):
             async for job in client.watch(job_id):
                 last = job
         assert last.state == pb.JOB_STATE_SUCCEEDED
