@@ -81,7 +81,7 @@ def test_a_store_that_stays_full_fails_the_job(service: QuickService, gate: Path
     seen(f"failed with PUBLISH_FAILED after {service.reached('before upload') - before} tries; no video visible")
 
 
-@pytest.mark.fault(number=24, fault="the upload takes two leases (of 6 s)")
+@pytest.mark.fault(number=24, fault="the upload takes two leases (of 4 s)")
 def test_a_slow_store_is_waited_for(
     service: QuickService, undisturbed: list[bytes], gate: Path, tmp_path: Path, seen: Seen
 ) -> None:

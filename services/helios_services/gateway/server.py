@@ -30,7 +30,9 @@ LIVENESS = "liveness"
 """Health service name that stays SERVING without Redis: the process is alive, restarting it would help nobody."""
 CHECK_PERIOD_S = 2.0
 DRAIN_MARGIN_S = 1.0
-"""Streams are told to end this long before the server stops waiting for them."""
+"""What streams have of the drain to end in, once they are told to."""
+NOT_BEFORE_S = 3600.0
+"""Added to the drain for the server's own limit, which is not what ends it."""
 
 
 class Gateway:
@@ -84,12 +86,16 @@ class Gateway:
     async def stop(self) -> None:
         """Health flips first; calls get `drain_s` to finish, streams end UNAVAILABLE with a resume point."""
         drain_s = self._config.gateway.drain_s
+        margin_s = min(DRAIN_MARGIN_S, drain_s)
         await cancelled(*self._background)
         await self._health.enter_graceful_shutdown()
-        grace_s = max(drain_s - DRAIN_MARGIN_S, 0.0)
-        self._drain.begin(grace_s)
-        asyncio.get_running_loop().call_later(grace_s, self._notifier.wake_all)  # streams that wait look again
-        await self._server.stop(drain_s)
+        ended = asyncio.create_task(self._server.stop(drain_s + NOT_BEFORE_S))  # takes no call from now on
+        await asyncio.wait([ended], timeout=drain_s - margin_s)
+        self._drain.begin()
+        self._notifier.wake_all()  # streams that wait look again
+        await asyncio.wait([ended], timeout=margin_s)  # from now, however late this process got to it
+        await self._server.stop(None)
+        await ended
         await self._webhooks.close()
         await self._probed.stop(None)
         await self._close()

@@ -31,15 +31,15 @@ class Drain:
     """Tells streams to end when the gateway shuts down."""
 
     def __init__(self) -> None:
-        self._deadline: float | None = None
+        self._begun = False
 
-    def begin(self, grace_s: float) -> None:
-        """Streams may go on for `grace_s`."""
-        self._deadline = time.monotonic() + grace_s
+    def begin(self) -> None:
+        """Streams end from now on."""
+        self._begun = True
 
     def check(self, hint: str) -> None:
-        """Raises UNAVAILABLE, with a hint how to go on, when the time is over."""
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        """Raises UNAVAILABLE, with a hint how to go on, once it has begun."""
+        if self._begun:
             raise Refusal(grpc.StatusCode.UNAVAILABLE, f"the gateway is shutting down; {hint}", retry_info(1.0))
 
 
