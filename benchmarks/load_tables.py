@@ -60,16 +60,14 @@ def load_idle(results: Path) -> str:
     report = _report(results, ONE)
     rows = [
         (
-            row["method"],
+            f"{row['streams']} of {row['method']}",
             f"{row['gateway_bytes_before'] / 1e6:.0f}, {row['gateway_bytes_with'] / 1e6:.0f}",
             f"{row['bytes_per_stream'] / 1e3:.0f}",
             f"{row['cores']['gateway']:.2f}",
         )
         for row in report["results"]["idle"]
     ]
-    return table(("1000 idle streams", "gateway MB without, with", "KB a stream", "gateway's cores"), rows) + _source(
-        report
-    )
+    return table(("idle streams", "gateway MB without, with", "KB a stream", "gateway's cores"), rows) + _source(report)
 
 
 def _report(results: Path, name: str) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def _source(report: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {where[name]}" for name in ("grpcio", "redis", "python"))
     return (
         f"\n`{report['command']}`, {where['cpu']}, {where['cores']} cores, {versions}, {where['date']}, "
-        f"load average {where['load average before'][0]:.1f} before\n"
+        f"commit {where['commit']}, load average {where['load average before'][0]:.1f} before\n"
     )
 
 

@@ -56,7 +56,7 @@ def main() -> None:
         "conditions": {
             **conditions(),
             "load average before": load_before,
-            "processes": f"{args.gateways} gateway, 1 redis-server (appendonly, everysec), 1 client: on the same cores",
+            "processes": f"{args.gateways} gateway, 1 redis-server (appendonly, always), 1 client: on the same cores",
             "connections": CHANNELS,
             "worker": WORKER,
             "chunk_s": CHUNK_S,

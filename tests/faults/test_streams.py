@@ -137,14 +137,18 @@ async def test_a_killed_reader_is_forgotten_at_once(service: QuickService, tmp_p
     options = service.config.gateway.model_copy(update={"metrics_port": free_port()})
     gateway = GatewayProcess(service.config.model_copy(update={"gateway": options}), tmp_path / "log")
     command = [sys.executable, "-c", READER, gateway.address, job_id]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:  # noqa: ASYNC220 - starts in no time
-        assert reader.stdout is not None
-        for _ in range(3):  # init segment and two chunks
-            assert await asyncio.to_thread(reader.stdout.readline)
-        assert streams_of(options.metrics_port) == 1
-        reader.kill()
-    await asyncio.to_thread(until, lambda: streams_of(options.metrics_port) == 0)
-    gateway.close()
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:  # noqa: ASYNC220 - starts in no time
+            try:
+                assert reader.stdout is not None
+                for _ in range(3):  # init segment and two chunks
+                    assert await asyncio.to_thread(reader.stdout.readline)
+                assert streams_of(options.metrics_port) == 1
+            finally:
+                reader.kill()
+        await asyncio.to_thread(until, lambda: streams_of(options.metrics_port) == 0)
+    finally:
+        gateway.close()
     async with by_hand(service) as worker:
         await extend(worker, claim, range(2, 4))
     resumed = await asyncio.to_thread(service.stream, job_id, 2)

@@ -29,9 +29,16 @@ def _run(script: str, *args: str, tools: Path, **environ: str) -> "subprocess.Co
 
 
 @pytest.mark.parametrize(
-    "source", ["base/redis/job-store.conf", "base/redis/gcs.conf", "overlays/production/redis.conf"]
+    ("source", "synced"),
+    [
+        ("base/redis/job-store.conf", "always"),
+        ("overlays/production/redis.conf", "always"),
+        ("base/redis/gcs.conf", "everysec"),
+    ],
 )
-def test_redis_starts_with_the_configuration_and_asks_for_the_password(source: str, tmp_path: Path) -> None:
+def test_redis_starts_with_the_configuration_and_asks_for_the_password(
+    source: str, synced: str, tmp_path: Path
+) -> None:
     port = free_port()
     text = (K8S / source).read_text().replace("/data", str(tmp_path)).replace("port 6379", f"port {port}")
     (tmp_path / "redis.conf").write_text(text)
@@ -44,7 +51,7 @@ def test_redis_starts_with_the_configuration_and_asks_for_the_password(source: s
         with Redis(port=port, password=PASSWORD) as client:
             _wait_for(client)
             assert client.config_get("appendonly") == {"appendonly": "yes"}
-            assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
+            assert client.config_get("appendfsync") == {"appendfsync": synced}
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
             assert int(client.config_get("maxmemory")["maxmemory"]) >= 512 * 2**20
         with Redis(port=port) as stranger, pytest.raises(AuthenticationError):

@@ -30,9 +30,9 @@ LIVENESS = "liveness"
 """Health service name that stays SERVING without Redis: the process is alive, restarting it would help nobody."""
 CHECK_PERIOD_S = 2.0
 DRAIN_MARGIN_S = 1.0
-"""What streams have of the drain to end in, once they are told to."""
-NOT_BEFORE_S = 3600.0
-"""Added to the drain for the server's own limit, which is not what ends it."""
+"""How long of the drain streams may take to end once they are told."""
+NEVER_S = 3600.0
+"""Where the server's own limit lies beyond the drain: `stop` ends it, not that."""
 
 
 class Gateway:
@@ -89,7 +89,7 @@ class Gateway:
         margin_s = min(DRAIN_MARGIN_S, drain_s)
         await cancelled(*self._background)
         await self._health.enter_graceful_shutdown()
-        ended = asyncio.create_task(self._server.stop(drain_s + NOT_BEFORE_S))  # takes no call from now on
+        ended = asyncio.create_task(self._server.stop(drain_s + NEVER_S))  # takes no call from now on
         await asyncio.wait([ended], timeout=drain_s - margin_s)
         self._drain.begin()
         self._notifier.wake_all()  # streams that wait look again

@@ -38,11 +38,13 @@ class Uploads:
         self._store, self._folder, self._limits = store, folder, limits
 
     async def receive(self, parts: AsyncIterator[pb.UploadMediaRequest]) -> Media:
-        """Raises InvalidField, Refusal (RESOURCE_EXHAUSTED for a file that is too large), MediaFull."""
+        """Raises InvalidField, MediaFull, Refusal (RESOURCE_EXHAUSTED: too large a file; UNAVAILABLE: no storage)."""
         content_type = await self._content_type(parts)
         media_id = uuid4().hex
         name = f"{media_id}.{SUFFIXES[content_type]}"
-        with tempfile.TemporaryDirectory(prefix="helios-upload-") as folder:
+        with _storage():
+            arrival = tempfile.TemporaryDirectory(prefix="helios-upload-")
+        with arrival as folder:
             file = Path(folder) / name
             media = Media(
                 id=media_id,

@@ -21,7 +21,7 @@ START_TIMEOUT_S = 20.0
 
 
 class EmbeddedRedis:
-    """A redis-server on loopback, persistent (append-only file, synced every second) under the state folder.
+    """A redis-server on loopback, persistent (append-only file, synced at each write) under the state folder.
 
     Processes that share a state folder share the server: the first starts it, and its `stop` ends it. The server holds
     a file lock as long as it lives: two servers on one append-only file would lose jobs.
@@ -71,7 +71,7 @@ class EmbeddedRedis:
             "port": str(port),
             "dir": str(folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "always",  # with everysec a kill loses what was answered while a sync was under way
             "save": "",
             "logfile": "redis.log",
         }

@@ -87,10 +87,13 @@ async def test_a_call_whose_replica_dies_is_repeated_with_the_same_bits(
 
 @pytest.mark.parametrize(("error", "reason"), [(Died, "WORKER_LOST"), (ValueError("secret path"), "GENERATION_FAILED")])
 async def test_a_hopeless_stage_fails_the_job_without_internals(bench: Bench, error: Any, reason: str) -> None:
-    failing = asyncio.Event()
+    failing, tries = asyncio.Event(), 0
 
     async def always() -> None:
-        failing.set()
+        nonlocal tries
+        tries += 1
+        if tries == (bench.config.jobs.max_attempts if error is Died else 1):
+            failing.set()
         raise error
 
     async def later() -> None:
@@ -157,6 +160,29 @@ async def test_a_stage_that_is_gone_while_draining_gives_the_job_back_at_once(be
     await run.run()
     job = await bench.store.get(job_id)
     assert (job.state, job.chunks_done) == (JobState.QUEUED, 1)
+
+
+@pytest.mark.parametrize("hopeless", [False, True])
+async def test_the_chunk_before_a_stage_that_is_gone_while_draining_is_delivered(bench: Bench, hopeless: bool) -> None:
+    """Unless its own stage is gone as well: which makes a job that has failed no better."""
+    job_id = await bench.submit()
+    run, failing = await bench.run(), asyncio.Event()
+
+    async def denoise() -> None:
+        run.stop_after_chunk()
+        failing.set()
+        raise ValueError if hopeless else NotThere
+
+    async def decode() -> None:
+        await failing.wait()
+        await asyncio.sleep(0.05)
+        if hopeless:
+            raise NotThere
+
+    bench.stages.before = {"denoise 1": denoise, "decode 0": decode}
+    await run.run()
+    job = await bench.store.get(job_id)
+    assert (job.state, job.chunks_done) == ((JobState.FAILED, 0) if hopeless else (JobState.QUEUED, 1))
 
 
 async def test_a_cancelled_job_is_dropped_after_the_chunk_in_progress(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """What a job can start from: uploads, other jobs; and the models' options."""
 
 import asyncio
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ class FullDisk:
         return Path("/dev/full")
 
 
-@pytest.mark.parametrize("where", ["the media folder", "on arrival"])
+@pytest.mark.parametrize("where", ["the media folder", "on arrival", "before it"])
 async def test_an_upload_that_cannot_be_kept_does_not_count(
     client: AsyncHeliosClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -176,6 +177,8 @@ async def test_an_upload_that_cannot_be_kept_does_not_count(
     with monkeypatch.context() as patch:
         if where == "on arrival":
             patch.setattr(uploads, "Path", FullDisk)
+        elif where == "before it":
+            patch.setattr(tempfile, "mkdtemp", full)
         else:
             patch.setattr(ArtifactStore, "publish", full)
         for _ in range(5):  # more than may be kept

@@ -193,11 +193,13 @@ async def test_heartbeat_keeps_a_job_while_the_event_loop_is_blocked(redis: Redi
     lost: list[bool] = []
     heartbeat.add(lease, lambda: lost.append(True))
     with BlockingRedis.from_url(redis.url) as client:
-        ends: set[float | None] = set()
+        ends: set[float] = set()
         deadline_s = time.monotonic() + BLOCKED_AT_MOST_S
         while len(ends) < RENEWALS:  # the loop is blocked all the while, on purpose
             assert time.monotonic() < deadline_s, "a blocked loop keeps the lease from being renewed"
-            ends.add(client.zscore(Keys(redis.namespace).of("leases"), "a"))
+            end_ms = client.zscore(Keys(redis.namespace).of("leases"), "a")
+            assert end_ms is not None
+            ends.add(end_ms)
             time.sleep(0.02)  # noqa: ASYNC251
     await append(store, lease, 0)
     heartbeat.remove(lease)
