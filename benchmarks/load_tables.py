@@ -21,8 +21,7 @@ def load_submit(results: Path) -> str:
 
 
 def _submissions(row: dict[str, Any]) -> tuple[str, ...]:
-    cores = row["cores"]
-    return (f"{row['per_s']:.0f}", _times(row), f"{cores['gateway']:.2f}, {sum(cores.values()):.2f}")
+    return (f"{row['per_s']:.0f}", _times(row), _cores(row))
 
 
 def load_unary(results: Path) -> str:
@@ -41,7 +40,7 @@ def load_streams(results: Path) -> str:
             f"{row['chunks_per_s']:.0f}, {row['bytes_per_s'] / 1e6:.0f}",
             _times(row),
             f"{row['late']}, {row['resumed']}",
-            f"{row['cores']['gateway']:.2f}, {sum(row['cores'].values()):.2f}",
+            _cores(row),
         )
         for row in report["results"]["streams"]
     ]
@@ -78,6 +77,11 @@ def _report(results: Path, name: str) -> dict[str, Any]:
 
 def _times(row: dict[str, Any]) -> str:
     return f"{row['p50_ms']:.1f} / {row['p99_ms']:.1f}"
+
+
+def _cores(row: dict[str, Any]) -> str:
+    """The gateways' and all processes'."""
+    return f"{row['cores']['gateway']:.2f}, {sum(row['cores'].values()):.2f}"
 
 
 def _source(report: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,16 @@ class Service:
         for process in processes:
             process.send_signal(signal.SIGKILL)
         psutil.wait_procs(processes, timeout=120)
+        self.forget_worker()
+
+    def end_worker(self, others: Iterable[psutil.Process] = ()) -> None:
+        """SIGTERM: it ends in order, and no process of it is left, nor of the others."""
+        assert self.worker is not None
+        processes = [*self.worker_processes(), *others]
+        self.worker.terminate()
+        assert self.worker.wait(150) == 0
+        _, alive = psutil.wait_procs(processes, timeout=60)
+        assert alive == []
         self.forget_worker()
 
     def forget_worker(self) -> None:

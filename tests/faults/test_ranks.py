@@ -106,10 +106,4 @@ def test_a_rank_lost_while_idle_is_replaced_before_the_next_job(
 
 
 def test_sigterm_leaves_no_process(service: Service) -> None:
-    processes = [*service.worker_processes(), *group(service).values()]
-    assert service.worker is not None
-    service.worker.terminate()
-    assert service.worker.wait(150) == 0
-    _, alive = psutil.wait_procs(processes, timeout=60)
-    assert alive == []
-    service.forget_worker()
+    service.end_worker(group(service).values())

@@ -183,13 +183,7 @@ def test_sigterm_gives_the_job_back_and_leaves_no_process(client: HeliosClient, 
         stream = client.stream(job.id)
         next(stream)
         next(stream)
-        processes = service.worker_processes()
-        assert service.worker is not None
-        service.worker.terminate()
-        assert service.worker.wait(150) == 0
-        _, alive = psutil.wait_procs(processes, timeout=60)
-        assert alive == []
-        service.forget_worker()
+        service.end_worker()
         given_back = client.get(job.id)
         if given_back.state != pb.JOB_STATE_SUCCEEDED:
             break

@@ -161,10 +161,12 @@ class JobRun:
                 done = self._complete(made)
             await self._delivered(delivery)
             return done
-        except (JobFailed, GivenBack) as error:
-            failed = isinstance(error, JobFailed)  # which is final, whatever becomes of the chunk before
-            with contextlib.suppress(GivenBack) if failed else contextlib.nullcontext():
-                await self._delivered(delivery)  # the chunk before the one that could not be made is the client's
+        except GivenBack:
+            await self._delivered(delivery)  # the chunk before the one that could not be made is the client's
+            raise
+        except JobFailed:
+            with contextlib.suppress(GivenBack):  # the failure is final, whatever becomes of the chunk before
+                await self._delivered(delivery)
             raise
         finally:
             if delivery is not None:

@@ -17,6 +17,7 @@ from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
 from helios_services.deployments.job_run import JobRun
 from helios_services.deployments.stages import Conditioned, Denoised, Embedded, Encoded
 from helios_services.deployments.turns import Turn
+from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Claim, JobFailure, JobSpec, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
@@ -160,17 +161,9 @@ class Bench:
             config=self.config,
         )
 
-    def _key(self, kind: str, job_id: str) -> str:
-        return f"helios:{{{self.config.redis.namespace}}}:{kind}:{job_id}"
-
-    async def let_session_lapse(self, job_id: str) -> None:
-        """As if its client had given no sign of life for as long as the grace."""
-        async with Redis.from_url(self.config.redis.url) as client:
-            assert await client.delete(self._key("session", job_id))
-
     async def checkpoint(self, job_id: str) -> bytes:
         async with Redis.from_url(self.config.redis.url) as client:
-            data = await client.get(self._key("checkpoint", job_id))
+            data = await client.get(Keys(self.config.redis.namespace).of("checkpoint", job_id))
         assert isinstance(data, bytes)
         return data
 

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from helios_services.deployments import load_vae as loading
 from helios_services.deployments.decoder import DecoderReplica
 from helios_services.deployments.stages import Denoised
 from helios_services.media.encoder import EncoderSettings, encode_chunk
+from services.waiting import until
 
 REQUEST: GenerationRequest = make_request("distilled", prompt="a lake", height=64, width=64)
 
@@ -41,11 +41,6 @@ def denoised(number: int) -> Denoised:
     latents = torch.randn(1, 16, 9, 8, 8, generator=torch.Generator().manual_seed(number))
     state = replace(DenoiseState.initial(REQUEST), chunk_index=number + 1)
     return Denoised(latents=latents, state=state, seconds=1.0, memory_bytes=0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - other threads bring it about
-        await asyncio.sleep(0.005)
 
 
 class Encoding:

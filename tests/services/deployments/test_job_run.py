@@ -14,6 +14,7 @@ from helios_services.jobs.records import Control, JobFailure, Media
 from helios_services.jobs.state import JobState
 from helios_services.media.artifacts import ArtifactStore
 from services.deployments.bench import CHUNKS, Bench, Died, NotThere
+from services.jobs.conftest import let_session_lapse
 
 
 async def test_a_job_becomes_a_video(bench: Bench) -> None:
@@ -325,13 +326,13 @@ async def test_an_open_ended_job_keeps_its_newest_chunks_only(bench: Bench) -> N
 async def test_a_session_without_its_client_is_stopped(bench: Bench) -> None:
     await bench.keep_chunks(1000)  # of which none is read
     abandoned = await bench.submit(chunks=0, options={"session": True})
-    await bench.let_session_lapse(abandoned)
+    await let_session_lapse(abandoned, bench.config.redis)
     await (await bench.run()).run()
     assert (await bench.store.get(abandoned)).state is JobState.CANCELLED  # nothing was made
     kept = await bench.submit(chunks=0, options={"session": True})
-    await bench.let_session_lapse(kept)
+    await let_session_lapse(kept, bench.config.redis)
     await bench.store.keep_session(kept)
-    bench.stages.before["denoise 2"] = lambda: bench.let_session_lapse(kept)
+    bench.stages.before["denoise 2"] = lambda: let_session_lapse(kept, bench.config.redis)
     await (await bench.run()).run()
     job = await bench.store.get(kept)
     assert (job.state, job.chunks_done) == (JobState.SUCCEEDED, 3)

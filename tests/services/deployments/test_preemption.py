@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from helios_services.deployments.dispatcher import Dispatcher
 from helios_services.deployments.turns import Expired, Turn, Turns
 from helios_services.jobs.records import Account, JobSpec, Priority
 from helios_services.jobs.state import JobState
+from services import waiting
 from services.deployments.bench import Bench, FakeStages
 from services.jobs.conftest import expire
 
@@ -80,10 +82,7 @@ async def submit(bench: Bench, name: str, priority: Priority, account: str = "",
     return name
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110 - the stages have no event for it
-            await asyncio.sleep(0.005)
+until = partial(waiting.until, limit_s=120.0)
 
 
 async def test_an_interactive_job_starts_when_the_chunk_in_progress_ends(busy: tuple[Bench, OneDenoiser]) -> None:

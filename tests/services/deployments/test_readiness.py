@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from helios_services.deployments.dispatcher import Dispatcher
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from services.deployments.bench import CHUNKS, Bench, FakeStages
+from services.waiting import until
 
 LOOKS = 3
 
@@ -40,12 +40,6 @@ async def dispatching(config: ServiceConfig, stages: FakeStages) -> AsyncIterato
     finally:
         async with asyncio.timeout(120):  # also while it waits for stages
             await dispatcher.drain()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.01)
 
 
 async def looked(stages: FakeStages) -> None:

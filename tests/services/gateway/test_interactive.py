@@ -1,7 +1,7 @@
 """Prompts that change while a job runs, and live sessions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from helios_services.gateway.server import Gateway
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
 from services.gateway.conftest import Worker, fragment
+from services.jobs.conftest import let_session_lapse
+from services.waiting import until
 
 SIZE = 1000
 GRACE_S = 600.0
@@ -89,18 +91,6 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_session, "SIGNS_A_GRACE", GRACE_S / SIGN_S)
 
 
-async def lapse(worker: Worker, job_id: str) -> None:
-    """As if there had been no sign of life for the grace."""
-    async with Redis.from_url(worker.redis.url) as redis:
-        assert await redis.delete(Keys(worker.redis.namespace).of("session", job_id))
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():  # noqa: ASYNC110 - changes on the other side
-            await asyncio.sleep(0.02)
-
-
 async def kept(worker: Worker, job_id: str) -> bool:
     """Whether the session is alive."""
     async with Redis.from_url(worker.redis.url) as redis:
@@ -116,11 +106,7 @@ async def stopping(worker: Worker, job_id: str) -> bool:
 async def gone(gateway: Gateway) -> None:
     """Waits until the gateway knows that the session's client is gone."""
     read = gateway.metrics.registry.get_sample_value
-
-    async def none_left() -> bool:
-        return read("helios_grpc_active_requests", {"method": "Interact"}) == 0.0
-
-    await until(none_left)
+    await until(lambda: read("helios_grpc_active_requests", {"method": "Interact"}) == 0.0)
 
 
 @pytest.mark.usefixtures("_often")
@@ -146,7 +132,7 @@ async def test_a_live_session_from_start_to_stop(client: AsyncHeliosClient, work
     commands.send(pb.InteractRequest(resume=pb.Resume()))
     assert not (await next_event(events, "job")).paused
     assert (await worker.store.begin_chunk(claim.lease, 1, 1)).verdict is Verdict.GO
-    await lapse(worker, job.id)
+    await let_session_lapse(job.id, worker.redis)
     await until(lambda: kept(worker, job.id))  # this stream keeps the session alive
     commands.send(pb.InteractRequest(stop=pb.Stop()))
     await until(lambda: stopping(worker, job.id))
@@ -173,12 +159,12 @@ async def test_a_cut_session_can_be_attached_again_and_lapses_without(
     assert (await next_event(events, "job")).id == job.id
     assert (await next_event(events, "chunk")).init_segment
     assert (await next_event(events, "chunk")).data == fragment(0, SIZE)
-    await lapse(worker, job.id)
+    await let_session_lapse(job.id, worker.redis)
     await until(lambda: kept(worker, job.id))
     assert (await worker.store.begin_chunk(claim.lease, 1, 0)).verdict is Verdict.GO
     await events.aclose()
     await gone(gateway)
-    await lapse(worker, job.id)
+    await let_session_lapse(job.id, worker.redis)
     await asyncio.sleep(3 * SIGN_S)  # nobody gives signs of life any more
     assert (await worker.store.begin_chunk(claim.lease, 2, 0)).verdict is Verdict.STOPPED
     with pytest.raises(HeliosError, match="no live session") as caught:
@@ -237,7 +223,7 @@ async def test_readers_beyond_a_stopped_jobs_end(client: AsyncHeliosClient, work
 async def test_a_session_outlives_an_outage_that_no_worker_saw(client: AsyncHeliosClient, worker: Worker) -> None:
     events = client.interact(Commands(start(open_ended=True)))
     job = await next_event(events, "job")
-    await lapse(worker, job.id)
+    await let_session_lapse(job.id, worker.redis)
     await until(lambda: kept(worker, job.id))
     claim = await worker.claim()
     assert (await worker.store.begin_chunk(claim.lease, 0, 0)).verdict is Verdict.GO
@@ -253,7 +239,7 @@ async def test_a_start_that_is_repeated_keeps_the_session(
     job = await next_event(first, "job")
     await first.aclose()
     await gone(gateway)
-    await lapse(worker, job.id)
+    await let_session_lapse(job.id, worker.redis)
     second = client.interact(Commands(request))
     assert (await next_event(second, "job")).id == job.id
     claim = await worker.claim()  # long before the next sign of life

@@ -59,6 +59,12 @@ async def let_lapse(store: JobStore, redis: RedisConfig) -> list[str]:
     return await store.sweep()
 
 
+async def let_session_lapse(job_id: str, redis: RedisConfig) -> None:
+    """As if its client had given no sign of life for as long as the grace."""
+    async with Redis.from_url(redis.url) as client:
+        assert await client.delete(Keys(redis.namespace).of("session", job_id))
+
+
 async def claim(store: JobStore) -> Claim:
     """Claims a job that must be there."""
     claimed = await store.claim("m", "worker", uuid4().hex)
