@@ -8,12 +8,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -23,6 +23,7 @@ from k8s.monitoring.generate import FOLDER
 from k8s.monitoring.load import MAX_QUEUED
 
 EXPORTERS = ("redis_exporter", "prometheus-redis-exporter")
+T = TypeVar("T")
 SCRAPE_S = 1
 """Instead of 15 s: minutes of real time must fill the windows of the queries."""
 
@@ -145,13 +146,13 @@ def _process(command: list[str], log: Path) -> Iterator[None]:
         process.wait(120)
 
 
-def wait_until(condition: Any, limit_s: float) -> None:
-    """Raises TimeoutError when `condition()` does not become true; what it raises meanwhile is ignored."""
+def wait_until(condition: Callable[[], T], limit_s: float) -> T:
+    """The first true answer of `condition()`. Raises TimeoutError when there is none; what it raises is ignored."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         try:
-            if condition():
-                return
+            if answer := condition():
+                return answer
         except (OSError, ValueError):
             pass
         time.sleep(0.5)
