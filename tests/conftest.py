@@ -1,5 +1,9 @@
-"""Shared by all tests: one thread per process (two cores run several processes), helpers importable by folder."""
+"""Shared by all tests: one thread per process (two cores run several processes), helpers importable by folder.
 
+Hypothesis has no time limits: a slow machine is no finding.
+"""
+
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -10,6 +14,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
+
+with contextlib.suppress(ModuleNotFoundError):  # a machine that measures a GPU may be without it
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

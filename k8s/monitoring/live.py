@@ -24,8 +24,8 @@ from k8s.monitoring.load import MAX_QUEUED
 
 EXPORTERS = ("redis_exporter", "prometheus-redis-exporter")
 T = TypeVar("T")
-SCRAPE_S = 1
-"""Instead of 15 s: minutes of real time must fill the windows of the queries."""
+SCRAPE_S = 5
+"""Instead of 15 s: minutes of real time must fill the windows of the queries. Also how long a scrape may take."""
 
 
 class Prometheus:

@@ -3,7 +3,9 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from threading import Event
 from typing import Any
 
 import psutil
@@ -43,6 +45,26 @@ def make_load(address: str, rounds: int = 1) -> None:
                     pass
 
 
+@contextmanager
+def steady_load(address: str) -> Iterator[None]:
+    """Meanwhile one job after the other, so that rates keep having something to count."""
+    over = Event()
+
+    def work() -> None:
+        with HeliosClient(address) as client:
+            while not over.wait(1.0):
+                for _ in client.stream(client.submit(**JOB).id):
+                    pass
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            yield
+        finally:
+            over.set()
+    working.result()
+
+
 def flood(client: HeliosClient) -> None:
     """Submits until it is refused, and cancels all of that."""
     accepted: list[str] = []
@@ -50,7 +72,8 @@ def flood(client: HeliosClient) -> None:
         while len(accepted) < 2 * MAX_QUEUED:
             accepted.append(client.submit(priority="batch", **JOB).id)
     for job_id in accepted:
-        client.cancel(job_id)
+        with suppress(HeliosError):  # it has been made meanwhile
+            client.cancel(job_id)
 
 
 def kill_one_decoder() -> None:

@@ -24,10 +24,11 @@ from faults.chaos_check import check, drain
 from faults.chaos_load import Load
 from faults.proxy import FaultProxy, Mode, sha_of
 from faults.quick_service import GatewayProcess, Worker
-from faults.redis_servers import RedisServer
+from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Plan
 
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
+from helios_services.jobs.keys import Keys
 
 GATEWAYS, WORKERS = 2, 3
 CHUNK_S = 0.05
@@ -185,6 +186,8 @@ def run(seed: int, seconds: float, folder: Path) -> dict[str, int]:
     print(f"seed {seed}, {seconds:.0f} s, {len(faults)} faults", *faults, sep="\n", flush=True)
     with _service(folder) as service:
         load = Load(service.addresses, seed)
+        ended = Keys(service.config.redis.namespace).of("ended")
+        until(lambda: service.redis.client.hexists(ended, "succeeded"))  # everything is up
         started = time.monotonic()
         with ThreadPoolExecutor(max(len(faults), 1)) as pool:
             suffered = []

@@ -25,7 +25,7 @@ JOB: dict[str, Any] = {
     "seed": 3,
     "pyramid_steps": [4, 4, 4],
 }
-LEASE_S = 12.0
+LEASE_S = 30.0
 Seen = Callable[[str], None]
 
 
@@ -79,6 +79,10 @@ class Service:
         """The exposition of "gateway" or "worker"."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[process]}/metrics", timeout=60) as response:
             return str(response.read(), "utf-8")
+
+    def log(self, command: str) -> str:
+        """What the processes of "gateway" or "worker" have logged."""
+        return (self._folder / f"{command}.log").read_text()
 
     def kill_worker(self) -> None:
         """SIGKILL to every process of the worker at once."""

@@ -35,7 +35,7 @@ JOB: dict[str, Any] = {
 }
 LEASE_S = 30.0
 """No worker that lives loses it, however seldom it is scheduled; tests let those of the dead run out."""
-BRIEF_LEASE_S = 4.0
+BRIEF_LEASE_S = 15.0
 """Of jobs that are to outlast it."""
 JOBS = JobsConfig(lease_s=LEASE_S, heartbeat_s=0.3, max_attempts=3)
 END_S = 90.0
@@ -186,7 +186,7 @@ class QuickService:
 
     def with_lease(self, lease_s: float) -> ServiceConfig:
         """The configuration of a worker whose leases are so long."""
-        jobs = self.config.jobs.model_copy(update={"lease_s": lease_s})
+        jobs = self.config.jobs.model_copy(update={"lease_s": lease_s, "heartbeat_s": lease_s / 5})
         return self.config.model_copy(update={"jobs": jobs})
 
     def let_lapse(self) -> None:

@@ -103,7 +103,7 @@ class RedisCluster:
         source.command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target.port])
         moved = 0
         while keys := source.command("CLUSTER GETKEYSINSLOT", slot, 100):
-            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 60_000, "KEYS", *keys)
             moved += len(keys)
         for node in (target, source, *(node for node in self.nodes if node not in (source, target))):
             node.command("CLUSTER SETSLOT", slot, "NODE", ids[target.port])

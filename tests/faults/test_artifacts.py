@@ -31,12 +31,20 @@ def undisturbed(service: QuickService) -> list[bytes]:
 
 
 @pytest.fixture
-def gate(service: QuickService, undisturbed: list[bytes], tmp_path: Path) -> Path:
+def third_gate(tmp_path: Path) -> Path:
+    """A file that, if it exists, keeps the worker from its third upload."""
+    return tmp_path / "third-gate"
+
+
+@pytest.fixture
+def gate(service: QuickService, undisturbed: list[bytes], third_gate: Path, tmp_path: Path) -> Path:
     """A file that keeps the worker from uploading as long as it exists."""
     service.end_workers()
     file = tmp_path / "gate"
     file.touch()
-    service.worker(Harm(point="before upload", action="wait", gate=str(file)), config=service.with_lease(BRIEF_LEASE_S))
+    gates = {1: file, 3: third_gate}
+    harms = [Harm(point="before upload", nth=nth, action="wait", gate=str(path)) for nth, path in gates.items()]
+    service.worker(*harms, config=service.with_lease(BRIEF_LEASE_S))
     return file
 
 
@@ -50,8 +58,9 @@ def not_visible(service: QuickService, job_id: str, target: Path) -> None:
 
 @pytest.mark.fault(number=24, fault="the disk of the artifact store is full at publication (ENOSPC), then has room")
 def test_a_full_store_is_tried_again(
-    service: QuickService, undisturbed: list[bytes], gate: Path, tmp_path: Path, seen: Seen
+    service: QuickService, undisturbed: list[bytes], gate: Path, third_gate: Path, tmp_path: Path, seen: Seen
 ) -> None:
+    third_gate.touch()
     before = service.reached("before upload")
     job_id = service.submit()
     until(lambda: service.reached("before upload") > before)
@@ -61,6 +70,7 @@ def test_a_full_store_is_tried_again(
     until(lambda: service.reached("before upload") >= before + 3)  # two uploads have failed
     not_visible(service, job_id, tmp_path / "video")
     staged.unlink()
+    third_gate.unlink()
     assert service.succeeded(job_id, undisturbed).attempts == 1
     tries = service.reached("before upload") - before
     seen(f"no video visible while full; published at try {tries}, 1 attempt at the job")
@@ -81,7 +91,7 @@ def test_a_store_that_stays_full_fails_the_job(service: QuickService, gate: Path
     seen(f"failed with PUBLISH_FAILED after {service.reached('before upload') - before} tries; no video visible")
 
 
-@pytest.mark.fault(number=24, fault="the upload takes two leases (of 4 s)")
+@pytest.mark.fault(number=24, fault="the upload takes two leases (of 15 s)")
 def test_a_slow_store_is_waited_for(
     service: QuickService, undisturbed: list[bytes], gate: Path, tmp_path: Path, seen: Seen
 ) -> None:

@@ -43,7 +43,7 @@ def redis(cluster: RedisCluster) -> RedisConfig:
 async def test_every_call_works_on_every_node(cluster: RedisCluster, seen: Seen) -> None:
     owners: set[int] = set()
     while len(owners) < len(cluster.nodes):
-        config = RedisConfig(url=cluster.nodes[0].url, cluster=True, namespace=uuid4().hex)
+        config = RedisConfig(url=cluster.nodes[0].url, cluster=True, namespace=uuid4().hex, socket_timeout_s=30.0)
         owners.add((await asyncio.to_thread(cluster.owner, f"helios:{{{config.namespace}}}:")).port)
         await whole_life(config)
     seen("no CROSSSLOT; submit, claim, append, reclaim, finish, list, watch and renew on each node")

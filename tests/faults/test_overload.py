@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_a_job_whose_call_has_run_out_of_time_is_not_started(redis: RedisServer,
         config = service.with_slots(1)
         service.worker(Harm(point="denoise 1", action="wait", gate=str(gate)), config=config)
         busy = service.submit(prompt="busy")
-        until(lambda: service.client.get(busy).chunks_done == 1, 60)
+        until(lambda: service.client.get(busy).chunks_done == 1)
         request = pb.GenerateVideoRequest(
             job=pb.SubmitJobRequest(params=pb.GenerationParams(**JOB | {"prompt": "late"}))
         )
@@ -50,15 +51,15 @@ def test_a_job_whose_call_has_run_out_of_time_is_not_started(redis: RedisServer,
             made = [job for job in service.client.list() if job.params.prompt == "late"]
             if made:
                 break  # else the time was over before there was a job
-        (late,) = made
-        ended = service.ended(late.id)
-        assert (ended.state, ended.error.reason) == (pb.JOB_STATE_FAILED, "DEADLINE_EXCEEDED")
+        assert made
+        ended = [service.ended(late.id) for late in made]  # one, unless its submission outran the look for it
+        assert {(job.state, job.error.reason) for job in ended} == {(pb.JOB_STATE_FAILED, "DEADLINE_EXCEEDED")}
         gate.unlink()
         assert service.ended(busy).state == pb.JOB_STATE_SUCCEEDED
         after = service.submit(prompt="after")
         assert service.ended(after).state == pb.JOB_STATE_SUCCEEDED
         assert "embed late" not in service.journal.read_text()
-        assert ended.attempts == 0
+        assert {job.attempts for job in ended} == {0}
     seen("failed with DEADLINE_EXCEEDED, 0 attempts; no stage was called for it")
 
 
@@ -107,26 +108,29 @@ def test_ten_times_the_load_is_refused_quickly_and_shared_fairly(
                         time.sleep(0.01)
             return accepted
 
-        def made() -> dict[str, int]:
-            counts = {}
+        def made() -> list[str]:
+            """Whose jobs were finished, in order."""
+            ends = []
             for name, (key, _) in keys.items():
                 with HeliosClient(service.gateway.address, Connection(api_key=key)) as client:
-                    counts[name] = sum(job.labels == {} for job in client.list(states=("succeeded",), page_size=500))
-            return counts
+                    jobs = client.list(states=("succeeded",), page_size=500)
+                    ends += [(job.end_time.ToMilliseconds(), name) for job in jobs]
+            return [name for _, name in sorted(ends)]
 
         with ThreadPoolExecutor(9) as pool:
             submitters = [pool.submit(flood, "loud") for _ in range(8)] + [pool.submit(flood, "quiet")]
-            until(lambda: depth(service) == 2 * EACH, 60)  # both have as much waiting as they may
+            until(lambda: depth(service) == 2 * EACH)  # both have as much waiting as they may
             service.worker(chunk_s=0.2, config=service.with_slots(SLOTS))
             deepest = 0
-            while (done := made())["loud"] + done["quiet"] < JOBS_MADE or len(waits) < 10 * JOBS_MADE:
+            while len(made()) < JOBS_MADE or len(waits) < 10 * JOBS_MADE:
                 deepest = max(deepest, depth(service))
                 time.sleep(0.05)
             stop.set()
             accepted = sum(submitter.result() for submitter in submitters)
+        done = Counter(made()[:JOBS_MADE])
         assert deepest <= QUEUE
         assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert abs(done["loud"] - done["quiet"]) <= 1 + 2 * SLOTS + 2  # the quantum, jobs in progress, the two looks
+        assert abs(done["loud"] - done["quiet"]) <= 1 + 2 * SLOTS  # the quantum, jobs in progress
     refused_ms = sorted(waits)[int(len(waits) * 0.99)] * 1000
     seen(
         f"{accepted} accepted, {len(waits)} refused (p99 {refused_ms:.0f} ms); at most {deepest} queued of {QUEUE};"

@@ -68,7 +68,7 @@ def only_lasting(service: QuickService) -> bool:
 def test_a_soak_leaves_nothing_behind(tmp_path: Path, seen: Seen) -> None:
     redis = RedisServer(tmp_path / "redis")
     brief = JOBS.model_copy(update={"job_ttl_s": KEPT_S, "chunk_ttl_s": KEPT_S, "max_queued": 200, "lease_s": 15.0})
-    with QuickService(tmp_path, redis.url, jobs=brief) as service:
+    with QuickService(tmp_path, redis.url, jobs=brief, redis={"socket_timeout_s": 60.0}) as service:
         worker = service.worker(config=service.with_slots(4))
         processes = [service.gateway.ps, worker.ps]
         run(service, WAVE)

@@ -205,7 +205,7 @@ async def test_a_gateway_ends_in_order_under_load(service: QuickService, tmp_pat
 
 def elsewhere(service: QuickService) -> Any:
     """Settings of a second gateway."""
-    return service.config.gateway.model_copy(update={"metrics_port": 0})
+    return service.config.gateway.model_copy(update={"metrics_port": 0, "drain_s": 30.0})
 
 
 @pytest.mark.parametrize("key", ["", "alice.wrong"], ids=["missing", "wrong"])

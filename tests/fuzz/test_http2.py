@@ -35,7 +35,8 @@ def call_bytes(header_bytes: int = 0) -> bytes:
 
 def say(target: Target, *parts: bytes) -> None:
     """Sends the parts, reading a little in between, and hangs up."""
-    with socket.create_connection(("127.0.0.1", target.port), timeout=SILENCE_S) as connection:
+    with socket.create_connection(("127.0.0.1", target.port), timeout=60) as connection:
+        connection.settimeout(SILENCE_S)
         for part in parts:
             try:
                 connection.sendall(part)

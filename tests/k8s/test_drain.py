@@ -18,7 +18,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_
 worker = cluster.add_node(num_cpus=1)
 ray.init(address=cluster.address, log_to_driver=False)
 
-@serve.deployment(graceful_shutdown_timeout_s=12, graceful_shutdown_wait_loop_s=0.1)
+@serve.deployment(graceful_shutdown_timeout_s=100, graceful_shutdown_wait_loop_s=0.1)
 class Replica:
     async def __del__(self):  # as the dispatcher does
         open(marker, "w").close()
@@ -27,7 +27,7 @@ serve.start(http_options={"location": "NoServer"})
 serve.run(Replica.bind(), name="app", route_prefix=None)
 environ = {**os.environ, "NODE_ID": worker.node_id, "RAY_ADDRESS": cluster.address}
 assert not os.path.exists(marker)
-subprocess.run(["sh", script, "24"], env=environ, check=True)
+subprocess.run(["sh", script, "112"], env=environ, check=True)
 print("ended in order:", os.path.exists(marker), flush=True)
 os._exit(0)  # the cluster's processes end with their driver
 """

@@ -17,7 +17,7 @@ import yaml
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.generate import FOLDER
 from k8s.monitoring.live import EXPORTERS, Prometheus, wait_until, watched_service
-from k8s.monitoring.load import make_load
+from k8s.monitoring.load import make_load, steady_load
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH (Debian: prometheus)"),
@@ -45,10 +45,10 @@ RULES: list[dict[str, Any]] = [
 def prometheus(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     with watched_service(checkpoint, tmp_path_factory.mktemp("watched")) as (address, prometheus):
         make_load(address)
-        # the last chunk has been scraped and recorded, and Ray's agent, which reports every 10 s, has seen the death
-        wait_until(lambda: prometheus.query("helios:replica_failures:increase15m > 0"), 300)
-        wait_until(lambda: prometheus.query("slo:helios_errors:ratio_rate3d{slo='job_failures'}"), 300)
-        yield prometheus
+        with steady_load(address):
+            # Ray's agent, which reports every 10 s, has seen the death
+            wait_until(lambda: prometheus.query("helios:replica_failures:increase15m > 0"), 300)
+            yield prometheus
 
 
 def series_of(prometheus: Prometheus, expr: str) -> list[dict[str, Any]]:

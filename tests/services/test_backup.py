@@ -2,24 +2,26 @@
 
 import asyncio
 import os
+import random
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from redis import Redis
 from redis.exceptions import RedisError
 
 from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
-from helios_services.jobs.embedded import EmbeddedRedis, _binary, free_port
+from helios_services.jobs.embedded import EmbeddedRedis, _binary
 from helios_services.jobs.records import Claim, JobSpec
 from helios_services.jobs.state import JobState
 from services.gateway.conftest import Worker, fragment
+from services.redis_clients import blocking_client
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "0f3c9a"
@@ -111,7 +113,7 @@ async def test_one_machine(tmp_path: Path, tools: Path) -> None:
     for name in ("helios.yaml", "keys.yaml"):
         (tmp_path / name).write_text(f"# {name}\n")
     server = EmbeddedRedis.start(state)
-    redis = RedisConfig(url=server.url)
+    redis = RedisConfig(url=server.url, socket_timeout_s=30.0)
     jobs = Jobs(ServiceConfig(state_dir=state, redis=redis, jobs=JOBS), tmp_path)
     try:
         await jobs.make()
@@ -128,16 +130,24 @@ async def test_one_machine(tmp_path: Path, tools: Path) -> None:
     assert (tmp_path / "keys.yaml").read_text() == "# keys.yaml\n"
     server = EmbeddedRedis.start(state)
     try:
-        jobs._config = jobs._config.model_copy(update={"redis": RedisConfig(url=server.url)})
+        jobs._config = jobs._config.model_copy(update={"redis": RedisConfig(url=server.url, socket_timeout_s=30.0)})
         await jobs.check()
     finally:
         server.stop()
     server = EmbeddedRedis.start(state)  # and once more: what was restored is kept like everything else
     try:
-        with Redis.from_url(server.url) as client:
+        with blocking_client(server.url) as client:
             assert client.hget("helios:{default}:job:" + jobs.queued, "state") == b"succeeded"
     finally:
         server.stop()
+
+
+def quiet_port() -> int:
+    """A free port that the system gives to nobody who asks for any: it stays free between two servers."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager
@@ -162,7 +172,7 @@ def pod(data: Path, port: int) -> Iterator[RedisConfig]:
     try:
         url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
         deadline = time.monotonic() + 120
-        with Redis.from_url(url) as client:
+        with blocking_client(url) as client:
             while True:
                 try:
                     client.ping()
@@ -170,7 +180,7 @@ def pod(data: Path, port: int) -> Iterator[RedisConfig]:
                 except RedisError:
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
-        yield RedisConfig(url=url)
+        yield RedisConfig(url=url, socket_timeout_s=30.0)
     finally:
         process.terminate()  # as the deletion of the pod does
         process.wait(120)
@@ -179,7 +189,7 @@ def pod(data: Path, port: int) -> Iterator[RedisConfig]:
 async def test_the_scripts_that_run_in_the_pod(tmp_path: Path, tools: Path) -> None:
     text = "".join(section("kubernetes.md", "Back up and restore"))
     back_up, restore = re.findall(r"sh -c '([^']+)'", text)
-    data, port = tmp_path / "data", free_port()
+    data, port = tmp_path / "data", quiet_port()
     data.mkdir()
 
     def in_pod(script: str, stdin: Path | None = None) -> str:
@@ -191,13 +201,13 @@ async def test_the_scripts_that_run_in_the_pod(tmp_path: Path, tools: Path) -> N
         await jobs.make()
         in_pod(back_up)
         shutil.move(data / "backup.rdb", tmp_path / "jobs.rdb")
-        with Redis.from_url(redis.url) as client:
+        with blocking_client(redis.url) as client:
             client.flushall()
             client.set("since", "the back-up")
         in_pod(restore, stdin=tmp_path / "jobs.rdb")
         assert [path.name for path in data.iterdir()] == ["appendonly.aof"]
     with pod(data, port) as redis:
-        with Redis.from_url(redis.url) as client:
+        with blocking_client(redis.url) as client:
             assert client.get("since") is None
             assert client.config_get("appendonly") == {"appendonly": "yes"}
         await jobs.check()

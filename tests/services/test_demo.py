@@ -51,4 +51,7 @@ def test_demo_writes_a_playable_video_prints_its_figures_and_leaves_nothing(tmp_
     pictures = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
     assert pictures.std() > 20  # a picture, not one colour
     assert len(started) > 5
+    deadline = time.monotonic() + 120
+    while any(map(alive, started)) and time.monotonic() < deadline:  # what Ray's node leaves ends by itself
+        time.sleep(0.2)
     assert [process for process in started if alive(process)] == []

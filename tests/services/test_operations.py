@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from redis import Redis
 
 from helios_services.gateway.auth import KeyRing, Scope, new_key
 from helios_services.jobs.embedded import EmbeddedRedis
 from helios_services.jobs.records import Account
 from helios_services.webhooks.sender import read_secrets
+from services.redis_clients import blocking_client
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = dict(
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_checked_before_it_is_used(checkpoint: Path, tmp_path: P
 )
 def test_redis_takes_the_runbooks_commands(line: str, server: EmbeddedRedis) -> None:
     _, *words = line.split()
-    with Redis.from_url(server.url, decode_responses=True) as client:
+    with blocking_client(server.url, decode_responses=True) as client:
         before = client.config_get(words[2])
         assert client.execute_command(*words) == "OK"
         client.config_set(words[2], before[words[2]])

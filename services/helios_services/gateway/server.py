@@ -29,8 +29,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"].full_name
 LIVENESS = "liveness"
 """Health service name that stays SERVING without Redis: the process is alive, restarting it would help nobody."""
 CHECK_PERIOD_S = 2.0
-DRAIN_MARGIN_S = 1.0
-"""How long of the drain streams may take to end once they are told."""
+DRAIN_MARGIN_S = 5.0
+"""How long of the drain streams may take to end once they are told: each looks into Redis once more."""
 NEVER_S = 3600.0
 """Where the server's own limit lies beyond the drain: `stop` ends it, not that."""
 
@@ -84,7 +84,7 @@ class Gateway:
         log.info("gateway_serving", host=options.host, port=self.port)
 
     async def stop(self) -> None:
-        """Health flips first; calls get `drain_s` to finish, streams end UNAVAILABLE with a resume point."""
+        """Health flips first; calls get `drain_s` to finish, streams a little less: they end with a resume point."""
         drain_s = self._config.gateway.drain_s
         margin_s = min(DRAIN_MARGIN_S, drain_s)
         await cancelled(*self._background)

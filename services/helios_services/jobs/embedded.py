@@ -17,7 +17,9 @@ from redis.exceptions import RedisError
 
 from helios_services.config import ConfigError, ServiceConfig
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
+LAUNCHES = 5
+"""Each with another port: somebody may take one before the server does."""
 
 
 class EmbeddedRedis:
@@ -65,27 +67,16 @@ class EmbeddedRedis:
 
     @classmethod
     def _launch(cls, folder: Path, lock: int) -> "EmbeddedRedis":
-        port = free_port()
-        options = {
-            "bind": "127.0.0.1",
-            "port": str(port),
-            "dir": str(folder),
-            "appendonly": "yes",
-            "appendfsync": "always",  # with everysec a kill loses what was answered while a sync was under way
-            "save": "",
-            "logfile": "redis.log",
-        }
-        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        command = [_binary(), *flags]
-        # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock])
-        url = f"redis://127.0.0.1:{port}/0"
-        if not _answers(url, process):
-            process.kill()
-            process.wait()
-            raise ConfigError(f"redis: the embedded server did not start; see {folder / 'redis.log'}")
-        (folder / "server.json").write_text(json.dumps({"url": url, "pid": process.pid}))
-        return cls(url, process)
+        for _ in range(LAUNCHES):
+            url, process = _spawn(folder, free_port(), lock)
+            if _answers(url, process):
+                (folder / "server.json").write_text(json.dumps({"url": url, "pid": process.pid}))
+                return cls(url, process)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+                break
+        raise ConfigError(f"redis: the embedded server did not start; see {folder / 'redis.log'}")
 
 
 @contextlib.contextmanager
@@ -124,7 +115,7 @@ def _running(record: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, RedisError):
         server = json.loads(record.read_text())
         with Redis.from_url(server["url"], socket_timeout=2.0) as client:
-            if client.info("server")["process_id"] == server["pid"]:
+            if _is_process(client, server["pid"]):
                 return str(server["url"])
     return None
 
@@ -142,6 +133,24 @@ def _binary() -> str:
     return str(packaged)
 
 
+def _spawn(folder: Path, port: int, lock: int) -> "tuple[str, subprocess.Popen[bytes]]":
+    """A server that is starting, and its URL."""
+    options = {
+        "bind": "127.0.0.1",
+        "port": str(port),
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "always",  # with everysec a kill loses what was answered while a sync was under way
+        "save": "",
+        "logfile": "redis.log",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    command = [_binary(), *flags]
+    # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock])
+    return f"redis://127.0.0.1:{port}/0", process
+
+
 def free_port() -> int:
     """A loopback port that nothing listens on."""
     with socket.socket() as probe:
@@ -154,6 +163,12 @@ def _answers(url: str, process: "subprocess.Popen[bytes]") -> bool:
     with Redis.from_url(url, socket_timeout=2.0) as client:
         while process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(RedisError):
-                return bool(client.ping())
+                if client.ping() and _is_process(client, process.pid):  # a server that loads answers INFO, but no PING
+                    return True
             time.sleep(0.02)
     return False
+
+
+def _is_process(client: Redis, pid: int) -> bool:
+    """Whether it is this server that answers, and not another that has the port. Raises RedisError."""
+    return bool(client.info("server")["process_id"] == pid)

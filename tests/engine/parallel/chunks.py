@@ -27,10 +27,10 @@ def start() -> tuple[DenoiseState, torch.Tensor]:
 
 def lead_or_follow(rank: int, case: Case) -> bytes | None:
     """Rank 0: the state after the last chunk."""
-    mesh = Mesh.build(ContextParallel(ulysses_degree=case.ulysses, ring_degree=case.ring), timeout_s=20)
+    mesh = Mesh.build(ContextParallel(ulysses_degree=case.ulysses, ring_degree=case.ring), timeout_s=120)
     parallel = ParallelTransformer(tiny_model(case), mesh)
     denoiser = Denoiser(cast(HeliosTransformer, parallel), SchedulerConfig())
-    link = drive.Link(idle_timeout_s=20)
+    link = drive.Link(idle_timeout_s=120)
     if rank > 0:
         drive.follow(link, denoiser)
         return None

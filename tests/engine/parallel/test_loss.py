@@ -9,7 +9,7 @@ from engine.parallel.launch import Failure, Ranks
 from engine.parallel.losses import follow_a_lost_leader, forward_with_loss, hang, send_to_a_stalled_follower
 from engine.parallel.tiny import Case
 
-TIMEOUT_S = 8.0
+TIMEOUT_S = 20.0
 """Of an exchange; longer than a rank may stall while nothing is lost."""
 SEND_TIMEOUT_S = 3.0
 MODES = [Case(ulysses=3), Case(ring=3)]

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from redis.asyncio import Redis
 
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
@@ -23,6 +22,7 @@ from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.telemetry.metrics import WorkerMetrics
+from services.redis_clients import async_client
 
 CHUNKS = 3
 
@@ -111,7 +111,7 @@ class Bench:
     """A store with one submitted job, and runs of it."""
 
     def __init__(self, redis: RedisConfig, folder: Path) -> None:
-        jobs = JobsConfig(max_attempts=3, lease_s=30, live_window_chunks=2)
+        jobs = JobsConfig(max_attempts=3, lease_s=600, live_window_chunks=2)
         self.config = ServiceConfig(state_dir=folder, redis=redis, jobs=jobs)
         self.store = JobStore.connect(redis, self.config.jobs)
         self.artifacts = ArtifactStore(self.config.artifacts)
@@ -162,7 +162,7 @@ class Bench:
         )
 
     async def checkpoint(self, job_id: str) -> bytes:
-        async with Redis.from_url(self.config.redis.url) as client:
+        async with async_client(self.config.redis.url) as client:
             data = await client.get(Keys(self.config.redis.namespace).of("checkpoint", job_id))
         assert isinstance(data, bytes)
         return data

@@ -43,6 +43,7 @@ def config(checkpoint: Path, redis: RedisConfig, tmp_path: Path) -> ServiceConfi
         "log_level": "warning",
         "redis": redis.model_dump(),
         "model": {"checkpoint": str(checkpoint), "dtype": "float32"},
+        "jobs": {"lease_s": 120},
         "dispatcher": {"concurrent_jobs": 6, "metrics_port": 0},
         # impatient: while it wakes, calls are given up on again and again
         "text_encoder": small | {"autoscaling": scaled | {"max_replicas": 1}, "request_timeout_s": 4},
@@ -132,22 +133,26 @@ async def repeated_calls() -> float:
 async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is_lost(
     config: ServiceConfig, store: JobStore
 ) -> None:
+    async def none_is_absent() -> bool:
+        return await stages.absent() == frozenset()
+
     with serving(config):
         bench = Bench(config, store)
         assert {name: replicas(name) for name in MODEL_DEPLOYMENTS} == {name: {} for name in MODEL_DEPLOYMENTS}
 
-        # from nothing: the first job wakes all three, and is the undisturbed one
-        first = await bench.submit()
         stages = RayStages(APP_NAME, *(serve.get_deployment_handle(name, APP_NAME) for name in MODEL_DEPLOYMENTS))
         assert await stages.absent() == frozenset({"text", "condition", "denoise", "decode"})
+
+        # from nothing: the first job wakes all three, and is the undisturbed one
+        first = await bench.submit()
         await bench.succeeded(first)
-        assert await stages.absent() == frozenset()
 
         # a burst. The two open-ended jobs need few chunks a second, but take all that they can get: they keep the
         # denoisers busy while one is taken away
         watched = [await bench.submit(0, fps=1) for _ in range(2)]
         backlog = await bench.submit(ENDLESS, priority=Priority.BATCH)
         await settled_at("denoiser", 2)
+        await until(none_is_absent)
         burst = [await bench.submit() for _ in range(2)]
         for job_id in burst:
             await bench.succeeded(job_id)
@@ -211,6 +216,9 @@ async def test_a_denoiser_scaled_away_ends_with_its_chunk_however_long_that_take
     async def one_is_to_go() -> bool:
         return await asyncio.to_thread(replicas, "denoiser") == {"RUNNING": 1, "STOPPING": 1}
 
+    async def one_is_left() -> bool:
+        return sum(map(psutil.pid_exists, pids)) == 1
+
     with serving(config):
         bench = Bench(config, store)
         undisturbed = await bench.submit()
@@ -235,5 +243,5 @@ async def test_a_denoiser_scaled_away_ends_with_its_chunk_however_long_that_take
             assert (await bench.succeeded(job_id)).chunks_done == CHUNKS
             assert bench.video(job_id) == bench.video(undisturbed)
         await settled_at("denoiser", 1)
-        assert sum(map(psutil.pid_exists, pids)) == 1
+        await until(one_is_left)
         assert await repeated_calls() == 0

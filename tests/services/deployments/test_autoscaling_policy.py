@@ -179,6 +179,7 @@ def sheet(identity: str, **work: int) -> bytes:
 
 def test_the_board_believes_only_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_board, "READ_PERIOD_S", 0.01)
+    monkeypatch.setattr(work_board, "STALE_S", 600.0)
     store = FakeStore()
     store.answer = sheet("a", queued_jobs=7)
     reader = BoardReader(store.read)

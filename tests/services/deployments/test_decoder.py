@@ -87,8 +87,7 @@ async def test_the_next_chunk_is_decoded_while_one_is_encoded_and_no_more_than_t
 ) -> None:
     replica, encoding = DecoderReplica(config(tmp_path)), Encoding(monkeypatch)
     calls = [asyncio.create_task(replica.decode_chunk(denoised(number), REQUEST)) for number in range(4)]
-    await until(lambda: len(encoding.decoded) == 2)
-    assert encoding.begun == [0]
+    await until(lambda: len(encoding.decoded) == 2 and encoding.begun == [0])
     replica.load(lambda: None)  # the torch thread has nothing left to do
     await asyncio.sleep(0)
     assert len(encoding.decoded) == 2  # the third waits for the first to be encoded: one waits at most

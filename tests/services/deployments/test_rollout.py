@@ -35,6 +35,7 @@ def config(checkpoint: Path, redis: RedisConfig, tmp_path: Path) -> ServiceConfi
         "log_level": "warning",
         "redis": redis.model_dump(),
         "model": {"checkpoint": str(checkpoint), "dtype": "float32"},
+        "jobs": {"lease_s": 120},
         "dispatcher": {"metrics_port": 0},
         "text_encoder": small,
         "denoiser": small,

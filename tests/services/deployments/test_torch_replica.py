@@ -112,8 +112,11 @@ def test_serve_replaces_a_replica_that_hangs(tmp_path: Path) -> None:
     class HangsOnce(TorchReplica):  # local to a function: Ray carries it to the replica by value
         def __init__(self) -> None:
             super().__init__(ServiceConfig(), options)
+            self._both = asyncio.Barrier(2)
 
         async def answer(self) -> int:
+            if not (tmp_path / "hung").exists():
+                await self._both.wait()  # the second call must not come too late for the replica that hangs
             return await self.run(self._answer)
 
         def _answer(self) -> int:

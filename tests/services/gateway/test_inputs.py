@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import pytest
-from redis.asyncio import Redis
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
@@ -18,6 +17,7 @@ from helios_services.gateway import uploads
 from helios_services.gateway.server import Gateway
 from helios_services.media.artifacts import ArtifactStore
 from services.gateway.conftest import Worker
+from services.redis_clients import async_client
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 
@@ -94,7 +94,7 @@ async def test_uploads_are_bounded_and_expired_ones_are_deleted(
     with pytest.raises(HeliosError, match="3 uploads are kept") as caught:
         await client.upload(file)
     assert (caught.value.code, caught.value.retry_after_s) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 60.0)
-    async with Redis.from_url(config.redis.url) as redis:
+    async with async_client(config.redis.url) as redis:
         root = f"helios:{{{config.redis.namespace}}}:"
         await redis.zadd(f"{root}media_index", {f"{first.id}.png": 1.0})  # as if it had expired
         await redis.delete(f"{root}media:{first.id}")
@@ -123,7 +123,7 @@ async def test_a_job_can_be_continued_once_it_has_succeeded(
         await client.submit("a sea", continue_from=first.id, height=256)
     with pytest.raises(HeliosError, match="'nope' does not exist"):
         await client.submit("a sea", continue_from="nope")
-    async with Redis.from_url(worker.redis.url) as redis:
+    async with async_client(worker.redis.url) as redis:
         await redis.delete(f"helios:{{{worker.redis.namespace}}}:checkpoint:{first.id}")
     with pytest.raises(HeliosError, match="can no longer be continued") as caught:
         await client.submit("a sea", continue_from=first.id)

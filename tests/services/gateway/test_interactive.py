@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-from redis.asyncio import Redis
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, HeliosError
@@ -18,6 +17,7 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
 from services.gateway.conftest import Worker, fragment
 from services.jobs.conftest import let_session_lapse
+from services.redis_clients import async_client
 from services.waiting import until
 
 SIZE = 1000
@@ -93,13 +93,13 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def kept(worker: Worker, job_id: str) -> bool:
     """Whether the session is alive."""
-    async with Redis.from_url(worker.redis.url) as redis:
+    async with async_client(worker.redis.url) as redis:
         return bool(await redis.exists(Keys(worker.redis.namespace).of("session", job_id)))
 
 
 async def stopping(worker: Worker, job_id: str) -> bool:
     """Whether the client's wish has arrived."""
-    async with Redis.from_url(worker.redis.url) as redis:
+    async with async_client(worker.redis.url) as redis:
         return bool(await redis.hexists(Keys(worker.redis.namespace).of("job", job_id), "stopping"))
 
 

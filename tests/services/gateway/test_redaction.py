@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 from pydantic import BaseModel
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from helios.v1 import video_generation_pb2 as pb
@@ -27,6 +26,7 @@ from helios_services.gateway.server import Gateway
 from helios_services.jobs.store import JobStore
 from helios_services.redaction import keep_secret, scrub
 from helios_services.telemetry.logs import configure_logging
+from services.redis_clients import blocking_client
 
 PROMPT = "an otter in a raincoat juggles lanterns"
 PICTURE = b"\x89PNG\r\n\x1a\nopen-sesame-picture"
@@ -71,7 +71,7 @@ def logs(capsys: pytest.CaptureFixture[str]) -> Iterator[Logs]:
 def redis(redis: RedisConfig, tmp_path: Path) -> Iterator[RedisConfig]:
     file = tmp_path / "redis-password"
     file.write_text(REDIS_PASSWORD)
-    with Redis.from_url(redis.url) as admin:
+    with blocking_client(redis.url) as admin:
         admin.execute_command("ACL", "SETUSER", "gateway", "reset", "on", f">{REDIS_PASSWORD}", "~*", "&*", "+@all")
         yield redis.model_copy(update={"username": "gateway", "password_file": str(file)})
         admin.execute_command("ACL", "DELUSER", "gateway")

@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 from aiohttp import web
-from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
 from helios_services.client import AsyncHeliosClient, HeliosError
@@ -20,6 +19,7 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import JobFailure, JobSpec
 from helios_services.jobs.store import JobStore
 from services.gateway.conftest import BY_HAND, Worker
+from services.redis_clients import async_client
 
 SECRETS = ("whsec_" + "b2xk" * 8, "whsec_" + "bmV3" * 8)
 
@@ -132,7 +132,7 @@ async def test_a_sender_that_dies_is_followed_by_another(redis: RedisConfig) -> 
     first = await store.due_webhook(uuid4().hex, lease_s=600)
     assert first is not None
     assert await store.due_webhook(uuid4().hex, lease_s=600) is None
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         webhooks = Keys(redis.namespace).of("webhooks")
         due_ms = await client.zscore(webhooks, first.event)
         seconds, _ = await client.time()

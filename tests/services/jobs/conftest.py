@@ -5,14 +5,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import ChunkRecord, Claim, JobSpec, Lease, Priority
 from helios_services.jobs.store import JobStore
+from services.redis_clients import async_client
 
-JOBS = JobsConfig(lease_s=30.0, heartbeat_s=10.0, max_queued=50, max_attempts=3)
+JOBS = JobsConfig(lease_s=3600.0, heartbeat_s=10.0, session_grace_s=3600.0, max_queued=50, max_attempts=3)
+"""Leases and sessions lapse when a test lets them."""
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def append(store: JobStore, lease: Lease, index: int) -> None:
 async def expire(job_id: str, redis: RedisConfig, field: str = "deadline_ms") -> None:
     """Lets the job's deadline, or its latest start, have passed."""
     root = Keys(redis.namespace)
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         await client.hset(root.of("job", job_id), field, 1)
         await client.zadd(root.of("deadlines"), {job_id: 1})
 
@@ -52,7 +53,7 @@ async def expire(job_id: str, redis: RedisConfig, field: str = "deadline_ms") ->
 async def let_lapse(store: JobStore, redis: RedisConfig) -> list[str]:
     """Lets every lease have run out, and has the store look; the jobs that were taken away."""
     leases = Keys(redis.namespace).of("leases")
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         held: list[Any] = await client.zrange(leases, 0, -1)
         for job_id in held:
             await client.zadd(leases, {job_id: 1}, xx=True)
@@ -61,7 +62,7 @@ async def let_lapse(store: JobStore, redis: RedisConfig) -> list[str]:
 
 async def let_session_lapse(job_id: str, redis: RedisConfig) -> None:
     """As if its client had given no sign of life for as long as the grace."""
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         assert await client.delete(Keys(redis.namespace).of("session", job_id))
 
 

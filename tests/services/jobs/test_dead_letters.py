@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
 from helios_services.jobs import scripts
@@ -12,6 +11,7 @@ from helios_services.jobs.records import JobFailure
 from helios_services.jobs.state import DEAD_LETTERED, JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
+from services.redis_clients import async_client
 
 
 async def fail(store: JobStore, job_id: str, reason: str, chunks: int = 1) -> None:
@@ -44,7 +44,7 @@ async def test_a_dead_letter_goes_on_where_it_was(store: JobStore, redis: RedisC
     job = await store.requeue("a", "nonce")
     assert (job.state, job.error, job.ended_s, job.chunks_done) == (JobState.QUEUED, None, None, 2)
     assert await listed(store) == []
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         root = f"helios:{{{redis.namespace}}}:"
         names = ("job:a", "checkpoint:a", "embeds:a", "chunks:a", "init:a", "fragment:a:1", "idempotency:key of a")
         assert [await client.pttl(root + name) for name in names] == [-1] * len(names)
@@ -78,7 +78,7 @@ async def test_whoever_lost_the_answer_asks_again_and_is_told_the_same(store: Jo
 
 async def test_what_is_given_up_keeps_its_record_only(store: JobStore, redis: RedisConfig) -> None:
     await fail(store, "a", "PUBLISH_FAILED")
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         root = f"helios:{{{redis.namespace}}}:"
         for name in ("checkpoint:a", "embeds:a", "fragment:a:0"):  # kept for as long as the record
             assert await client.pttl(root + name) > 0.9 * JOBS.job_ttl_s * 1000
@@ -98,7 +98,7 @@ async def test_expired_records_leave_the_list(store: JobStore, redis: RedisConfi
     for job_id in ("a", "b"):
         await fail(store, job_id, "WORKER_LOST")
     assert await listed(store) == ["b", "a"]
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         await client.delete(f"helios:{{{redis.namespace}}}:job:a")
     await store.sweep()
     assert (await listed(store), await store.dead_letters()) == (["b"], 1)
@@ -114,7 +114,7 @@ async def test_there_is_room_for_so_many_and_the_oldest_goes(
         await fail(store, job_id, "WORKER_LOST")
     scripts.source.cache_clear()
     assert await listed(store) == ["c", "b"]
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         root = f"helios:{{{redis.namespace}}}:"
         assert await client.exists(root + "checkpoint:a", root + "embeds:a") == 0
         assert 0 < await client.pttl(root + "fragment:a:0") <= JOBS.chunk_ttl_s * 1000

@@ -3,7 +3,6 @@
 from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import RedisConfig
@@ -13,6 +12,7 @@ from helios_services.jobs.records import Control, Start, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
+from services.redis_clients import async_client
 
 
 def update(text: str, chunk: int = 0) -> ScheduledPrompt:
@@ -82,7 +82,7 @@ async def test_a_job_paused_for_too_long_is_stopped(store: JobStore, redis: Redi
     await append(store, claimed.lease, 0)
     await store.control("a", Control.PAUSE)
     assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.PAUSED
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         for field in ("started_ms", "paused_ms"):  # a pause counts from when a worker first has the job
             assert (await store.begin_chunk(claimed.lease, 1, 0)).verdict is Verdict.PAUSED
             long_ago_ms = -int(1000 * JOBS.pause_limit_s)
@@ -96,7 +96,7 @@ async def test_storage_stays_flat_over_hundreds_of_chunks_of_an_open_ended_job(r
     await store.submit("a", spec(chunks=0))
     claimed = await claim(store)
     sizes: dict[int, tuple[int, int]] = {}
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         for index in range(400):
             await store.begin_chunk(claimed.lease, index, 0)
             await store.save_prompt_embeds(claimed.lease, f"key{index}", bytes(1000), keep=(f"key{index - 1}",))

@@ -7,8 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from redis import Redis as BlockingRedis
-from redis.asyncio import Redis
 
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.errors import LeaseLost
@@ -19,6 +17,7 @@ from helios_services.jobs.scripts import source
 from helios_services.jobs.state import TRANSITIONS, Event, JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, expire, let_lapse, spec
+from services.redis_clients import async_client, blocking_client
 
 RENEWALS = 12
 """Of a heartbeat every sixth of a lease: two leases."""
@@ -192,7 +191,7 @@ async def test_heartbeat_keeps_a_job_while_the_event_loop_is_blocked(redis: Redi
     lease = (await claim(store)).lease
     lost: list[bool] = []
     heartbeat.add(lease, lambda: lost.append(True))
-    with BlockingRedis.from_url(redis.url) as client:
+    with blocking_client(redis.url) as client:
         ends: set[float] = set()
         deadline_s = time.monotonic() + BLOCKED_AT_MOST_S
         while len(ends) < RENEWALS:  # the loop is blocked all the while, on purpose
@@ -247,7 +246,7 @@ async def test_heartbeat_outlives_a_callback_that_raises(redis: RedisConfig, sto
     await store.cancel("cancelled")
     try:
         await asyncio.wait_for(lost.wait(), 60)
-        async with Redis.from_url(redis.url) as client, asyncio.timeout(60):
+        async with async_client(redis.url) as client, asyncio.timeout(60):
             leases = f"helios:{{{redis.namespace}}}:leases"
             before = await client.zscore(leases, "kept")
             while await client.zscore(leases, "kept") == before:  # noqa: ASYNC110 - a renewal has no event

@@ -28,6 +28,7 @@ from helios_services.jobs.state import FINAL, Event, JobState
 from helios_services.jobs.store import EVERY_RANK, JobStore
 from services.jobs.conftest import record, spec
 from services.jobs.store_model import Model, ModelJob
+from services.redis_clients import async_client
 
 EXAMPLES = int(os.environ.get("HELIOS_MODEL_EXAMPLES", 0))
 STEPS = 40
@@ -545,7 +546,7 @@ async def _outcome(call: Callable[[], Awaitable[str]]) -> str:
 def test_the_scripts_do_what_the_model_says(redis: RedisConfig) -> None:
     url = redis.url.rpartition("/")[0] + f"/{DATABASE}"
     with asyncio.Runner() as runner:
-        client = Redis.from_url(url)
+        client = async_client(url)
         machine = type("Machine", (StoreMachine,), {"runner": runner, "client": client, "url": url})
         try:
             run_state_machine_as_test(

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.keys import Keys
@@ -12,6 +11,7 @@ from helios_services.jobs.records import Control, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
+from services.redis_clients import async_client
 
 AHEAD = JOBS.live_window_chunks
 
@@ -54,7 +54,7 @@ async def test_a_parked_job_is_taken_up_to_be_ended(store: JobStore, redis: Redi
         await store.control("a", Control.STOP)
     else:
         root = Keys(redis.namespace)
-        async with Redis.from_url(redis.url) as client:
+        async with async_client(redis.url) as client:
             await client.hset(root.of("job", "a"), mapping={"paused_ms": 1, "started_ms": 1, "parked_until_ms": 1})
             await client.zadd(root.of("parked"), {"a": 1})
     taken = await claim(store)
@@ -65,7 +65,7 @@ async def test_a_parked_job_is_taken_up_to_be_ended(store: JobStore, redis: Redi
 async def test_a_parked_job_can_be_cancelled(store: JobStore, redis: RedisConfig) -> None:
     await pause(store)
     await store.cancel("a")
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         assert await client.exists(Keys(redis.namespace).of("parked")) == 0
 
 

@@ -4,7 +4,6 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.errors import QuotaExceeded
@@ -13,6 +12,7 @@ from helios_services.jobs.records import Account, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import append, claim, spec
+from services.redis_clients import async_client
 
 CHUNK_S = 33 / 24
 
@@ -49,19 +49,34 @@ async def test_running_jobs_wait_and_hold_nobody_up(store: JobStore) -> None:
 
 
 async def test_submissions_a_minute(store: JobStore, redis: RedisConfig) -> None:
-    account = Account(id="a", submits_per_minute=4)
-    for _ in range(4):
-        await submit(store, account)
-    error = await refused(store, account)
-    assert error.limit == "submits_per_minute"
-    assert error.retry_after_s is not None
-    assert 0 < error.retry_after_s <= 15
-    async with Redis.from_url(redis.url) as client:
-        key = Keys(redis.namespace).of("rate", "a")
+    account, key = Account(id="a", submits_per_minute=4), Keys(redis.namespace).of("rate", "a")
+    async with async_client(redis.url) as client:
+
+        async def now_ms() -> float:
+            seconds, microseconds = await client.time()
+            return float(seconds * 1000 + microseconds / 1000)
+
+        began_ms = await now_ms()
+        for _ in range(4):
+            await submit(store, account)
+        used_up_ms = float(await client.get(key) or 0)  # when all four may be made again
+        assert began_ms - 1 <= used_up_ms - 60_000 <= await now_ms()
         assert 0 < await client.pttl(key) <= 60_000
-        await client.set(key, float(await client.get(key) or 0) - 15_000)  # a quarter of a minute goes by
-    await submit(store, account)
-    await refused(store, account)
+        later_ms = used_up_ms + 3_600_000  # as if the four had been made in an hour: no test is that slow
+        await client.set(key, later_ms)
+        asked_ms = await now_ms()
+        error = await refused(store, account)
+        assert error.limit == "submits_per_minute"
+        assert error.retry_after_s is not None
+        wait_ms = 1000 * error.retry_after_s + 45_000  # the first of the four may be made before that
+        assert later_ms - await now_ms() - 1 <= wait_ms <= later_ms - asked_ms + 2
+        room_ms = await now_ms() + 45_000  # that quarter goes by
+        await client.set(key, room_ms)
+        await submit(store, account)
+        used_up_ms = float(await client.get(key) or 0)
+        assert used_up_ms >= room_ms + 15_000
+        await client.set(key, used_up_ms + 3_600_000)
+        await refused(store, account)
 
 
 async def test_a_repetition_of_a_submission_is_not_counted(store: JobStore) -> None:
@@ -99,11 +114,11 @@ async def test_an_open_ended_job_stops_when_the_days_video_is_used_up(store: Job
 
 
 async def test_less_than_one_submission_a_minute(store: JobStore, redis: RedisConfig) -> None:
-    account = Account(id="a", submits_per_minute=0.5)
+    account = Account(id="a", submits_per_minute=0.05)
     await submit(store, account)
     error = await refused(store, account)
     assert error.retry_after_s is not None
-    assert 100 < error.retry_after_s <= 120
+    assert 1000 < error.retry_after_s <= 1200
 
 
 async def test_a_job_that_alone_is_more_than_a_day_may_have_is_not_told_to_come_back(store: JobStore) -> None:

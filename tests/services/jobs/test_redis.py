@@ -2,10 +2,11 @@
 
 import os
 import signal
+from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import ConfigError, RedisConfig
 from helios_services.jobs import embedded
@@ -15,6 +16,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
+from services.redis_clients import async_client
 
 
 async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) -> None:
@@ -23,7 +25,7 @@ async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) ->
     assert second.url == first.url
     second.stop()  # not its own: goes on
     assert (tmp_path / "redis").stat().st_mode & 0o077 == 0
-    async with Redis.from_url(first.url) as client:
+    async with async_client(first.url) as client:
         assert (await client.config_get("bind"))["bind"] == "127.0.0.1"
         assert (await client.config_get("appendonly"))["appendonly"] == "yes"
     first.stop()
@@ -66,9 +68,25 @@ def test_a_server_that_answers_late_is_attached_to(tmp_path: Path, monkeypatch: 
         server.stop()
 
 
+def test_a_port_that_another_server_took_meanwhile_is_not_the_last(
+    tmp_path: Path, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, free_port = urlsplit(server.url).port, embedded.free_port
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "free_port", lambda: taken)
+        with pytest.raises(ConfigError, match="did not start"):
+            EmbeddedRedis.start(tmp_path)
+    ports = chain([taken], iter(free_port, None))
+    monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
+    other = EmbeddedRedis.start(tmp_path)
+    assert other.url != server.url
+    assert EmbeddedRedis.start(tmp_path).url == other.url
+    other.stop()
+
+
 async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
     server = EmbeddedRedis.start(tmp_path)
-    store = JobStore.connect(RedisConfig(url=server.url), JOBS)
+    store = JobStore.connect(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS)
     for number in range(20):
         await store.submit(f"j{number}", spec())
     lease = (await claim(store)).lease
@@ -78,7 +96,7 @@ async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
     await store.close()
     server.stop()
     server = EmbeddedRedis.start(tmp_path)
-    store = JobStore.connect(RedisConfig(url=server.url), JOBS)
+    store = JobStore.connect(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS)
     assert len((await store.page(limit=100)).jobs) == 20
     assert await store.fragment(lease.job_id, 0) == b"f0"
     await append(store, lease, 1)  # the lease is still good
@@ -88,13 +106,13 @@ async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
 
 async def test_at_maxmemory_submissions_are_refused_and_running_jobs_end(tmp_path: Path) -> None:
     server = EmbeddedRedis.start(tmp_path)
-    store = JobStore.connect(RedisConfig(url=server.url), JOBS)
+    store = JobStore.connect(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS)
     await store.submit("old", spec())
     await store.cancel("old")
     await store.submit("a", spec(chunks=1))
     await store.submit("b", spec(chunks=1))
     claimed = await claim(store)
-    async with Redis.from_url(server.url) as client:
+    async with async_client(server.url) as client:
         await client.delete("helios:{default}:job:old")  # has expired: its entry in the index is to be removed
         await client.config_set("maxmemory", "100kb")
         await client.config_set("maxmemory-policy", "noeviction")
@@ -122,7 +140,7 @@ async def test_a_watch_sees_every_change_also_after_a_cut_connection(store: JobS
         assert await queue.wait(60)
         assert await job.wait(60)
         assert not await other.wait(0.05)
-        async with Redis.from_url(redis.url) as client:
+        async with async_client(redis.url) as client:
             await client.client_kill_filter(_type="pubsub")
         await store.cancel("a")
         assert await job.wait(60)

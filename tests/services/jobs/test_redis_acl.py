@@ -7,7 +7,6 @@ from types import ModuleType
 from uuid import uuid4
 
 import pytest
-from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, RedisError
 
@@ -19,6 +18,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
 from services.jobs import test_interactive, test_leases, test_store, test_work
 from services.jobs.conftest import JOBS, claim, spec
+from services.redis_clients import async_client, blocking_client
 
 GUIDE = Path(__file__).parents[3] / "docs" / "security.md"
 OTHER_NAMESPACES = {"test_scripts_allow_what_the_table_allows_and_nothing_else"}
@@ -51,10 +51,12 @@ def redis(server: EmbeddedRedis, tmp_path: Path) -> Iterator[RedisConfig]:
     namespace = uuid4().hex
     file = tmp_path / "password"
     file.write_text(PASSWORD + "\n")
-    with Redis.from_url(server.url) as admin:
+    with blocking_client(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", USER, "reset", f">{PASSWORD}", *rights(namespace))
         admin.acl_log_reset()
-        yield RedisConfig(url=server.url, namespace=namespace, username=USER, password_file=str(file))
+        yield RedisConfig(
+            url=server.url, namespace=namespace, socket_timeout_s=30.0, username=USER, password_file=str(file)
+        )
         # redis-py tells and asks the server about itself (CLIENT ...), and takes a refusal for an answer
         denied = [entry for entry in admin.acl_log() if entry["object"] != "client"]
         admin.execute_command("ACL", "DELUSER", USER)
@@ -64,10 +66,10 @@ def redis(server: EmbeddedRedis, tmp_path: Path) -> Iterator[RedisConfig]:
 @pytest.fixture
 def stranger(server: EmbeddedRedis) -> Iterator[AsyncRedis]:
     """The user itself, with its hands free."""
-    with Redis.from_url(server.url) as admin:
+    with blocking_client(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", "stranger", "reset", f">{PASSWORD}", *rights("mine"))
-    yield AsyncRedis.from_url(server.url, username="stranger", password=PASSWORD)
-    with Redis.from_url(server.url) as admin:
+    yield async_client(server.url, username="stranger", password=PASSWORD)
+    with blocking_client(server.url) as admin:
         admin.execute_command("ACL", "DELUSER", "stranger")
 
 
@@ -127,7 +129,7 @@ async def test_what_the_user_may_not(stranger: AsyncRedis, command: tuple[str, .
 async def test_a_new_password_in_the_file_is_used_without_a_restart(server: EmbeddedRedis, redis: RedisConfig) -> None:
     store = JobStore.connect(redis, JOBS)
     await store.submit("a", spec())
-    with Redis.from_url(server.url) as admin:
+    with blocking_client(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", USER, "resetpass", ">another-secret")
         admin.client_kill_filter(user=USER)
         with pytest.raises(AuthenticationError):

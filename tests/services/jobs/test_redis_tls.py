@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -19,6 +18,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
 from services.gateway.test_auth import Authority
 from services.jobs.conftest import JOBS, claim, spec
+from services.redis_clients import blocking_client
 
 START_S = 120.0
 
@@ -81,7 +81,7 @@ def _wait_for(config: RedisConfig) -> None:
         "ssl_keyfile": config.tls_key_file,
     }
     deadline = time.monotonic() + START_S
-    with Redis.from_url(config.url, **files) as client:
+    with blocking_client(config.url, **files) as client:
         while time.monotonic() < deadline:
             with contextlib.suppress(RedisError):
                 client.ping()

@@ -4,7 +4,6 @@ from collections import Counter
 from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.keys import Keys
@@ -12,6 +11,7 @@ from helios_services.jobs.records import Account, Claim, Control, Lease, Priorit
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
+from services.redis_clients import async_client
 
 A, B = Account(id="a"), Account(id="b")
 
@@ -131,7 +131,7 @@ async def test_a_chunk_that_is_made_again_is_not_counted_again(store: JobStore, 
     held = await claim(store)
     for _ in range(5):
         await store.begin_chunk(held.lease, 0, 0)
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         assert float(await client.hget(Keys(redis.namespace).of("share", "m"), "a") or 0) == 1.0
 
 
@@ -185,6 +185,6 @@ async def test_an_account_that_waits_no_more_leaves_nothing_in_the_queue(
 ) -> None:
     await store.submit("x", spec(), account=A)
     await (store.cancel("x") if end == "cancel" else claim(store))
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         left = [key.decode() async for key in client.scan_iter(f"helios:{{{redis.namespace}}}:*")]
     assert [key for key in left if ":lane" in key or ":queue" in key] == []

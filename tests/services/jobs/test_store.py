@@ -5,7 +5,6 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
@@ -20,6 +19,7 @@ from helios_services.jobs.records import JobFailure, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, record, spec
+from services.redis_clients import async_client
 
 
 async def test_a_job_from_submission_to_success(store: JobStore) -> None:
@@ -142,7 +142,7 @@ async def test_listing_pages_newest_first_with_filters(store: JobStore) -> None:
 async def test_a_record_that_vanished_does_not_hold_up_the_queue(store: JobStore, redis: RedisConfig) -> None:
     for name in ("gone", "a"):
         await store.submit(name, spec())
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         await client.delete(f"helios:{{{redis.namespace}}}:job:gone")
     assert (await claim(store)).job.id == "a"
     assert sum((await store.depths("m")).values()) == 0
@@ -155,7 +155,7 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
     await store.update_prompt("a", ScheduledPrompt(chunk_index=0, prompt="a sea"), "n")
     for index in range(2):
         await append(store, claimed.lease, index)
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         root = f"helios:{{{redis.namespace}}}:"
         live = {key async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
         assert (root + "fragment:a:0").encode() in live  # a live job's chunks do not expire

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.codec import LATER_FIELDS, spec_to_json
@@ -13,6 +12,7 @@ from helios_services.jobs.records import Account, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import append, claim, spec
+from services.redis_clients import async_client
 
 NEW = (
     "account",
@@ -30,7 +30,7 @@ NEW = (
 async def as_of_old(redis: RedisConfig, job_id: str, priority: str = "normal") -> None:
     """Leaves of a queued job what the release before would have written."""
     root = Keys(redis.namespace)
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         await client.hdel(root.of("job", job_id), *NEW)
         await client.delete(root.of("lane", "m", priority, ""), root.of("lanes", "m", priority))
 
@@ -62,13 +62,13 @@ async def test_what_an_older_process_has_taken_out_of_the_queue_is_not_claimed(
     root = Keys(redis.namespace)
     await store.submit("a", spec())
     await store.submit("b", spec())
-    async with Redis.from_url(redis.url) as client:  # its claim knows of no lane
+    async with async_client(redis.url) as client:  # its claim knows of no lane
         await client.zrem(root.of("queue", "m", "normal"), "a")
         await client.hset(root.of("job", "a"), mapping={"state": "running", "token": 1})
         await client.zadd(root.of("leases"), {"a": 2**52})
     assert (await claim(store)).job.id == "b"
     assert await store.claim("m", "w", "n") is None
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         assert await client.hget(root.of("job", "a"), "token") == b"1"
 
 
@@ -79,7 +79,7 @@ async def test_a_job_that_an_older_process_has_ended_takes_no_place_from_its_acc
     for job_id in ("a", "b"):
         await store.submit(job_id, spec(), account=account)
     await claim(store)
-    async with Redis.from_url(redis.url) as client:  # its cancellation knows of no set of running jobs
+    async with async_client(redis.url) as client:  # its cancellation knows of no set of running jobs
         await client.hset(root.of("job", "a"), "state", "cancelled")
         await client.zrem(root.of("leases"), "a")
     assert (await claim(store)).job.id == "b"
@@ -99,7 +99,7 @@ def test_what_is_new_is_part_of_the_request(name: str, value: Any) -> None:
 async def test_fields_of_a_newer_release_do_not_matter(store: JobStore, redis: RedisConfig) -> None:
     await store.submit("a", spec())
     key = Keys(redis.namespace).of("job", "a")
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         text = spec_to_json(spec())
         await client.hset(key, "spec", text.replace('{"', '{"from_the_future":1,"', 1))
     assert (await store.get("a")).spec == spec()

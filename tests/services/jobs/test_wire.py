@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.connect import MAX_CONNECTIONS
@@ -12,6 +11,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
+from services.redis_clients import async_client
 
 
 class Proxy:
@@ -132,7 +132,7 @@ async def test_a_server_that_forgot_the_scripts_is_taught_again(store: JobStore,
     await store.submit("a", spec())
     lease = (await claim(store)).lease
     await append(store, lease, 0)
-    async with Redis.from_url(redis.url) as client:
+    async with async_client(redis.url) as client:
         await client.script_flush()
     await append(store, lease, 1)
     assert (await store.get("a")).chunks_done == 2

@@ -16,7 +16,7 @@ PAIR = (Priority.NORMAL, Priority.BATCH)
 
 @pytest.fixture
 async def store(redis: RedisConfig) -> AsyncIterator[JobStore]:
-    store = JobStore.connect(redis, JobsConfig())
+    store = JobStore.connect(redis, JobsConfig(lease_s=600.0))
     yield store
     await store.close()
 

@@ -76,11 +76,13 @@ def address(
             "HELIOS_LOG_LEVEL": "warning",
             "HELIOS_TRACING__OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
             "HELIOS_TRACING__EXPORT_DELAY_S": "0.2",
-            "HELIOS_JOBS__SESSION_GRACE_S": "9",
+            "HELIOS_JOBS__SESSION_GRACE_S": "60",
         },
     )
-    with running_stack(config) as address:
-        yield address
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
+        with running_stack(config) as address:
+            yield address
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,11 @@ async def test_the_examples_of_the_documentation(
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[3] / "docs/api.md").read_text()
     examples = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-    settings = {'"height": 384, "width": 640': '"height": 64, "width": 64', "localhost:50051": address}
+    settings = {
+        '"height": 384, "width": 640': '"height": 64, "width": 64',
+        "localhost:50051": address,
+        '{"num_frames": 330}': '{"num_frames": 14_520}',  # it must still run when the update and the cancellation come
+    }
     for published, here in settings.items():
         assert examples.count(published) == 1
         examples = examples.replace(published, here)
