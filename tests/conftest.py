@@ -3,7 +3,6 @@
 Hypothesis has no time limits: a slow machine is no finding.
 """
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,12 +13,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-with contextlib.suppress(ModuleNotFoundError):  # a machine that measures a GPU may be without it
-    from hypothesis import HealthCheck, settings
-
-    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("patient")
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
