@@ -23,6 +23,7 @@ from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
 from helios_services.jobs.embedded import free_port
+from helios_services.jobs.keys import Keys
 
 CHUNKS = 3
 JOB: dict[str, Any] = {
@@ -202,7 +203,7 @@ class QuickService:
 
     def key(self, *parts: str) -> str:
         """A key of the store."""
-        return f"helios:{{{self.config.redis.namespace}}}:" + ":".join(parts)
+        return Keys(self.config.redis.namespace).of(*parts)
 
     def submit(self, **options: Any) -> str:
         """Submits JOB; its id."""

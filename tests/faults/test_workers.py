@@ -126,7 +126,9 @@ def test_a_killed_worker_is_replaced_and_the_job_resumes(
             segments.append(segment)
             if segment.info is not None and segment.info.index == 1:
                 service.kill_worker()
-                in_time = not client.get(job.id).HasField("end_time")  # else this process was slower than the job
+                state = client.get(job.id).state
+                assert state != pb.JOB_STATE_QUEUED  # nobody knows yet
+                in_time = state == pb.JOB_STATE_RUNNING  # else this process was slower than the job
                 service.start_worker()
         if in_time:
             break
