@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import structlog
 from opentelemetry.trace import Span
-from redis.exceptions import RedisError
 
 from helios_engine.errors import InvalidField
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
@@ -22,7 +21,7 @@ from helios_services.deployments.prompt_book import PromptBook, prompt_key
 from helios_services.deployments.stage_calls import GivenBack, JobFailed, Retry, StageCalls
 from helios_services.deployments.stages import Call, Denoised, Stages
 from helios_services.deployments.turns import Expired, Turn
-from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
+from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound, StoreUnavailable
 from helios_services.jobs.records import ASIDE, ChunkRecord, Claim, JobFailure, Priority, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
@@ -385,7 +384,7 @@ class JobRun:
         while True:
             try:
                 return await call()
-            except RedisError as error:
+            except StoreUnavailable as error:
                 attempt += 1
                 if attempt == 1:
                     self._log.warning("redis_unreachable", error=str(error))
