@@ -13,11 +13,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from helios_services.config import ServiceConfig
-from helios_services.deployments.job_run import JobRun
-from helios_services.deployments.ray_stages import RayStages
-from helios_services.deployments.readiness import Readiness
-from helios_services.deployments.stages import Stages
-from helios_services.deployments.work_meter import WorkMeter
+from helios_services.deployments.autoscaling.meter import WorkMeter
+from helios_services.deployments.dispatch.job_run import JobRun
+from helios_services.deployments.dispatch.readiness import Readiness
+from helios_services.deployments.dispatch.stages import Stages
+from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost, StoreUnavailable
 from helios_services.jobs.notify import Watch

@@ -6,8 +6,8 @@ import structlog
 from ray.exceptions import RayError
 
 from helios_services.config import ServiceConfig
-from helios_services.deployments.autoscaling_policy import STAGES
-from helios_services.deployments.work_board import publish
+from helios_services.deployments.autoscaling.board import publish
+from helios_services.deployments.autoscaling.need import STAGES
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.work import Pace
