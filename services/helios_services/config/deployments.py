@@ -45,8 +45,8 @@ class DeploymentConfig(Section):
     accelerator_type: str = ""
     """Ray accelerator type, for example "H100". Empty: any node."""
     node_resource: str = Field("", pattern=r"^([A-Za-z][A-Za-z0-9_-]{0,62})?$")
-    """Custom resource of Ray that a node must offer, for example "decoder": what `ray start --resources` gave a group of
-    nodes. Empty: any node."""
+    """Custom resource of Ray that a node must offer, for example "decoder": what `ray start --resources` gave a group
+    of nodes. Empty: any node."""
     device: Literal["cpu", "cuda"] = "cpu"
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
