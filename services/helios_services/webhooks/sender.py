@@ -20,12 +20,12 @@ from prometheus_client import CollectorRegistry, Counter
 from standardwebhooks import Webhook
 
 from helios_services.config import ConfigError, WebhooksConfig
-from helios_services.gateway.convert import job_message
+from helios_services.config.places import permitted
 from helios_services.jobs.errors import JobNotFound, StoreUnavailable
 from helios_services.jobs.records import DueWebhook, Job
 from helios_services.jobs.store import JobStore
+from helios_services.messages import job_message
 from helios_services.tasks import cancelled
-from helios_services.webhooks.targets import permitted
 
 log = structlog.get_logger(__name__)
 SENDERS = 4
