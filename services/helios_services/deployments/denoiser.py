@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-from helios_engine.denoiser import Denoiser
-from helios_engine.embeds import pad
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import pad
 from helios_services.config import ServiceConfig
 from helios_services.deployments.load_denoiser import load_denoiser
 from helios_services.deployments.rank_group import RankGroup

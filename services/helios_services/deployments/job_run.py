@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from helios_engine.errors import InvalidField
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.config import ServiceConfig
 from helios_services.deployments.prompt_book import PromptBook, prompt_key
 from helios_services.deployments.stage_calls import GivenBack, JobFailed, Retry, StageCalls
