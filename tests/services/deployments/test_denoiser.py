@@ -13,7 +13,7 @@ from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
 from helios_engine.variants import make_request
 from helios_services.config import ConfigError, DenoiserConfig, ModelConfig, ServiceConfig
-from helios_services.deployments.load_denoiser import load_denoiser
+from helios_services.deployments.replicas.load_denoiser import load_denoiser
 
 CPU = torch.device("cpu")
 

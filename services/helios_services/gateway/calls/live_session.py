@@ -1,0 +1,134 @@
+"""One live session: a client's commands in, its job's chunks and changes out."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import suppress
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_engine.errors import InvalidField
+from helios_services.gateway.calls.access import visible_job
+from helios_services.gateway.calls.submission import Submitter
+from helios_services.gateway.calls.validate import prompt_update
+from helios_services.gateway.calls.video_stream import VideoStream
+from helios_services.gateway.guard.refusal import refusal_of
+from helios_services.jobs.errors import JobNotFound, SessionEnded
+from helios_services.jobs.records import Control, Job
+from helios_services.jobs.store import JobStore
+from helios_services.messages import job_message
+from helios_services.tasks import cancelled
+
+EVENTS = 4
+"""Events that wait for a slow client; each holds at most one part of a chunk."""
+SIGNS_A_GRACE = 3
+"""Signs of life in the time that a session goes on without one."""
+CONTROLS = {"pause": Control.PAUSE, "resume": Control.RESUME, "stop": Control.STOP}
+Event = pb.InteractResponse | Exception | None
+
+
+class LiveSession:
+    """The handler of one Interact call."""
+
+    def __init__(self, submitter: Submitter, store: JobStore, video: VideoStream, grace_s: float) -> None:
+        self._submitter, self._store, self._video = submitter, store, video
+        self._grace_s, self._chunks_read = grace_s, 0
+        self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS)
+
+    async def run(self, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[pb.InteractResponse]:
+        """Ends with the job's last chunk and final state; when cut, the job goes on for a while without its client."""
+        commands = aiter(commands)
+        job, from_chunk = await self._open(await anext(commands, None))
+        sources = (self._deliver(job.id, from_chunk), self._obey(job.id, commands), self._keep_alive(job.id))
+        tasks = [asyncio.create_task(self._guarded(source)) for source in sources]
+        try:
+            yield pb.InteractResponse(job=job_message(job))
+            while (event := await self._events.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            await cancelled(*tasks)
+
+    async def _open(self, first: pb.InteractRequest | None) -> tuple[Job, int]:
+        match first.WhichOneof("command") if first is not None else None:
+            case "start":
+                assert first is not None
+                job, from_chunk = await self._submitter.submit(first.start, session=True), 0
+            case "attach":
+                assert first is not None
+                job, from_chunk = await visible_job(self._store, first.attach.job_id), first.attach.from_chunk
+            case other:
+                raise InvalidField("command", other, "start or attach, in the first message")
+        if job.ended_s is None:  # also after a start: under an idempotency key the job may be older
+            await self._store.keep_session(job.id)
+        return job, from_chunk
+
+    async def _deliver(self, job_id: str, from_chunk: int) -> None:
+        """Chunks and changes of state, then the end."""
+        changes = asyncio.create_task(self._guarded(self._report(job_id)))
+        await self._read(job_id, from_chunk)  # what came before is not wanted: the job need not wait for that
+        try:
+            async for part in self._video.chunks(job_id, from_chunk):
+                await self._events.put(pb.InteractResponse(chunk=part))
+                if part.last_part and not part.init_segment:
+                    await self._read(job_id, part.chunk_index + 1)
+            await changes
+        finally:
+            await cancelled(changes)
+        await self._events.put(None)
+
+    async def _read(self, job_id: str, chunks: int) -> None:
+        self._chunks_read = chunks
+        with suppress(RedisError):  # the next sign of life says it again
+            await self._store.chunks_read(job_id, chunks)
+
+    async def _report(self, job_id: str) -> None:
+        last = None
+        async for job in self._video.changes(job_id):
+            if (job.state, job.paused, job.chunks_total) != last:
+                last = job.state, job.paused, job.chunks_total
+                await self._events.put(pb.InteractResponse(job=job_message(job)))
+
+    async def _obey(self, job_id: str, commands: AsyncIterator[pb.InteractRequest]) -> None:
+        async for request in commands:
+            try:
+                answer = await self._command(job_id, request)
+            except Exception as error:
+                refusal = refusal_of(error)
+                if refusal is None:
+                    raise
+                code = refusal.code.value[0]
+                answer = pb.InteractResponse(refused=pb.CommandRefused(code=code, message=refusal.message))
+            if answer is not None:
+                await self._events.put(answer)
+
+    async def _command(self, job_id: str, request: pb.InteractRequest) -> pb.InteractResponse | None:
+        kind = request.WhichOneof("command")
+        if kind == "prompt":
+            given = request.prompt
+            over = given.interpolation_chunks if given.HasField("interpolation_chunks") else None
+            update = prompt_update(given.prompt, given.chunk_index, over)
+            chunk = await self._store.update_prompt(job_id, update, uuid4().hex)
+            return pb.InteractResponse(prompt=pb.UpdatePromptResponse(chunk_index=chunk))
+        if kind not in CONTROLS:
+            raise InvalidField("command", kind, f"prompt, {', '.join(CONTROLS)}, in all messages but the first")
+        await self._store.control(job_id, CONTROLS[kind])
+        return None
+
+    async def _keep_alive(self, job_id: str) -> None:
+        """Signs of life; when they come too late, the job stops by itself, and its end is reported as any other."""
+        with suppress(SessionEnded, JobNotFound):
+            while True:
+                await asyncio.sleep(self._grace_s / SIGNS_A_GRACE)
+                with suppress(RedisError):  # the next sign may get through
+                    await self._store.keep_session(job_id)
+                    await self._store.chunks_read(job_id, self._chunks_read)
+
+    async def _guarded(self, source: Awaitable[None]) -> None:
+        """Awaits a source; what ends it badly ends the session."""
+        try:
+            await source
+        except Exception as error:
+            await self._events.put(error)

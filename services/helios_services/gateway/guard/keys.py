@@ -1,0 +1,204 @@
+"""Who calls, and what they may: API keys from a file that can change while the gateway runs.
+
+A key is `<id>.<secret>`, the secret 256 random bits. The file holds the secret's SHA-256 only: with so many random
+bits, a slow hash would add nothing. Without a key file everybody may do everything, as one nameless tenant.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from helios_services.config import ConfigError
+from helios_services.gateway.guard.refusal import Refusal
+from helios_services.jobs.records import NOBODY, Account
+
+log = structlog.get_logger(__name__)
+HEADER, SCHEME = "authorization", "Bearer "
+RELOAD_S = 1.0
+"""How often, at most, the file is looked at for changes."""
+
+
+class Scope(StrEnum):
+    """What a key may be allowed. Everything but admin is confined to the key's tenant."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    CANCEL = "cancel"
+    ADMIN = "admin"
+
+
+SCOPES: Mapping[str, frozenset[Scope]] = {
+    "SubmitJob": frozenset({Scope.SUBMIT}),
+    "GetJob": frozenset({Scope.READ}),
+    "ListJobs": frozenset({Scope.READ}),
+    "CancelJob": frozenset({Scope.CANCEL}),
+    "RequeueJob": frozenset({Scope.ADMIN}),
+    "PurgeJob": frozenset({Scope.ADMIN}),
+    "WatchJob": frozenset({Scope.READ}),
+    "StreamVideo": frozenset({Scope.READ}),
+    "GenerateVideo": frozenset({Scope.SUBMIT, Scope.READ}),
+    "UpdatePrompt": frozenset({Scope.SUBMIT}),
+    "Interact": frozenset({Scope.SUBMIT, Scope.READ}),
+    "UploadMedia": frozenset({Scope.SUBMIT}),
+    "DownloadVideo": frozenset({Scope.READ}),
+    "ListModels": frozenset(),
+}
+"""What each call needs; admin may call everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who a call is made for. admin: sees every tenant's jobs."""
+
+    key_id: str = ""
+    tenant: str = ""
+    scopes: frozenset[Scope] = frozenset(Scope)
+    account: Account = NOBODY
+
+    @property
+    def admin(self) -> bool:
+        """Whether the caller may see other tenants' jobs."""
+        return Scope.ADMIN in self.scopes
+
+    def may_see(self, tenant: str) -> bool:
+        """Whether a job or an upload of this tenant exists for the caller."""
+        return self.admin or hmac.compare_digest(tenant.encode(), self.tenant.encode())
+
+
+caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 - frozen
+"""The caller of the call in progress."""
+
+
+class Quotas(BaseModel):
+    """Limits of one account, over all gateways; unset: none of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    submits_per_minute: float | None = Field(None, gt=0, le=1_000_000)
+    """Submissions; a minute's worth may come at once."""
+    max_queued: int | None = Field(None, gt=0)
+    max_running: int | None = Field(None, gt=0)
+    video_minutes_per_day: float | None = Field(None, gt=0)
+    """Of video, by UTC day."""
+
+
+class KeyEntry(BaseModel):
+    """A key in the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    tenant: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    scopes: frozenset[Scope] = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
+    account: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+    """Whom its jobs are counted for; unset: the key's id. A key that replaces another names the other's account."""
+    weight: float = Field(1.0, ge=0.01, le=100)
+    """Share of the account in the chunks, when several want them."""
+    quotas: Quotas = Quotas()
+
+    def caller(self) -> Caller:
+        """Whom a call with this key is made for."""
+        account = Account(id=self.account or self.id, weight=self.weight, **self.quotas.model_dump())
+        return Caller(key_id=self.id, tenant=self.tenant, scopes=self.scopes, account=account)
+
+
+class KeyFile(BaseModel):
+    """The file: `keys`, a list of entries."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[KeyEntry, ...]
+
+
+class KeyRing:
+    """The keys of a file, read again when it changes; a file that cannot be read leaves the keys as they were.
+
+    Raises ConfigError if the file is no good to begin with. An empty path means no keys: everybody may call.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path) if path else None
+        self._keys: dict[str, KeyEntry] = {}
+        self._seen: tuple[int, int] | None = None
+        self._looked_s = 0.0
+        if self._path is not None:
+            self._keys = _read(self._path)
+            self._seen = _version(self._path)
+
+    def authenticate(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """The caller of a call. Raises Refusal: UNAUTHENTICATED, or PERMISSION_DENIED for a scope that is missing."""
+        if self._path is None:
+            return Caller()
+        self._reload()
+        entry = self._entry(metadata)
+        if entry is None:
+            raise Refusal(grpc.StatusCode.UNAUTHENTICATED, f"a valid API key is needed ({HEADER}: {SCHEME}KEY)")
+        missing = SCOPES[method] - entry.scopes
+        if missing and Scope.ADMIN not in entry.scopes:
+            names = ", ".join(sorted(missing))
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{method}: this key lacks the scope {names}")
+        return entry.caller()
+
+    def _entry(self, metadata: Iterable[tuple[str, str | bytes]]) -> KeyEntry | None:
+        value = next((value for name, value in metadata if name == HEADER), "")
+        if not isinstance(value, str) or not value.startswith(SCHEME):
+            return None
+        key_id, _, secret = value.removeprefix(SCHEME).strip().partition(".")
+        entry = self._keys.get(key_id)
+        expected = entry.sha256 if entry is not None else "0" * 64
+        right = hmac.compare_digest(hashlib.sha256(secret.encode()).hexdigest(), expected)
+        return entry if right else None
+
+    def _reload(self) -> None:
+        assert self._path is not None
+        if time.monotonic() - self._looked_s < RELOAD_S:
+            return
+        self._looked_s = time.monotonic()
+        try:
+            version = _version(self._path)
+            if version != self._seen:
+                self._keys, self._seen = _read(self._path), version
+                log.info("api_keys_read", keys=len(self._keys))
+        except (ConfigError, OSError) as error:
+            log.error("api_keys_not_read", error=str(error))
+
+
+def new_key(key_id: str, tenant: str, scopes: frozenset[Scope], **terms: Any) -> tuple[str, KeyEntry]:
+    """A new key, which is told once, and its entry for the file. terms: account, weight, quotas."""
+    secret = secrets.token_urlsafe(32)
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    return f"{key_id}.{secret}", KeyEntry(id=key_id, sha256=digest, tenant=tenant, scopes=scopes, **terms)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino
+
+
+def _read(path: Path) -> dict[str, KeyEntry]:
+    try:
+        content = KeyFile.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"gateway.api_keys_file: {path}: {error.strerror}") from None
+    except ValidationError as error:  # without the values: they may hold secrets in the wrong place
+        places = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise ConfigError(f"gateway.api_keys_file: {path}: {places}") from None
+    except (yaml.YAMLError, ValueError):  # also bytes that are no text, and values that YAML cannot read
+        raise ConfigError(f"gateway.api_keys_file: {path}: is no YAML") from None
+    keys = {entry.id: entry for entry in content.keys}
+    if len(keys) < len(content.keys):
+        raise ConfigError(f"gateway.api_keys_file: {path}: two keys have the same id")
+    return keys
