@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
 from helios_services.deployments.dispatch.job_run import JobRun
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Embedded, Encoded
