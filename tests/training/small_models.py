@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from helios_engine.configs import TransformerConfig
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.transformer import HeliosTransformer
 
 CONFIG = TransformerConfig(
     num_attention_heads=2,

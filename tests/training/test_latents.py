@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from helios_engine.vae_encoder import WanEncoder
+from helios_engine.vae.encoder import WanEncoder
 from helios_training.data.encode import encode_sections, encode_world, statistics
 from helios_training.data.latents import LatentClip, LatentFolder, file_name, read_latents, write_latents
 from helios_training.errors import TrainingError

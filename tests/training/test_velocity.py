@@ -4,7 +4,7 @@ import pytest
 import torch
 from training.small_models import CONFIG, random_transformer
 
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.transformer import HeliosTransformer
 from helios_training.small.start import fresh_transformer
 from helios_training.velocity import Conditions, hidden_features, velocity
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from helios_engine.attention import Attention, TextKeysValues
-from helios_engine.block import Block
-from helios_engine.rope import rotate
-from helios_engine.transformer import HeliosTransformer, unpatchify
+from helios_engine.model.attention import Attention, TextKeysValues
+from helios_engine.model.block import Block
+from helios_engine.model.rope import rotate
+from helios_engine.model.transformer import HeliosTransformer, unpatchify
 
 
 class _Modulation(NamedTuple):
@@ -118,7 +118,7 @@ def _self_attention(attention: Attention, x_BLD: torch.Tensor, count: int, table
     q_BLHK = rotate(heads(attention.norm_q(attention.to_q(x_BLD))), table_LP)
     k_BLHK = rotate(heads(attention.norm_k(attention.to_k(x_BLD))), table_LP)
     if attention.history_key_scale is not None:
-        from helios_engine.attention import key_scales
+        from helios_engine.model.attention import key_scales
 
         scale = key_scales(attention.history_key_scale).type_as(k_BLHK)[:, None]
         k_BLHK = torch.cat([k_BLHK[:, :count] * scale, k_BLHK[:, count:]], dim=1)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from helios_engine.request import FRAMES_PER_CHUNK
-from helios_engine.vae_encoder import WanEncoder
+from helios_engine.vae.encoder import WanEncoder
 from helios_training.data.latents import LatentClip, file_name, write_latents
 from helios_training.errors import TrainingError
 from helios_training.world import Scene, draw_clip, training_scenes

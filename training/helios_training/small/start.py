@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from helios_engine.block import Block
 from helios_engine.configs import TransformerConfig
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.block import Block
+from helios_engine.model.transformer import HeliosTransformer
 
 
 def fresh_transformer(config: TransformerConfig, seed: int) -> HeliosTransformer:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.embeds import MAX_TOKENS
-from helios_engine.text import clean_prompt
+from helios_engine.text.embeds import MAX_TOKENS
+from helios_engine.text.encoder import clean_prompt
 from helios_training.small.sizes import TEXT_DIM
 from helios_training.small.vocabulary import make_tokenizer, vocabulary
 

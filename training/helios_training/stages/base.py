@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.transformer import HeliosTransformer
 from helios_training.data.sections import SectionBatch
 from helios_training.velocity import Conditions, velocity
 

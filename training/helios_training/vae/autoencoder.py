@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from helios_engine.configs import VAEConfig
-from helios_engine.vae import Upsampler, WanDecoder
-from helios_engine.vae_encoder import Downsampler, WanEncoder
-from helios_engine.vae_layers import (
+from helios_engine.vae.decoder import Upsampler, WanDecoder
+from helios_engine.vae.encoder import Downsampler, WanEncoder
+from helios_engine.vae.layers import (
     CausalConv3d,
     ChannelRMSNorm,
     FrameAttention,
