@@ -7,9 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from helios_engine.checkpoint import load_weights
+from helios_engine.checkpoint.open import read_config
+from helios_engine.configs import VAEConfig
+from helios_engine.errors import CheckpointError
 from helios_engine.request import FRAMES_PER_CHUNK
-from helios_engine.vae.encoder import WanEncoder
+from helios_engine.vae.encoder import IGNORED_PREFIXES, WanEncoder
 from helios_training.data.latents import LatentClip, file_name, write_latents
+from helios_training.data.metadata import read_metadata
 from helios_training.errors import TrainingError
 from helios_training.world import Scene, draw_clip, training_scenes
 
@@ -33,6 +38,35 @@ def _mean(encoder: WanEncoder, frames: NDArray[np.uint8]) -> torch.Tensor:
     mean, _ = encoder(pixels)
     latents: torch.Tensor = mean.float().cpu()
     return latents
+
+
+def load_encoder(root: Path) -> WanEncoder:
+    """The encoder of a folder with a vae/, in float32. Raises TrainingError naming what is wrong with it."""
+    try:
+        config = read_config(root / "vae" / "config.json", "AutoencoderKLWan", VAEConfig)
+        with torch.device("meta"):
+            model = WanEncoder(config)
+        weights = load_weights(
+            root / "vae",
+            {name: parameter.shape for name, parameter in model.named_parameters()},
+            device="cpu",
+            dtype_of=lambda _: torch.float32,
+            ignored_prefixes=IGNORED_PREFIXES,
+        )
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from None
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def encode_metadata(encoder: WanEncoder, metadata: Path, folder: Path) -> Iterator[Path]:
+    """Writes the clips that a metadata file lists; yields each file that was not there."""
+    for entry in read_metadata(metadata):
+        sections = (entry.last - entry.first) // FRAMES_PER_CHUNK
+        name = file_name(entry.clip_id, sections, entry.bottom - entry.top, entry.right - entry.left)
+        if not (folder / name).exists():
+            latents = encode_sections(encoder, entry.frames())
+            yield write_latents(folder, entry.clip_id, LatentClip(caption=entry.caption, latents=latents))
 
 
 def world_clip(index: int, seed: int) -> tuple[Scene, int]:

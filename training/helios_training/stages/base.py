@@ -42,5 +42,5 @@ class BaseObjective(nn.Module):
 
     def embed(self, captions: Sequence[str]) -> torch.Tensor:
         """(B, 512, text_dim)."""
-        embeds: torch.Tensor = self.text(captions)
+        embeds: torch.Tensor = self.text(captions).to(self.transformer.proj_out.weight.device)
         return embeds

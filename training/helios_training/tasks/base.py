@@ -13,20 +13,21 @@ from helios_training.small.sizes import small_transformer
 from helios_training.small.start import fresh_transformer
 from helios_training.small.text import SmallText
 from helios_training.stages.base import BaseObjective
+from helios_training.stages.recipes import SMALL_BASE
 from helios_training.trainer import Part, Recipe
-
-RECIPE = Recipe(lr=1e-3, betas=(0.9, 0.99), warmup_steps=200, final_share=0.05, ema_decay=0.999)
 
 
 class BaseTask:
     """Stage 1 on a folder of latents."""
 
-    def __init__(self, latents: Path, *, samples: int = 8, recipe: Recipe = RECIPE, seed: int = 0) -> None:
+    def __init__(
+        self, latents: Path, *, samples: int = 8, recipe: Recipe = SMALL_BASE, device: str = "cpu", seed: int = 0
+    ) -> None:
         torch.manual_seed(seed)
         self.clips, self.seed = LatentFolder(latents), seed
         self.draw = SectionDraw(samples=samples)
         self.transformer, self.text = fresh_transformer(small_transformer(), seed), SmallText()
-        networks = nn.ModuleDict({"transformer": self.transformer, "text": self.text})
+        networks = nn.ModuleDict({"transformer": self.transformer, "text": self.text}).to(device)
         self.parts = [Part("base", networks, BaseObjective(self.transformer, self.text), recipe)]
         self.facts: Mapping[str, Any] = {"stage": "base", "seed": seed}
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from helios_engine.request import FRAMES_PER_CHUNK
+from helios_training.export import weights_of
 from helios_training.pictures import save_strip
 from helios_training.small.sizes import HEIGHT, WIDTH, small_vae
 from helios_training.trainer import Part, Recipe
@@ -22,7 +23,7 @@ Phase = Literal["frames", "clips", "decoder"]
 DRAWS: Mapping[Phase, PixelDraw] = {
     "frames": PixelDraw(samples=4, frames=1),
     "clips": PixelDraw(samples=1, frames=FRAMES_PER_CHUNK, crop=48),
-    "decoder": PixelDraw(samples=1, frames=FRAMES_PER_CHUNK, crop=48),
+    "decoder": PixelDraw(samples=1, frames=FRAMES_PER_CHUNK, crop=64),
 }
 RATES: Mapping[Phase, float] = {"frames": 1e-3, "clips": 2e-4, "decoder": 2e-4}
 
@@ -30,11 +31,14 @@ RATES: Mapping[Phase, float] = {"frames": 1e-3, "clips": 2e-4, "decoder": 2e-4}
 class VAETask:
     """One phase of the VAE's training."""
 
-    def __init__(self, phase: Phase, *, seed: int = 0) -> None:
+    def __init__(self, phase: Phase, *, start: Path | None = None, device: str = "cpu", seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.autoencoder = Autoencoder(small_vae())
         inflatable_(self.autoencoder)
-        self.phase, self.seed = phase, seed
+        if start is not None:
+            self.autoencoder.load_state_dict(weights_of(start, "vae"))
+        self.autoencoder.to(device)
+        self.phase, self.seed, self.device = phase, seed, device
         decoder_only = phase == "decoder"
         if decoder_only:
             self.autoencoder.halves["encoder"].requires_grad_(False)
@@ -51,6 +55,6 @@ class VAETask:
     def sample(self, folder: Path, step: int) -> None:
         """A strip of a clip's frames over what the VAE makes of them."""
         draw = PixelDraw(samples=1, frames=FRAMES_PER_CHUNK)
-        pixels = draw_batch(self.seed + 1, step, draw, height=HEIGHT, width=WIDTH).pixels
+        pixels = draw_batch(self.seed + 1, step, draw, height=HEIGHT, width=WIDTH).pixels.to(self.device)
         mean, _ = self.autoencoder.encode(pixels)
-        save_strip(folder / f"vae-{step:06}.png", [pixels[0], self.autoencoder.decode(mean)[0]])
+        save_strip(folder / f"vae-{step:06}.png", [pixels[0].cpu(), self.autoencoder.decode(mean)[0].cpu()])

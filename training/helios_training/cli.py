@@ -1,0 +1,170 @@
+"""`helios train` and `helios encode`: the stages of the small Helios from the command line."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(help="Train the small Helios: vae, then base, mid, distill.", no_args_is_help=True)
+
+Run = Annotated[Path, typer.Option("--run", help="Folder of the run: snapshot, log, metrics. A run there goes on.")]
+Steps = Annotated[int, typer.Option(help="Steps of the whole run, over all its starts.")]
+Minutes = Annotated[float | None, typer.Option(help="Stop after so many; the same command goes on.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Latents = Annotated[Path, typer.Option(help="Folder that `helios encode` has filled.")]
+Out = Annotated[Path, typer.Option(help="Checkpoint folder to write.")]
+Seed = Annotated[int, typer.Option(min=0)]
+
+
+@app.command()
+def vae(
+    run: Run,
+    out: Out,
+    phase: Annotated[Literal["frames", "clips", "decoder"], typer.Option(help="What is trained.")] = "frames",
+    start: Annotated[Path | None, typer.Option(help="Snapshot of the phase before (run.safetensors).")] = None,
+    steps: Steps = 2500,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """The small VAE: single frames, then clips; `decoder` keeps the encoder, so that latents stay what they are."""
+    from helios_training.export import export_vae
+    from helios_training.tasks.vae import VAETask
+
+    settings = _settings(run, steps, minutes, device)
+    _train(VAETask(phase, start=start, device=device, seed=seed), settings)
+    export_vae(settings.snapshot, out)
+
+
+@app.command()
+def base(
+    run: Run,
+    latents: Latents,
+    out: Out,
+    vae: Annotated[Path, typer.Option(help="Checkpoint folder with the vae/ that encoded the latents.")],
+    steps: Steps = 20_000,
+    minutes: Minutes = None,
+    samples: Annotated[int, typer.Option(min=1, help="Of a batch.")] = 8,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Stage 1: the DiT and the text encoder, from nothing."""
+    from helios_training.export import export_model
+    from helios_training.tasks.base import BaseTask
+
+    settings = _settings(run, steps, minutes, device)
+    _train(BaseTask(latents, samples=samples, device=device, seed=seed), settings)
+    export_model(settings.snapshot, "base", out, "base", vae)
+
+
+@app.command()
+def mid(
+    run: Run,
+    latents: Latents,
+    out: Out,
+    base: Annotated[Path, typer.Option(help="Checkpoint of stage 1.")],
+    steps: Steps = 20_000,
+    minutes: Minutes = None,
+    samples: Annotated[int, typer.Option(min=1, help="Of a batch.")] = 16,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Stage 2: the pyramid, from Base."""
+    from helios_training.export import export_model
+    from helios_training.tasks.mid import MidTask
+
+    settings = _settings(run, steps, minutes, device)
+    _train(MidTask(base, latents, samples=samples, device=device, seed=seed), settings)
+    export_model(settings.snapshot, "mid", out, "mid", base)
+
+
+@app.command()
+def distill(
+    run: Run,
+    out: Out,
+    base: Annotated[Path, typer.Option(help="Checkpoint of stage 1, the teacher.")],
+    mid: Annotated[Path, typer.Option(help="Checkpoint of stage 2, from which the student starts.")],
+    latents: Annotated[Path | None, typer.Option(help="Of distribution matching.")] = None,
+    paths: Annotated[Path | None, typer.Option(help="Of the ODE start: what `helios train paths` wrote.")] = None,
+    steps: Steps = 5000,
+    minutes: Minutes = None,
+    samples: Annotated[int, typer.Option(min=1, help="Of a batch.")] = 4,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Stage 3: with --paths the ODE start, which writes a checkpoint of variant mid; with --latents the matching."""
+    from helios_training.export import export_model
+    from helios_training.tasks.distill import DistillTask, ODETask
+
+    settings = _settings(run, steps, minutes, device)
+    if (latents is None) == (paths is None):
+        raise typer.BadParameter("both or neither given; allowed: one of --latents and --paths")
+    if paths is not None:
+        _train(ODETask(mid, paths, samples=samples, device=device, seed=seed), settings)
+        export_model(settings.snapshot, "ode", out, "mid", mid)
+    elif latents is not None:
+        task = DistillTask(base, mid, latents, total_steps=steps, samples=samples, device=device, seed=seed)
+        _train(task, settings)
+        export_model(settings.snapshot, "student", out, "distilled", mid)
+
+
+@app.command()
+def paths(
+    mid: Annotated[Path, typer.Option(help="Checkpoint of stage 2.")],
+    out: Annotated[Path, typer.Option(help="Folder to fill; what is there is not made again.")],
+    videos: Annotated[int, typer.Option(min=1)] = 200,
+    seed: Seed = 0,
+) -> None:
+    """The teacher's paths that the ODE start is trained on."""
+    from helios_training.data.paths import make_paths
+
+    for file in make_paths(mid, out, videos=videos, seed=seed):
+        typer.echo(file)
+
+
+def encode(
+    out: Annotated[Path, typer.Option(help="Folder to fill; what is there is not encoded again.")],
+    vae: Annotated[Path, typer.Option(help="Checkpoint folder with a vae/.")],
+    metadata: Annotated[
+        Path | None, typer.Argument(help="JSON list of clips; without it, clips of the small world.")
+    ] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Of the world.")] = 500,
+    first: Annotated[int, typer.Option(min=0, help="Number of the world's first clip.")] = 0,
+    sections: Annotated[int, typer.Option(min=1, help="Of 33 frames, for each of the world's clips.")] = 3,
+) -> None:
+    """Encodes clips to latents with the checkpoint's VAE."""
+    from helios_training.data.encode import encode_metadata, encode_world, load_encoder
+    from helios_training.small.sizes import HEIGHT, WIDTH
+
+    encoder = load_encoder(vae)
+    if metadata is not None:
+        written = encode_metadata(encoder, metadata, out)
+    else:
+        indices = range(first, first + clips)
+        written = encode_world(encoder, out, indices, sections=sections, height=HEIGHT, width=WIDTH)
+    count = sum(1 for _ in written)
+    typer.echo(f"{count} clips encoded to {out}")
+
+
+def _settings(run: Path, steps: int, minutes: float | None, device: str):  # type: ignore[no-untyped-def]
+    import torch
+
+    from helios_training.trainer import RunSettings
+
+    torch.set_num_threads(min(torch.get_num_threads(), os.cpu_count() or 1))
+    return RunSettings(
+        folder=run,
+        steps=steps,
+        minutes=minutes,
+        device=device,
+        autocast=torch.bfloat16 if device.startswith("cuda") else None,
+        sample_every_s=600.0,
+    )
+
+
+def _train(task, settings) -> None:  # type: ignore[no-untyped-def]
+    from helios_training.trainer import train
+
+    done = train(task, settings)
+    typer.echo(f"{done} of {settings.steps} steps done; {settings.snapshot}")
