@@ -5,8 +5,8 @@ from typing import Protocol
 
 import torch
 
-from helios_engine.embeds import pad
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import pad
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.dispatch.turns import Turn, Turns
@@ -22,7 +22,7 @@ class MakesChunks(Protocol):
     def denoise_chunk(
         self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, DenoiseState]:
-        """See `helios_engine.denoiser.Denoiser`."""
+        """See `helios_engine.sampling.denoiser.Denoiser`."""
 
 
 class DenoiserReplica(TorchReplica):
