@@ -12,6 +12,7 @@ from helios_engine.checkpoint import open_checkpoint
 from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.loading.text import load_text_encoder
 from helios_engine.loading.vae import load_decoder, load_encoder
+from helios_engine.options import VariantName
 from helios_engine.request import GenerationRequest
 from helios_engine.sampling.conditioning import conditioned_state
 from helios_engine.sampling.denoiser import Denoiser
@@ -20,7 +21,7 @@ from helios_engine.text.embeds import chunk_tokens, pad
 from helios_engine.text.encoder import TextEncoder
 from helios_engine.vae.decoder import VideoDecoder
 from helios_engine.vae.encoder import VideoEncoder
-from helios_engine.variants import VariantName, resolve
+from helios_engine.variants import resolve
 
 
 @dataclass(frozen=True, kw_only=True)

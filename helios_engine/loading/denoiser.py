@@ -5,15 +5,14 @@ from os import PathLike
 
 import torch
 
-from helios_engine.accelerate.compiling import CompileMode
 from helios_engine.accelerate.fp8 import quantise_linears
 from helios_engine.checkpoint import Checkpoint, load_weights, open_checkpoint
 from helios_engine.loading.shapes import shapes
 from helios_engine.lora import AdapterSet, load_adapter, merge
 from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 from helios_engine.offload import offload_blocks
-from helios_engine.ops.attention_backends import AttentionKernel
-from helios_engine.sampling.denoiser import Denoiser, GuidanceBatching
+from helios_engine.options import AttentionKernel, CompileMode, GuidanceBatching
+from helios_engine.sampling.denoiser import Denoiser
 
 
 def load_transformer(
