@@ -1,4 +1,4 @@
-"""From a file and the environment."""
+"""Reads the configuration from a file and the environment."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ _NOT_SETTINGS = {
     "HELIOS_CA_FILE",
     "HELIOS_KERNELS",
 }
-"""Of the command line and its clients, and of the kernels."""
+"""Variables of the command line, of clients and of the kernels."""
 
 
 def load_config(path: str | Path | None = None, environ: dict[str, str] | None = None) -> ServiceConfig:
