@@ -89,6 +89,9 @@ class DispatcherConfig(DeploymentConfig):
     """Interactive jobs that it drives besides: they start while all other slots are busy."""
     claim_poll_s: PositiveFloat = 1.0
     """Longest wait between looks at the queue when no notification arrives."""
+    chunk_objective_s: float | None = Field(None, gt=0)
+    """A chunk that was finished later than this after the one before it counts as missed in
+    `helios_chunk_deadline_missed_total`. Unset: its play time, which is what real time takes."""
     publish_attempts: PositiveInt = 5
     """Tries to write a finished video to the artifact store before the job fails."""
     metrics_host: str = "127.0.0.1"
@@ -187,8 +190,8 @@ class DecoderConfig(DeploymentConfig):
     max_ongoing_requests: PositiveInt = 2
     """Calls that a replica takes on: one chunk is decoded while the one before is encoded."""
     activation_budget_gb: float | None = Field(18.0, gt=0)
-    """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Null: no bound. A chunk or an upload that would
-    take more goes through a few frames at a time. At 384x640 all frames fit into the default, at 1280x768 four do."""
+    """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Null: no bound. A chunk or upload that takes
+    more goes through a few frames at a time. At 384x640 all frames fit into the default, at 1280x768 four do."""
     vae_dtype: DtypeName = "float32"
     """What chunks are decoded in; uploads are encoded in float32."""
     crf: int = Field(18, ge=0, le=51)

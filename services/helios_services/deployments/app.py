@@ -24,8 +24,8 @@ COLD_START_LOOK_BACK_S = 15.0
 MAX_CONSTRUCTOR_RETRIES = 1_000_000
 """So high that Serve's other bound decides: RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT tries of each replica.
 
-Unset that is 3: on one machine a start that fails ends soon, with the reason. Clusters set it high: nobody waits for the
-reason there, and a volume that was away for a while is no reason to give up."""
+Unset that is 3: on one machine a start that fails ends soon, with the reason. Clusters set it high: nobody waits for
+the reason there, and a volume that was away for a while is no reason to give up."""
 
 
 class BuildArgs(BaseModel):
