@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helios_training.aims import score
 from helios_training.world import Scene, draw_clip
 from helios_training.world.measure import agrees, look
 
@@ -28,6 +29,16 @@ def test_wrong_words_are_not_seen() -> None:
     seen = look(clip.frames)
     other = Scene("big", "red", "ball", "quickly", "up", "sea")
     assert not any(agrees(seen, other).values())
+
+
+def test_aims_are_shares_of_videos() -> None:
+    clips = [draw_clip(scene, 3, frames=33, height=64, width=128).frames for scene in SCENES[:2]]
+    right = score(zip(SCENES[:2], clips, strict=True))
+    assert (right.colour, right.shape, right.direction, right.speed) == (1.0, 1.0, 1.0, 1.0)
+    swapped = score(zip(SCENES[:2], reversed(clips), strict=True))
+    assert (swapped.videos, swapped.colour, swapped.present) == (2, 0.0, 1.0)
+    with pytest.raises(ValueError, match="videos: none are given"):
+        score([])
 
 
 def test_nothing_is_seen_where_nothing_is() -> None:

@@ -13,7 +13,7 @@ import torch
 from training.toy_run import ToyTask, losses
 
 from helios_training.errors import TrainingError
-from helios_training.snapshot import read_snapshot, write_snapshot
+from helios_training.snapshot import pack_snapshot, read_snapshot, write_snapshot
 from helios_training.trainer import Part, Recipe, RunSettings, train
 
 SCRIPT = Path(__file__).parent / "toy_run.py"
@@ -138,6 +138,22 @@ def test_a_snapshot_without_a_weight_is_named(tmp_path: Path) -> None:
     tensors.pop("toy.weight.0.bias")
     with pytest.raises(TrainingError, match=r"toy.weight.0.bias: is missing; expected \[4\]"):
         part.restore(tensors, 1)
+
+
+def test_a_packed_snapshot_is_gone_on_from(tmp_path: Path) -> None:
+    task = ToyTask()
+    train(task, settings(tmp_path, 20))
+    file = tmp_path / "run.safetensors"
+    pack_snapshot(file, tmp_path / "packed.safetensors")
+    (tmp_path / "packed.safetensors").replace(file)
+    again = ToyTask()
+    assert train(again, settings(tmp_path, 20)) == 20
+    part, before = again.parts[0], task.parts[0]
+    for name, weight in before.parameters.items():
+        torch.testing.assert_close(part.parameters[name], weight, atol=1e-3, rtol=1e-3)
+        second = part.optimizer.state[part.parameters[name]]["exp_avg_sq"]
+        torch.testing.assert_close(second, before.optimizer.state[weight]["exp_avg_sq"], atol=0, rtol=1e-2)
+    assert train(again, settings(tmp_path, 22)) == 22
 
 
 def test_a_full_disk_loses_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,9 @@ def vae(
     run: Run,
     out: Out,
     phase: Annotated[Literal["frames", "clips", "decoder"], typer.Option(help="What is trained.")] = "frames",
-    start: Annotated[Path | None, typer.Option(help="Snapshot of the phase before (run.safetensors).")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A snapshot (run.safetensors) or checkpoint to start from.")
+    ] = None,
     steps: Steps = 2500,
     minutes: Minutes = None,
     device: Device = "cpu",
@@ -117,10 +119,71 @@ def paths(
     seed: Seed = 0,
 ) -> None:
     """The teacher's paths that the ODE start is trained on."""
-    from helios_training.data.paths import make_paths
+    from helios_training.stages.path_files import make_paths
 
     for file in make_paths(mid, out, videos=videos, seed=seed):
         typer.echo(file)
+
+
+@app.command()
+def mini(
+    root: Annotated[Path, typer.Option(help="Folder of runs, latents and checkpoints; what is there is gone on from.")],
+    scale: Annotated[float, typer.Option(min=1e-4, help="Times the steps, clips and videos.")] = 1.0,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+) -> None:
+    """Everything, from nothing to the small Distilled in ROOT/distilled."""
+    from dataclasses import asdict
+
+    from helios_training.mini import Mini, Sizes
+
+    sizes = Sizes(**{name: max(round(scale * count), 1) for name, count in asdict(Sizes()).items()})
+    typer.echo(Mini(root=root, sizes=sizes, device=device, minutes=minutes, say=typer.echo).make())
+
+
+@app.command()
+def aims(
+    checkpoint: Annotated[Path, typer.Argument(help="Of any variant.")],
+    videos: Annotated[int, typer.Option(min=1, max=48, help="Held-out captions.")] = 48,
+    chunks: Annotated[int, typer.Option(min=1, help="Of 33 frames, for each video.")] = 1,
+) -> None:
+    """What share of a checkpoint's videos show what their captions say."""
+    from dataclasses import asdict
+
+    from helios_training.aims import generated, score
+
+    for name, value in asdict(score(generated(checkpoint, videos=videos, chunks=chunks))).items():
+        typer.echo(f"{name:<10} {value:.3g}")
+
+
+@app.command()
+def pack(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="File to write; as RUN/run.safetensors it is gone on from.")],
+) -> None:
+    """A run's snapshot in less than a third of the bytes, to be kept in a repository."""
+    from helios_training.snapshot import pack_snapshot
+
+    pack_snapshot(run / "run.safetensors", out)
+
+
+@app.command()
+def plan(
+    stage: Annotated[Literal["base", "mid", "ode", "distill"], typer.Argument()],
+    model: Annotated[Literal["small", "14b"], typer.Option()] = "14b",
+    gpus: Annotated[int, typer.Option(help="Over which everything but activations is sharded.")] = 8,
+    height: Annotated[int, typer.Option(help="Pixels.")] = 384,
+    width: Annotated[int, typer.Option(help="Pixels.")] = 640,
+    samples: Annotated[int, typer.Option(min=1, help="On each GPU.")] = 1,
+) -> None:
+    """What a stage will hold on each GPU, without loading anything."""
+    from dataclasses import asdict
+
+    from helios_training.plan import plan as make_plan
+
+    made = make_plan(model, stage, gpus, height=height, width=width, samples=samples)
+    for name, size in {**asdict(made), "total": made.total}.items():
+        typer.echo(f"{name:<12} {size / 1e9:9.2f} GB")
 
 
 def encode(
@@ -145,6 +208,12 @@ def encode(
         written = encode_world(encoder, out, indices, sections=sections, height=HEIGHT, width=WIDTH)
     count = sum(1 for _ in written)
     typer.echo(f"{count} clips encoded to {out}")
+
+
+def register(helios: typer.Typer) -> None:
+    """Adds the commands to `helios` (an entry point: the command line knows nothing of training)."""
+    helios.add_typer(app, name="train")
+    helios.command("encode")(encode)
 
 
 def _settings(run: Path, steps: int, minutes: float | None, device: str):  # type: ignore[no-untyped-def]

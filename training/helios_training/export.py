@@ -6,8 +6,13 @@ from pathlib import Path
 
 import torch
 
+from helios_engine.checkpoint import load_weights
+from helios_engine.checkpoint.open import read_json
+from helios_engine.errors import CheckpointError
+from helios_engine.loading.shapes import shapes
+from helios_engine.options import VariantName
+from helios_engine.vae.decoder import WanDecoder
 from helios_engine.vae.encoder import WanEncoder
-from helios_engine.variants import VariantName
 from helios_training.data.encode import statistics
 from helios_training.errors import TrainingError
 from helios_training.small.checkpoint import write_index, write_text, write_transformer, write_vae
@@ -45,10 +50,22 @@ def export_vae(snapshot: Path, root: Path) -> None:
     write_vae(root, small_vae(*known), encoder | decoder)
 
 
+def vae_weights(start: Path) -> dict[str, torch.Tensor]:
+    """Both halves in float32, of a snapshot or of a checkpoint folder with a vae/."""
+    if start.is_file():
+        return weights_of(start, "vae")
+    with torch.device("meta"):
+        halves = {"encoder": WanEncoder(small_vae()), "decoder": WanDecoder(small_vae())}
+    expected = {name: shape for half in halves.values() for name, shape in shapes(half).items()}
+    try:
+        found = load_weights(start / "vae", expected, device="cpu", dtype_of=lambda _: torch.float32)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from None
+    return {f"halves.{half}.{name}": found[name] for half, module in halves.items() for name in shapes(module)}
+
+
 def known_statistics(root: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation in vae/config.json; None without one."""
-    from helios_engine.checkpoint.open import read_json
-
     file = root / "vae" / "config.json"
     if not file.exists():
         return None

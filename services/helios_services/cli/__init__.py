@@ -1,6 +1,7 @@
 """The `helios` command. Commands live in one module each and import what they need when they run."""
 
 import sys
+from importlib.metadata import entry_points
 
 import typer
 
@@ -23,6 +24,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.command("tiny")(checkpoint.tiny)
 app.command("check")(checkpoint.check)
+for command in entry_points(group="helios.commands"):  # packages above this one, as training, add theirs
+    command.load()(app)
 
 
 def main() -> None:

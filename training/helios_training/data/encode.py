@@ -11,8 +11,10 @@ from helios_engine.checkpoint import load_weights
 from helios_engine.checkpoint.open import read_config
 from helios_engine.configs import VAEConfig
 from helios_engine.errors import CheckpointError
+from helios_engine.loading.shapes import shapes
+from helios_engine.loading.vae import DECODER_PREFIXES
 from helios_engine.request import FRAMES_PER_CHUNK
-from helios_engine.vae.encoder import IGNORED_PREFIXES, WanEncoder
+from helios_engine.vae.encoder import WanEncoder
 from helios_training.data.latents import LatentClip, file_name, write_latents
 from helios_training.data.metadata import read_metadata
 from helios_training.errors import TrainingError
@@ -48,10 +50,10 @@ def load_encoder(root: Path) -> WanEncoder:
             model = WanEncoder(config)
         weights = load_weights(
             root / "vae",
-            {name: parameter.shape for name, parameter in model.named_parameters()},
+            shapes(model),
             device="cpu",
             dtype_of=lambda _: torch.float32,
-            ignored_prefixes=IGNORED_PREFIXES,
+            ignored_prefixes=DECODER_PREFIXES,
         )
     except CheckpointError as error:
         raise TrainingError(str(error)) from None

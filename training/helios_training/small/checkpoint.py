@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from helios_engine.configs import SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
-from helios_engine.variants import VariantName
+from helios_engine.options import VariantName
 from helios_training.small.sizes import small_distilled, small_solver
 from helios_training.small.text import text_config
 from helios_training.small.vocabulary import save_tokenizer

@@ -1,16 +1,16 @@
 """Reads the small model's parts from a checkpoint, to go on with them in another stage."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from helios_engine.checkpoint import load_weights, open_checkpoint
 from helios_engine.errors import CheckpointError
+from helios_engine.loading.shapes import shapes
+from helios_engine.loading.text import load_text_encoder
 from helios_engine.model.transformer import HeliosTransformer
-from helios_engine.text.encoder import TextEncoder
-from helios_engine.variants import VariantName
+from helios_engine.options import VariantName
 from helios_training.errors import TrainingError
 
 
@@ -23,8 +23,8 @@ def load_transformer(root: Path, variant: VariantName, stage: str) -> HeliosTran
             raise TrainingError(f"{found}; allowed: {variant!r}, from which {stage} starts")
         with torch.device("meta"):
             model = HeliosTransformer(checkpoint.transformer)
-        expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-        weights = load_weights(root / "transformer", expected, device="cpu", dtype_of=lambda _: torch.float32)
+        folder = checkpoint.root / "transformer"
+        weights = load_weights(folder, shapes(model), device="cpu", dtype_of=lambda _: torch.float32)
     except CheckpointError as error:
         raise TrainingError(str(error)) from None
     model.load_state_dict(weights, assign=True)
@@ -36,7 +36,7 @@ class FrozenText(nn.Module):
 
     def __init__(self, root: Path) -> None:
         super().__init__()
-        self._encoder: Any = TextEncoder.from_pretrained(root, dtype=torch.float32)
+        self._encoder = load_text_encoder(root, dtype=torch.float32)
         self._known: dict[str, torch.Tensor] = {}
 
     def forward(self, captions: list[str]) -> torch.Tensor:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from helios_engine.configs import PYRAMID_STAGES, SolverConfig
-from helios_engine.model.transformer import HISTORY_FRAMES, HeliosTransformer
+from helios_engine.configs import HISTORY_FRAMES, PYRAMID_STAGES, SolverConfig
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.sampling.guidance import guide
 from helios_engine.sampling.noise import block_noise, chunk_noise, upsample

@@ -11,7 +11,6 @@ from torch import nn
 from helios_engine.configs import PYRAMID_STAGES
 from helios_engine.sampling.noise import block_noise
 from helios_training.data.latents import LatentFolder
-from helios_training.data.paths import PathFolder
 from helios_training.data.sections import SectionDraw, draw_sections
 from helios_training.history.corrupt import shift_saturation
 from helios_training.history.modes import ModeShares
@@ -21,6 +20,7 @@ from helios_training.small.sizes import HEIGHT, WIDTH, small_distilled
 from helios_training.stages.distilled import DistillBatch, FakeScoreObjective, StudentObjective
 from helios_training.stages.gan import FIRST_STEP, Critic
 from helios_training.stages.ode import ODEObjective, PathBatch
+from helios_training.stages.path_files import PathFolder
 from helios_training.stages.pyramid import GAMMA, noise_pyramid
 from helios_training.stages.recipes import SMALL_FAKE_SCORE, SMALL_ODE, SMALL_STUDENT
 from helios_training.stages.scores import Scores, draw_levels

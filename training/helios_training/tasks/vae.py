@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from helios_engine.request import FRAMES_PER_CHUNK
-from helios_training.export import weights_of
+from helios_training.export import vae_weights
 from helios_training.pictures import save_strip
 from helios_training.small.sizes import HEIGHT, WIDTH, small_vae
 from helios_training.trainer import Part, Recipe
@@ -36,7 +36,7 @@ class VAETask:
         self.autoencoder = Autoencoder(small_vae())
         inflatable_(self.autoencoder)
         if start is not None:
-            self.autoencoder.load_state_dict(weights_of(start, "vae"))
+            self.autoencoder.load_state_dict(vae_weights(start))
         self.autoencoder.to(device)
         self.phase, self.seed, self.device = phase, seed, device
         decoder_only = phase == "decoder"

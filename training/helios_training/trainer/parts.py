@@ -103,10 +103,13 @@ class Part:
                 shape = "is missing" if found is None else f"has shape {list(found.shape)}"
                 raise TrainingError(f"{self.name}.weight.{name}: {shape}; expected {list(value.shape)}")
             value.copy_(found)
-            moments = {key: tensors.get(f"{self.name}.{key}.{name}") for key in ("exp_avg", "exp_avg_sq")}
-            if updates and all(moment is not None for moment in moments.values()):
-                state = {key: moment.to(value) for key, moment in moments.items() if moment is not None}
-                self.optimizer.state[value] = {"step": torch.tensor(float(updates)), **state}
+            first, second = (tensors.get(f"{self.name}.{key}.{name}") for key in ("exp_avg", "exp_avg_sq"))
+            if updates and second is not None:  # packed snapshots have no first moments
+                self.optimizer.state[value] = {
+                    "step": torch.tensor(float(updates)),
+                    "exp_avg": torch.zeros_like(value) if first is None else first.to(value),
+                    "exp_avg_sq": second.to(value),
+                }
             average = tensors.get(f"{self.name}.average.{name}")
             if average is not None:
                 self.average[name] = average.to(value.device, torch.float32)
