@@ -17,7 +17,7 @@ def test_the_model_has_its_published_size() -> None:
 
 
 def test_stage_three_holds_two_networks_and_an_average() -> None:
-    base, distill = (plan("14b", stage, 1, **SIZE) for stage in ("base", "distill"))  # type: ignore[arg-type]
+    base, distill = (plan("14b", stage, 1, **SIZE) for stage in ("base", "distill"))
     assert distill.weights == 2 * base.weights
     assert base.weights == pytest.approx(28.6e9, rel=0.005)
     assert base.average == 0

@@ -32,10 +32,11 @@ def helios(*words: object) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_paths() -> Iterator[None]:
-    """The teacher takes few steps."""
+    """The teacher takes few steps, and few clips are counted."""
     with pytest.MonkeyPatch.context() as patch:
-        few = {"sections": 1, "steps": (2, 1, 2)}
-        patch.setattr("helios_training.stages.paths.teacher_paths.__kwdefaults__", few)
+        patch.setattr("helios_training.export.STATISTICS_CLIPS", 2)
+        patch.setattr("helios_training.stages.path_files.SECTIONS", 1)
+        patch.setattr("helios_training.stages.path_files.TEACHER_STEPS", (2, 1, 2))
         yield
 
 

@@ -58,7 +58,7 @@ def test_the_average_follows_the_weights_from_its_step_on() -> None:
     expected = seen[2]
     for weight in seen[2:]:
         expected = 0.9 * expected + 0.1 * weight
-    torch.testing.assert_close(part.best_weights()["0.weight"], expected)
+    torch.testing.assert_close(part.average["0.weight"], expected)
 
 
 def test_accumulated_batches_train_as_whole_ones(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from helios_training.data.encode import world_clip
 from helios_training.errors import TrainingError
 from helios_training.small.parts import FrozenText, load_transformer
 from helios_training.small.sizes import HEIGHT, WIDTH, small_solver
-from helios_training.stages.ode import PathBatch
+from helios_training.stages.ode import SECTIONS, TEACHER_STEPS, PathBatch
 from helios_training.stages.paths import SectionPath, teacher_paths
 
 
@@ -47,8 +47,9 @@ def make_paths(mid: Path, folder: Path, *, videos: int, seed: int = 0) -> Iterat
             continue
         scene, clip_seed = world_clip(number, seed)
         embeds, empty = text([scene.caption]), text([""])
-        sections = list(teacher_paths(teacher, scheduler, embeds, empty, (HEIGHT // 8, WIDTH // 8), clip_seed))
-        write_path(file, scene.caption, embeds[0], sections)
+        size = (HEIGHT // 8, WIDTH // 8)
+        made = teacher_paths(teacher, scheduler, embeds, empty, size, clip_seed, sections=SECTIONS, steps=TEACHER_STEPS)
+        write_path(file, scene.caption, embeds[0], list(made))
         yield file
 
 

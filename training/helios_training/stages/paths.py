@@ -15,7 +15,7 @@ from helios_engine.sampling.guidance import guide
 from helios_engine.sampling.noise import block_noise, chunk_noise, upsample
 from helios_engine.sampling.scheduler import stage_schedule
 from helios_engine.sampling.solvers import make_solver
-from helios_training.stages.ode import GUIDANCE_SCALE, SECTIONS, TEACHER_STEPS
+from helios_training.stages.ode import GUIDANCE_SCALE
 from helios_training.stages.pyramid import GAMMA
 from helios_training.velocity import Conditions, velocity
 
@@ -49,8 +49,8 @@ def teacher_paths(
     size: tuple[int, int],
     seed: int,
     *,
-    sections: int = SECTIONS,
-    steps: tuple[int, ...] = TEACHER_STEPS,
+    sections: int,
+    steps: tuple[int, ...],
 ) -> Iterator[SectionPath]:
     """A video's sections in turn. embeds, empty: (1, 512, text_dim); size: height and width of the latents."""
     generator = torch.Generator().manual_seed(seed)

@@ -15,8 +15,8 @@ ODE = Recipe(lr=2e-6, weight_decay=1e-4, clip_norm=1.0, ema_decay=0.99)
 STUDENT = Recipe(lr=2e-6, betas=(0.0, 0.999), weight_decay=1e-3, clip_norm=10.0, every=5, ema_decay=0.99, ema_from=750)
 FAKE_SCORE = Recipe(lr=4e-7, betas=(0.0, 0.999), weight_decay=1e-3, clip_norm=10.0)
 
-SMALL_BASE = Recipe(lr=1e-3, betas=(0.9, 0.99), warmup_steps=200, final_share=0.05, ema_decay=0.999)
-SMALL_MID = Recipe(lr=5e-4, betas=(0.9, 0.99), warmup_steps=200, final_share=0.05, ema_decay=0.999)
+SMALL_BASE = Recipe(lr=1e-3, betas=(0.9, 0.99), warmup_steps=200, final_share=0.05, ema_decay=0.999, ema_from=2000)
+SMALL_MID = Recipe(lr=5e-4, betas=(0.9, 0.99), warmup_steps=200, final_share=0.05, ema_decay=0.999, ema_from=2000)
 SMALL_ODE = Recipe(lr=2e-4, betas=(0.9, 0.99), warmup_steps=100, final_share=0.1, ema_decay=0.99)
 SMALL_STUDENT = Recipe(
     lr=2e-5, betas=(0.0, 0.999), weight_decay=1e-3, clip_norm=10.0, every=5, ema_decay=0.99, ema_from=750

@@ -40,12 +40,13 @@ class Part:
     """A named group of parameters under one recipe.
 
     objective: its forward takes a batch and returns the loss and a mapping of metrics; it contains `trained`, or calls
-    it. Only parameters of `trained` that require gradients are optimised.
+    it. Only parameters of `trained` that require gradients are optimised; a snapshot holds the others too.
     """
 
     def __init__(self, name: str, trained: nn.Module, objective: nn.Module, recipe: Recipe) -> None:
         self.name, self.trained, self.objective, self.recipe = name, trained, objective, recipe
         self.parameters = {key: value for key, value in trained.named_parameters() if value.requires_grad}
+        self.kept = {key: value for key, value in trained.named_parameters() if not value.requires_grad}
         if not self.parameters:
             raise TrainingError(f"{name}: has no parameter that requires gradients")
         self.optimizer = torch.optim.AdamW(
@@ -79,12 +80,10 @@ class Part:
         for name, value in self.parameters.items():
             self.average[name].lerp_(value.float(), 1.0 - decay)
 
-    def best_weights(self) -> dict[str, torch.Tensor]:
-        """The average where one is kept, else the weights themselves."""
-        return self.average or {name: value.detach() for name, value in self.parameters.items()}
-
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Everything that the part goes on from, by names that `restore` knows."""
+        for name, value in self.kept.items():
+            yield f"{self.name}.weight.{name}", value
         for name, value in self.parameters.items():
             yield f"{self.name}.weight.{name}", value
             for key in ("exp_avg", "exp_avg_sq"):
@@ -97,12 +96,13 @@ class Part:
     def restore(self, tensors: Mapping[str, torch.Tensor], updates: int) -> None:
         """Goes on from what `tensors` gave after so many updates. Raises TrainingError naming what does not fit."""
         self.updates = updates
-        for name, value in self.parameters.items():
+        for name, value in (self.kept | self.parameters).items():
             found = tensors.get(f"{self.name}.weight.{name}")
             if found is None or found.shape != value.shape:
                 shape = "is missing" if found is None else f"has shape {list(found.shape)}"
                 raise TrainingError(f"{self.name}.weight.{name}: {shape}; expected {list(value.shape)}")
             value.copy_(found)
+        for name, value in self.parameters.items():
             first, second = (tensors.get(f"{self.name}.{key}.{name}") for key in ("exp_avg", "exp_avg_sq"))
             if updates and second is not None:  # packed snapshots have no first moments
                 self.optimizer.state[value] = {
