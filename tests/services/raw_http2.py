@@ -37,14 +37,19 @@ class RawClient:
 
     def call(self, method: str, body: bytes, *headers: tuple[str, str]) -> int:
         """Starts a call with one message that is `body`; its stream."""
+        stream = self.begin(method, *headers)
+        self.http2.send_data(stream, b"\0" + len(body).to_bytes(4, "big") + body, end_stream=True)
+        self.flush()
+        return stream
+
+    def begin(self, method: str, *headers: tuple[str, str]) -> int:
+        """Queues the headers of a call and no more; its stream. method: of the API, or a whole path."""
         stream = self.http2.get_next_available_stream_id()
-        path = f"/helios.v1.VideoGeneration/{method}"
+        path = method if method.startswith("/") else f"/helios.v1.VideoGeneration/{method}"
         fixed = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
         self.http2.send_headers(
             stream, [*fixed, ("content-type", "application/grpc"), ("te", "trailers"), *headers], end_stream=False
         )
-        self.http2.send_data(stream, b"\0" + len(body).to_bytes(4, "big") + body, end_stream=True)
-        self.flush()
         return stream
 
     def events(self) -> list[Event] | None:
@@ -89,6 +94,20 @@ class RawClient:
                     if "grpc-status" in values:
                         return values["grpc-status"]
         raise ConnectionError("the server closed the connection")
+
+    def statuses(self, streams: set[int]) -> dict[int, str]:
+        """The grpc-status of each of these calls. Raises ConnectionError if the connection ends first."""
+        found: dict[int, str] = {}
+        while streams - found.keys():
+            events = self.events()
+            if events is None:
+                raise ConnectionError("the server closed the connection")
+            for event in events:
+                if isinstance(event, ResponseReceived | TrailersReceived):
+                    values = {str(name): str(value) for name, value in event.headers or ()}
+                    if "grpc-status" in values:
+                        found[int(event.stream_id or 0)] = values["grpc-status"]
+        return found
 
     def goodbye(self) -> tuple[int, bytes] | None:
         """Error code and text of the server's first GOAWAY; None if it closes the connection without one."""

@@ -25,7 +25,8 @@ def new(
     video_minutes_per_day: Annotated[float | None, typer.Option(help="Quota of video, by UTC day.")] = None,
 ) -> None:
     """Make a key: its entry for gateway.api_keys_file on standard output, the key itself on standard error."""
-    from helios_services.gateway.guard.keys import Quotas, Scope, new_key
+    from helios_services.gateway.guard.caller import Scope
+    from helios_services.gateway.guard.keys import Quotas, new_key
 
     names = scope or ["submit", "read", "cancel"]
     unknown = [name for name in names if name not in tuple(Scope)]

@@ -116,6 +116,9 @@ class GatewayConfig(Section):
     """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     max_concurrent_rpcs: PositiveInt = 2000
+    """Calls in progress at a time, of all callers."""
+    max_concurrent_rpcs_per_key: PositiveInt = 500
+    """Of these, those of one API key."""
     drain_s: PositiveFloat = 20.0
     reflection: bool = True
     api_keys_file: str = ""
