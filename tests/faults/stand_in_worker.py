@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.dispatcher import Dispatcher
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Embedded, Encoded

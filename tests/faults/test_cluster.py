@@ -14,12 +14,12 @@ from faults.stand_in_worker import Harm
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
-from helios_services.jobs.records import Control, Media
+from helios_services.jobs.records import Account, Control, Media
 from helios_services.jobs.state import JobState
-from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
 
 
@@ -51,7 +51,7 @@ async def test_every_call_works_on_every_node(cluster: RedisCluster, seen: Seen)
 
 async def whole_life(config: RedisConfig) -> None:
     """Everything that the service asks of its store."""
-    store, hasty = JobStore.connect(config, JOBS), JobStore.connect(config, JOBS.model_copy(update={"lease_s": 0.05}))
+    store, hasty = Connector(config, JOBS).store(), Connector(config, JOBS.model_copy(update={"lease_s": 0.05})).store()
     notifier, heartbeat = Notifier(config), Heartbeat(config, JOBS.model_copy(update={"heartbeat_s": 0.05}))
     await notifier.start()
     try:
@@ -59,7 +59,9 @@ async def whole_life(config: RedisConfig) -> None:
             assert await arrivals.wait(60)  # subscribed
             await changes.wait(60)
             media = Media(id="m1", name="m1.png", content_type="image/png", size_bytes=3, expire_s=0.0)
-            await store.add_media(media, ttl_s=60, max_files=5)
+            account = Account(id="a", max_uploads=2, max_upload_bytes=5)
+            await store.reserve_media(media.name, 3, lease_s=60, max_files=5, account=account)
+            await store.add_media(media, ttl_s=60, account=account)
             for _ in range(2):
                 await store.submit("a", spec(chunks=2), idempotency_key="k")
             assert await arrivals.wait(60)
@@ -96,7 +98,7 @@ async def whole_life(config: RedisConfig) -> None:
 
 @pytest.mark.fault(number=12, fault="the namespace's slot moves to another node between two calls")
 async def test_a_slot_that_has_moved_is_found(cluster: RedisCluster, redis: RedisConfig, seen: Seen) -> None:
-    store, notifier = JobStore.connect(redis, JOBS), Notifier(redis)
+    store, notifier = Connector(redis, JOBS).store(), Notifier(redis)
     await notifier.start()
     await store.submit("a", spec(chunks=2))
     lease = (await claim(store)).lease

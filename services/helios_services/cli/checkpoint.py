@@ -19,7 +19,7 @@ def tiny(
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
 ) -> None:
     """Write a tiny random checkpoint in the published layout."""
-    from helios_engine.checkpoint.tiny import write_tiny
+    from helios_engine.loading.tiny import write_tiny
 
     if variant not in ("base", "mid", "distilled"):
         raise UserError(f"variant: {variant!r} is not allowed; allowed: base, mid, distilled")
@@ -37,8 +37,8 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    from helios_engine.checkpoint.check import check_checkpoint
     from helios_engine.checkpoint.manifest import check_manifest
+    from helios_engine.loading.check import check_checkpoint
 
     checks = (check_checkpoint, check_manifest) if sha256 else (check_checkpoint,)
     report, *manifests = _all_of(checks, directory)

@@ -4,11 +4,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.exceptions import RedisError
-
 from helios_engine.errors import CheckpointError, InvalidField
 from helios_services.client.errors import HeliosError
 from helios_services.config import ConfigError
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.media.errors import MediaError, SandboxError
 
 
@@ -23,7 +22,7 @@ def user_errors() -> Iterator[None]:
         yield
     except (UserError, ConfigError, CheckpointError, InvalidField, HeliosError, MediaError, SandboxError) as error:
         _exit(str(error))
-    except RedisError as error:
+    except StoreUnavailable as error:
         _exit(f"Redis: {error}")
     except BrokenPipeError:
         sys.exit(1)

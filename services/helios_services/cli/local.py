@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from helios_engine.conditioning import conditioned_state
-from helios_engine.denoiser import Denoiser
-from helios_engine.embeds import chunk_tokens, pad
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.text import TextEncoder
-from helios_engine.vae import VideoDecoder
-from helios_engine.vae_encoder import HISTORY_CHUNKS, VideoEncoder
+from helios_engine.sampling.conditioning import conditioned_state
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import chunk_tokens, pad
+from helios_engine.text.encoder import TextEncoder
+from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.vae.encoder import HISTORY_CHUNKS, VideoEncoder
 from helios_engine.variants import make_request
 from helios_services.cli.errors import UserError
 from helios_services.cli.progress import chunk_progress
@@ -25,6 +25,7 @@ from helios_services.config import ServiceConfig, load_config
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.media.inputs import decode_clip, decode_image
 from helios_services.media.remux import remux
+from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +125,15 @@ def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig,
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     content_type = mimetypes.guess_type(file.name)[0] or ""
     size: dict[str, int] = {"height": request.height, "width": request.width}
+    limits = for_one_machine(config.media)
+    check_sandbox(limits)
     encoder = VideoEncoder.from_pretrained(folder, device=local.device)
     if local.image is not None:
         return conditioned_state(
-            request, encoder.condition_on_image(decode_image(data, content_type, **size, limits=config.media))
+            request, encoder.condition_on_image(decode_image(data, content_type, **size, limits=limits))
         )
     keep = HISTORY_CHUNKS * FRAMES_PER_CHUNK
-    clip = decode_clip(data, content_type, **size, fps=request.fps, keep_last=keep, limits=config.media)
+    clip = decode_clip(data, content_type, **size, fps=request.fps, keep_last=keep, limits=limits)
     return conditioned_state(request, encoder.condition_on_video(clip.first, clip.tail, clip.num_frames))
 
 

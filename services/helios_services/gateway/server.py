@@ -3,7 +3,6 @@
 import asyncio
 
 import structlog
-from redis.exceptions import RedisError
 
 from helios_services.config import ServiceConfig
 from helios_services.gateway.calls.api import Api
@@ -14,8 +13,8 @@ from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.keys import KeyRing
 from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.metrics import GatewayMetrics
-from helios_services.jobs.notify import Notifier
-from helios_services.jobs.store import JobStore
+from helios_services.jobs.connector import Connector
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.tasks import cancelled
 from helios_services.webhooks.sender import WebhookSender
 
@@ -48,10 +47,11 @@ class Gateway:
         """Binds and serves. Raises ConfigError for an address, keys or certificates that cannot be had."""
         config, options = self._config, self._config.gateway
         keys = KeyRing(options.api_keys_file)
-        self._store, self._notifier = JobStore.connect(config.redis, config.jobs), Notifier(config.redis)
+        connector = Connector(config.redis, config.jobs)
+        self._store, self._notifier = connector.store(), connector.notifier()
         try:
             self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
-            api = Api(config, self._store, self._notifier, self.metrics, self._drain)
+            self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain)
             in_progress = InProgress(options.max_concurrent_rpcs, options.max_concurrent_rpcs_per_key)
             self._door = GrpcDoor(options, api, Guard(keys, in_progress, CallMetrics(self.metrics.registry, "grpc")))
             await self._door.bind()
@@ -77,6 +77,7 @@ class Gateway:
         await asyncio.wait([ended], timeout=margin_s)  # from now, however late this process got to it
         await self._door.cut()
         await ended
+        await self._api.close()
         await self._webhooks.close()
         await self._notifier.close()
         await self._store.close()
@@ -95,6 +96,6 @@ class Gateway:
             depths, dead = await self._store.depths(self._config.model.name), await self._store.dead_letters()
             self.metrics.store(depths, await self._store.ended(), dead)
             serving = True
-        except RedisError:
+        except StoreUnavailable:
             self.metrics.store_lost()
         await self._door.serving(serving)

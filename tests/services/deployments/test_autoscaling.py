@@ -15,7 +15,7 @@ import yaml
 from ray import serve
 from ray.serve.schema import ReplicaState
 
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.config import RedisConfig, ServiceConfig, load_config
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.replicas.ray_stages import RayStages

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.loading.tiny import write_tiny
 from helios_services.config import ConfigError, ServiceConfig, load_config
 from helios_services.deployments import serving
 from helios_services.deployments.gpu_room import check_gpus, fits
@@ -51,6 +51,10 @@ def test_the_documented_example_fits_one_gpu(tmp_path: Path) -> None:
             "decoder: {device: cuda, num_gpus: 1, accelerator_type: L40S}",
             "decoder.accelerator_type: 'L40S' is not allowed; allowed: empty, or what Ray finds on this machine, "
             "['H100']",
+        ),
+        (
+            "dispatcher: {node_resource: cpu}",
+            "dispatcher.node_resource: 'cpu' is not allowed on this machine; allowed: empty",
         ),
     ],
 )

@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 from pydantic import BaseModel
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
@@ -24,6 +23,7 @@ from helios_services.config import ConfigError, RedisConfig, ServiceConfig, load
 from helios_services.gateway.guard.caller import Scope
 from helios_services.gateway.guard.keys import new_key
 from helios_services.gateway.server import Gateway
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.store import JobStore
 from helios_services.redaction import keep_secret, scrub
 from helios_services.telemetry.logs import configure_logging
@@ -140,12 +140,12 @@ async def calls_of_every_kind(stub: Any, metadata: Any, monkeypatch: pytest.Monk
             raise RuntimeError(f"{PROMPT}: {metadata[0][1]}, {REDIS_PASSWORD}, {PICTURE!r}") from error
 
     async def unreachable(*_: object, **__: object) -> Any:
-        raise RedisConnectionError(f"cannot reach redis://helios:{URL_PASSWORD}@redis:6379/0")
+        raise StoreUnavailable(f"cannot reach redis://helios:{URL_PASSWORD}@redis:6379/0")
 
     await every_call()
     for fault in (broken, unreachable):
         with monkeypatch.context() as patch:
-            for name in ("get", "submit", "page", "update_prompt", "add_media"):
+            for name in ("get", "submit", "page", "update_prompt", "reserve_media", "add_media"):
                 patch.setattr(JobStore, name, fault)
             await every_call()
     codes.add(await drained(stub.CancelJob(pb.CancelJobRequest(job_id=job.id), metadata=metadata)))

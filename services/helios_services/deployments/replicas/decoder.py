@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from helios_engine.conditioning import Condition, conditioned_state
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.vae_encoder import HISTORY_CHUNKS
+from helios_engine.sampling.conditioning import Condition, conditioned_state
+from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Encoded
 from helios_services.deployments.replicas.load_vae import load_vae
@@ -20,6 +20,7 @@ from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.encoder import EncodedChunk, EncoderSettings, encode_chunk
 from helios_services.media.errors import MediaError
 from helios_services.media.inputs import decode_clip, decode_image
+from helios_services.media.sandbox_check import check_sandbox
 
 CHUNKS_AT_A_TIME = 2
 """Chunks of which a replica holds frames: one is encoded while the next is decoded, or waits to be encoded."""
@@ -30,6 +31,7 @@ class DecoderReplica(TorchReplica):
 
     def __init__(self, config: ServiceConfig) -> None:
         options = config.decoder
+        check_sandbox(config.media)
         super().__init__(config, options)
         self._settings = EncoderSettings(crf=options.crf, preset=options.preset, threads=options.encoder_threads)
         self._uploads, self._limits = ArtifactStore(config.uploads), config.media

@@ -1,8 +1,11 @@
 """Every call of the API. A door has a guard let the call in, and hands what it was given on to here."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from uuid import uuid4
+
+import structlog
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.config import ModelConfig, ServiceConfig
@@ -17,10 +20,14 @@ from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
 from helios_services.gateway.metrics import GatewayMetrics
+from helios_services.jobs.errors import InvalidTransition, JobNotFound, StoreUnavailable
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.records import Job, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.tasks import Background
+
+log = structlog.get_logger(__name__)
 
 
 class Api:
@@ -32,8 +39,13 @@ class Api:
         self._store, self._config = store, config
         self._artifacts = ArtifactStore(config.artifacts)
         self._video = VideoStream(store, notifier, metrics, drain)
-        self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media)
+        self._drain, self._background = drain, Background()
+        self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
         self._submitter = Submitter(config, store, self._uploads)
+
+    async def close(self) -> None:
+        """Waits for what calls that have ended left to be done."""
+        await self._background.settled()
 
     async def submit(self, call: Call, request: pb.SubmitJobRequest) -> Job:
         """The job, queued."""
@@ -82,14 +94,27 @@ class Api:
     async def generate(self, call: Call, request: pb.GenerateVideoRequest) -> AsyncGenerator[Job | Segment]:
         """The job as accepted, its video, the job as ended."""
         job = await self._submitter.submit(call, request.job, within_s=call.left_s)
-        yield job
-        async with aclosing(self._video.segments(call.caller, job.id, 0)) as segments:
-            async for segment in segments:
-                yield segment
-        async with aclosing(self._video.changes(call.caller, job.id)) as changes:
-            async for change in changes:
-                job = change
-        yield job
+        try:
+            yield job
+            async with aclosing(self._video.segments(call.caller, job.id, 0)) as segments:
+                async for segment in segments:
+                    yield segment
+            async with aclosing(self._video.changes(call.caller, job.id)) as changes:
+                async for change in changes:
+                    job = change
+            yield job
+        except (asyncio.CancelledError, GeneratorExit):
+            if request.cancel_on_disconnect and not self._drain.begun:  # a gateway that ends is nobody's leaving
+                self._background.start(self._cancel_if_running(job.id))
+            raise
+
+    async def _cancel_if_running(self, job_id: str) -> None:
+        try:
+            await self._store.cancel(job_id)
+        except (InvalidTransition, JobNotFound):  # it has ended
+            return
+        except StoreUnavailable:
+            log.warning("job_not_cancelled", job_id=job_id)
 
     def download(self, call: Call, job_id: str, offset: int) -> AbstractAsyncContextManager[VideoFile]:
         """The finished file from byte `offset` on."""

@@ -19,7 +19,7 @@ class Submitter:
     """Queues jobs."""
 
     def __init__(self, config: ServiceConfig, store: JobStore, uploads: Uploads) -> None:
-        self._model, self._webhook_urls = config.model, config.webhooks.urls
+        self._model, self._webhooks = config.model, config.webhooks
         self._store, self._uploads = store, uploads
 
     async def submit(
@@ -37,7 +37,7 @@ class Submitter:
             tenant=call.caller.tenant,
             parent=parent,
             session=session,
-            webhook_urls=self._webhook_urls,
+            webhook_urls=self._webhooks.of(call.caller.tenant).urls,
         )
         spec = job_spec(submission)
         await self._uploads.check(call.caller, spec)

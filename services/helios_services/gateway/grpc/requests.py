@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from helios_services.gateway.guard.refusal import Code, Refusal
 MAX_ENTRIES = 1000
 """Of any list or map: more than every rule about a single field allows. Small entries (two bytes can be one) would
 otherwise become gigabytes of objects before a rule is asked."""
+GONE_S = 0.1
+"""How long after the end of its messages a call whose client has gone is cancelled, at the latest."""
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,6 +45,7 @@ async def only_request(context: Context) -> Message:
     """The message of a call that has one, which must come soon. Raises Refusal, InvalidField."""
     message = await soon(context.read())
     if message is grpc.aio.EOF:
+        await asyncio.sleep(GONE_S)
         raise Refusal(Code.INVALID_ARGUMENT, "the call ended without its request")
     return _checked(message)
 

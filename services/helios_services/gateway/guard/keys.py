@@ -40,6 +40,10 @@ class Quotas(BaseModel):
     max_running: int | None = Field(None, gt=0)
     video_minutes_per_day: float | None = Field(None, gt=0)
     """Of video, by UTC day."""
+    max_uploads: int | None = Field(None, gt=0)
+    """Uploads that are kept, or arriving, at a time; unset: `media.max_files_per_account`."""
+    max_upload_bytes: int | None = Field(None, gt=0)
+    """Their bytes; unset: `media.max_bytes_per_account`."""
 
 
 class KeyEntry(BaseModel):

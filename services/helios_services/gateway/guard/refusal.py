@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from redis.exceptions import RedisError
-
 from helios_engine.errors import InvalidField
 from helios_services.jobs.errors import (
     ChunkGone,
@@ -21,6 +19,7 @@ from helios_services.jobs.errors import (
     QueueFull,
     QuotaExceeded,
     SessionEnded,
+    StoreUnavailable,
 )
 
 RETRY_AFTER_S = 2.0
@@ -129,6 +128,6 @@ def refusal_of(error: Exception) -> Refusal | None:
             subject = error.limit if isinstance(error, QuotaExceeded) else "queue"
             quota = "uploads" if isinstance(error, MediaFull) else subject
             return Refusal(Code.RESOURCE_EXHAUSTED, str(error), quota=quota, retry_after_s=error.retry_after_s)
-        case RedisError():
+        case StoreUnavailable():
             return Refusal(Code.UNAVAILABLE, "the job store cannot be reached", retry_after_s=RETRY_AFTER_S)
     return None
