@@ -114,7 +114,7 @@ class GatewayConfig(Section):
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     health_port: Port | None = None
-    """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
+    """Health without TLS and apart from the API, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
