@@ -56,7 +56,7 @@ class RedisConfig(Section):
     """Where jobs are kept."""
 
     url: str = ""
-    """redis:// or rediss:// (TLS) URL. Empty: the embedded server under the state folder."""
+    """redis://, rediss:// (TLS) or unix:// (a socket's path) URL. Empty: the embedded server under the state folder."""
     username: str = ""
     """ACL user of `password_file`'s password; empty: Redis' default user."""
     password_file: str = ""

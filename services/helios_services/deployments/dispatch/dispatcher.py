@@ -17,6 +17,7 @@ from helios_services.deployments.autoscaling.meter import WorkMeter
 from helios_services.deployments.dispatch.job_run import JobRun
 from helios_services.deployments.dispatch.readiness import Readiness
 from helios_services.deployments.dispatch.stages import Stages
+from helios_services.deployments.ray_loopback import keep_replica_on_loopback
 from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost, StoreUnavailable
@@ -159,6 +160,7 @@ class DispatcherReplica:
         self, config: ServiceConfig, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle
     ) -> None:
         configure_logging(config.log_level)
+        keep_replica_on_loopback()
         configure_tracing(config.tracing, "helios-dispatcher")
         app = serve.get_replica_context().app_name
         self._dispatcher = Dispatcher(config, RayStages(app, text, denoiser, decoder))
