@@ -24,7 +24,7 @@ LONGEST_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_s
 
 @contextmanager
 def ray_folder(state_dir: Path) -> Iterator[Path]:
-    """Where Ray keeps its sockets and logs: in a private folder with a short path; `ray` in the state folder links to it.
+    """Ray's sockets and logs: in a private folder with a short path, to which `ray` in the state folder links.
 
     Removed at the end; kept after an error, for the logs in it.
     """
