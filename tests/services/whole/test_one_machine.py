@@ -193,7 +193,7 @@ def test_ray_answers_nobody_without_its_token(service: Service) -> None:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             for call in RAY_CALLS:
                 try:
-                    channel.unary_unary(call)(b"", timeout=60)
+                    channel.unary_unary(call)(b"", timeout=60)  # type: ignore[arg-type]
                     answers.setdefault(port, set()).add("OK")
                 except grpc.RpcError as error:
                     answers.setdefault(port, set()).add(error.code().name)
