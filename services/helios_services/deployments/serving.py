@@ -20,6 +20,8 @@ from helios_services.deployments.ray_token import authenticate_ray, check_authen
 from helios_services.private_files import private_umask
 
 APP_NAME = "helios"
+RAY_STARTS = 3
+"""Ray gives its node 30 s, whatever else the machine is doing."""
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 SHARED_GPU = ("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 """Memory that a replica has freed serves it again in any size: replicas on one GPU hold less that nobody uses."""
@@ -67,16 +69,24 @@ def _start(config: ServiceConfig, folder: Path) -> None:
         os.environ.setdefault(*SHARED_GPU)  # reaches the replicas: Ray's processes are this one's descendants
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
     wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.max_replicas for section in sections)
-    ray.init(
-        address="local",  # never a cluster that happens to run on this machine: Ray would look for one
-        num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-        _node_ip_address=LOOPBACK,
-        _temp_dir=str(folder),
-    )
+    options = {
+        "address": "local",  # never a cluster that happens to run on this machine: Ray would look for one
+        "num_cpus": max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+        "_node_ip_address": LOOPBACK,
+        "_temp_dir": str(folder),
+    }
+    for left in reversed(range(RAY_STARTS)):
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # Ray has no kind of its own for this
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     check_authenticated()
     check_on_loopback()
     check_gpus(config, ray.cluster_resources())
