@@ -4,16 +4,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.exceptions import RedisError
-
 from helios_engine.errors import CheckpointError, InvalidField
-from helios_services.client.errors import HeliosError
-from helios_services.config import ConfigError
-from helios_services.media.errors import MediaError, SandboxError
+from helios_engine.extras import MissingExtra
+from helios_services.errors import ExpectedError
 
 
-class UserError(Exception):
-    """An error of the environment or the call; its message is all the user needs."""
+class UserError(ExpectedError):
+    """An error of the environment or the call."""
 
 
 @contextmanager
@@ -21,12 +18,15 @@ def user_errors() -> Iterator[None]:
     """Prints expected errors on standard error and exits with status 1."""
     try:
         yield
-    except (UserError, ConfigError, CheckpointError, InvalidField, HeliosError, MediaError, SandboxError) as error:
+    except (ExpectedError, MissingExtra, CheckpointError, InvalidField) as error:
         _exit(str(error))
-    except RedisError as error:
-        _exit(f"Redis: {error}")
     except BrokenPipeError:
         sys.exit(1)
+    except Exception as error:
+        redis = sys.modules.get("redis.exceptions")  # absent where only the client is installed
+        if redis is None or not isinstance(error, redis.RedisError):
+            raise
+        _exit(f"Redis: {error}")
 
 
 def _exit(message: str) -> None:
