@@ -41,7 +41,7 @@ BRIEF_LEASE_S = 15.0
 JOBS = JobsConfig(lease_s=LEASE_S, heartbeat_s=0.3, max_attempts=3)
 END_S = 90.0
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["helios_services.deployments.dispatcher"])
+FORKS.set_forkserver_preload(["helios_services.deployments.dispatch.dispatcher"])
 
 
 class Worker:

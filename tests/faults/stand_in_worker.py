@@ -24,9 +24,9 @@ import torch
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
-from helios_services.deployments.dispatcher import Dispatcher
-from helios_services.deployments.stages import Conditioned, Denoised, Embedded, Encoded
-from helios_services.deployments.turns import Turn
+from helios_services.deployments.dispatch.dispatcher import Dispatcher
+from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore

@@ -16,7 +16,7 @@ from faults.conftest import Seen, Service
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient
-from helios_services.deployments.stage_calls import Fault
+from helios_services.deployments.dispatch.stage_calls import Fault
 from helios_services.jobs.embedded import EmbeddedRedis
 
 EXCHANGE_TIMEOUT_S = 30

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helios_services.config import ServiceConfig
-from helios_services.gateway.auth import KeyRing
+from helios_services.gateway.guard.keys import KeyRing
 from k8s.build import ROOT, command, variant
 from k8s.manifests import Manifests, selects
 from k8s.references import documented_secrets

@@ -28,7 +28,7 @@ def new(
         import yaml
         from pydantic import ValidationError
 
-        from helios_services.gateway.auth import Quotas, Scope, new_key
+        from helios_services.gateway.guard.keys import Quotas, Scope, new_key
 
     names = scope or ["submit", "read", "cancel"]
     unknown = [name for name in names if name not in tuple(Scope)]

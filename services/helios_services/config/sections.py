@@ -7,8 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from helios_engine.errors import InvalidField
 from helios_engine.request import check_size
 from helios_engine.variants import VARIANTS
+from helios_services.config.places import check_place
 from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
-from helios_services.webhooks.targets import check_place
 
 
 class ModelConfig(Section):

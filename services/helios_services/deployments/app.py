@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
-from helios_services.deployments.rank_placement import replica_placement
+from helios_services.deployments.ranks.placement import replica_placement
 
 ENVIRONMENT = {
     # tensors are read in place from the object store; nothing here writes to a tensor it received
@@ -52,10 +52,10 @@ def __getattr__(name: str) -> Any:
 
 def build_app(config: ServiceConfig) -> serve.Application:
     """The application: text encoder, denoiser and decoder, driven by the dispatcher. `redis.url` must be set."""
-    from helios_services.deployments.decoder import DecoderReplica
-    from helios_services.deployments.denoiser import DenoiserReplica
-    from helios_services.deployments.dispatcher import DispatcherReplica
-    from helios_services.deployments.text_encoder import TextEncoderReplica
+    from helios_services.deployments.dispatch.dispatcher import DispatcherReplica
+    from helios_services.deployments.replicas.decoder import DecoderReplica
+    from helios_services.deployments.replicas.denoiser import DenoiserReplica
+    from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
 
     slots = config.dispatcher.slots
     text, denoiser, decoder = (
@@ -78,7 +78,7 @@ def work_policy(deployment: str, options: DeploymentConfig, slots: int) -> Autos
     if scaling.fixed:
         return None
     return AutoscalingPolicy(
-        policy_function="helios_services.deployments.work_policy:WorkPolicy",
+        policy_function="helios_services.deployments.autoscaling.policy:WorkPolicy",
         policy_kwargs={  # Serve logs and shows them
             "deployment": deployment,
             "slots": slots,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.deployments.rank_placement import ranks
+from helios_services.deployments.ranks.placement import ranks
 
 TYPE = "accelerator_type:"
 ROUNDING = 1e-6

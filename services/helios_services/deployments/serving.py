@@ -13,7 +13,7 @@ from helios_engine.checkpoint.check import check_checkpoint
 from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
 from helios_services.deployments.gpu_room import check_gpus
-from helios_services.deployments.rank_placement import ranks
+from helios_services.deployments.ranks.placement import ranks
 from helios_services.deployments.ray_token import authenticate_ray, check_authenticated
 
 APP_NAME = "helios"

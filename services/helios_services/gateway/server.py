@@ -11,13 +11,13 @@ from redis.exceptions import RedisError
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import add_VideoGenerationServicer_to_server
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.gateway.auth import KeyRing
-from helios_services.gateway.interceptor import CallInterceptor
-from helios_services.gateway.limits import server_options
+from helios_services.gateway.calls.video_stream import Drain, VideoStream
+from helios_services.gateway.grpc.handlers import CallInterceptor
+from helios_services.gateway.grpc.limits import server_options
+from helios_services.gateway.grpc.servicer import VideoGeneration
+from helios_services.gateway.grpc.tls import server_credentials
+from helios_services.gateway.guard.keys import KeyRing
 from helios_services.gateway.metrics import GatewayMetrics
-from helios_services.gateway.service import VideoGeneration
-from helios_services.gateway.tls import server_credentials
-from helios_services.gateway.video_stream import Drain, VideoStream
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore

@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 
 from helios_services.config import ConfigError, WebhooksConfig
-from helios_services.gateway.convert import job_message
+from helios_services.config.places import permitted
 from helios_services.jobs.errors import JobNotFound
 from helios_services.jobs.records import DueWebhook, Job
 from helios_services.jobs.store import JobStore
+from helios_services.messages import job_message
 from helios_services.tasks import cancelled
-from helios_services.webhooks.targets import permitted
 
 log = structlog.get_logger(__name__)
 SENDERS = 4

@@ -13,9 +13,9 @@ import torch
 from helios_engine.request import GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
-from helios_services.deployments.job_run import JobRun
-from helios_services.deployments.stages import Conditioned, Denoised, Embedded, Encoded
-from helios_services.deployments.turns import Turn
+from helios_services.deployments.dispatch.job_run import JobRun
+from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Claim, JobFailure, JobSpec, Media
 from helios_services.jobs.store import JobStore

@@ -19,7 +19,7 @@ from helios_services.config import (
     ParallelConfig,
 )
 from helios_services.deployments.app import BuildArgs, build, deployment_options, work_policy
-from helios_services.deployments.work_policy import WorkPolicy
+from helios_services.deployments.autoscaling.policy import WorkPolicy
 
 
 def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
@@ -63,7 +63,7 @@ def test_serve_build_writes_a_config_that_serve_deploy_takes(tmp_path: Path) -> 
     assert deployments["denoiser"].placement_group_bundles == [{"CPU": 1.0, "GPU": 1.0}] * 2
     scaling = deployments["denoiser"].autoscaling_config
     assert isinstance(scaling, dict)
-    assert scaling["policy"]["policy_function"].endswith("work_policy:WorkPolicy")
+    assert scaling["policy"]["policy_function"].endswith("autoscaling.policy:WorkPolicy")
     assert scaling["policy"]["policy_kwargs"]["slots"] == 3
 
 

@@ -17,9 +17,9 @@ from ray.serve.schema import ReplicaState
 
 from helios_engine.state import DenoiseState
 from helios_services.config import RedisConfig, ServiceConfig, load_config
-from helios_services.deployments.ray_stages import RayStages
+from helios_services.deployments.dispatch.stages import Denoised
+from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.deployments.serving import APP_NAME, serving, settled
-from helios_services.deployments.stages import Denoised
 from helios_services.jobs.records import Control, Job, JobSpec, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
@@ -181,7 +181,8 @@ def slow_denoiser(folder: Path) -> type[Any]:
 
     class SlowDenoiser:  # local to a function: Ray carries it to the replicas by value
         def __init__(self, config: ServiceConfig) -> None:
-            from helios_services.deployments.denoiser import DenoiserReplica  # the replica's own, which is not replaced
+            # the replica's own, which is not replaced
+            from helios_services.deployments.replicas.denoiser import DenoiserReplica
 
             self._replica = cast(Any, DenoiserReplica(config))
             self._make, self._replica._denoise = self._replica._denoise, self._held
@@ -203,7 +204,7 @@ def slow_denoiser(folder: Path) -> type[Any]:
 async def test_a_denoiser_scaled_away_ends_with_its_chunk_however_long_that_takes(
     config: ServiceConfig, store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("helios_services.deployments.denoiser.DenoiserReplica", slow_denoiser(tmp_path))
+    monkeypatch.setattr("helios_services.deployments.replicas.denoiser.DenoiserReplica", slow_denoiser(tmp_path))
     # the two jobs' few chunks are within 30 s of one replica's work, also when a chunk takes seconds here
     scaling = config.denoiser.autoscaling.model_copy(update={"min_replicas": 1, "backlog_target_s": 30.0})
     denoiser = {"autoscaling": scaling, "graceful_shutdown_timeout_s": 200.0, "max_ongoing_requests": 1}

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_services.config import AutoscalingConfig
-from helios_services.deployments import work_board
-from helios_services.deployments.autoscaling_policy import Hold, Need, Scaler
-from helios_services.deployments.work_board import BoardReader
+from helios_services.deployments.autoscaling import board as work_board
+from helios_services.deployments.autoscaling.board import BoardReader
+from helios_services.deployments.autoscaling.need import Hold, Need, Scaler
 from helios_services.jobs.work import Work
 
 NEED = Need(deployment="denoiser", slots=20, backlog_target_s=60.0, live_utilization=0.8, assumed_chunk_s=1.5)

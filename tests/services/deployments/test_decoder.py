@@ -20,10 +20,10 @@ from helios_engine.vae import VideoDecoder
 from helios_engine.vae_encoder import VideoEncoder
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
-from helios_services.deployments import decoder as module
-from helios_services.deployments import load_vae as loading
-from helios_services.deployments.decoder import DecoderReplica
-from helios_services.deployments.stages import Denoised
+from helios_services.deployments.dispatch.stages import Denoised
+from helios_services.deployments.replicas import decoder as module
+from helios_services.deployments.replicas import load_vae as loading
+from helios_services.deployments.replicas.decoder import DecoderReplica
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from services.waiting import until
 

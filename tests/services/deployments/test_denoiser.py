@@ -13,7 +13,7 @@ from helios_engine.request import LoraWeight
 from helios_engine.state import DenoiseState
 from helios_engine.variants import make_request
 from helios_services.config import ConfigError, DenoiserConfig, ModelConfig, ServiceConfig
-from helios_services.deployments.load_denoiser import load_denoiser
+from helios_services.deployments.replicas.load_denoiser import load_denoiser
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from helios_engine.denoiser import Denoiser
 from helios_engine.request import GenerationRequest
 from helios_engine.transformer import HeliosTransformer
 from helios_services.config import ServiceConfig
-from helios_services.deployments import load_denoiser as module
+from helios_services.deployments.replicas import load_denoiser as module
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 import torch
 
-from helios_services.deployments.dispatcher import Dispatcher
-from helios_services.deployments.turns import Expired, Turn, Turns
+from helios_services.deployments.dispatch.dispatcher import Dispatcher
+from helios_services.deployments.dispatch.turns import Expired, Turn, Turns
 from helios_services.jobs.records import Account, JobSpec, Priority
 from helios_services.jobs.state import JobState
 from services import waiting

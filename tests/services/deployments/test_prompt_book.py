@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from helios_engine.prompts import ScheduledPrompt
-from helios_services.deployments.prompt_book import PromptBook, prompt_key
+from helios_services.deployments.dispatch.prompt_book import PromptBook, prompt_key
 from helios_services.jobs.records import Job, JobSpec
 from helios_services.jobs.state import JobState
 

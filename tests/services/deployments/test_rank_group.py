@@ -23,8 +23,8 @@ from helios_engine.request import GenerationRequest, LoraWeight
 from helios_engine.state import DenoiseState
 from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, ServiceConfig
 from helios_services.deployments.app import deployment_options
-from helios_services.deployments.denoiser import DenoiserReplica
-from helios_services.deployments.stages import Denoised
+from helios_services.deployments.dispatch.stages import Denoised
+from helios_services.deployments.replicas.denoiser import DenoiserReplica
 from services.deployments.local_serve import local_serve
 
 pytestmark = [

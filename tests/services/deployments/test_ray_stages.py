@@ -9,8 +9,8 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ReplicaState
 
-from helios_services.deployments import ray_stages
-from helios_services.deployments.ray_stages import RayStages
+from helios_services.deployments.replicas import ray_stages
+from helios_services.deployments.replicas.ray_stages import RayStages
 
 RUNNING, MIGRATING = ReplicaState.RUNNING, ReplicaState.PENDING_MIGRATION
 STARTING, STOPPING = ReplicaState.STARTING, ReplicaState.STOPPING

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from helios_services.config import AutoscalingConfig, ServiceConfig
-from helios_services.deployments import readiness
-from helios_services.deployments.dispatcher import Dispatcher
+from helios_services.deployments.dispatch import readiness
+from helios_services.deployments.dispatch.dispatcher import Dispatcher
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from services.deployments.bench import CHUNKS, Bench, FakeStages

@@ -15,8 +15,8 @@ from ray import serve
 from ray.serve.schema import ReplicaState
 
 from helios_services.config import RedisConfig, ServiceConfig, load_config
+from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.serving import APP_NAME, serving, settled
-from helios_services.deployments.stages import Denoised
 from helios_services.jobs.records import JobSpec
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
@@ -50,7 +50,8 @@ def slow_to_load(gate: Path) -> type[Any]:
 
     class SlowToLoad:  # local to a function: Ray carries it to the replicas by value
         def __init__(self, config: ServiceConfig) -> None:
-            from helios_services.deployments.denoiser import DenoiserReplica  # the replica's own, which is not replaced
+            # the replica's own, which is not replaced
+            from helios_services.deployments.replicas.denoiser import DenoiserReplica
 
             while not gate.exists():
                 time.sleep(0.05)
@@ -83,7 +84,7 @@ async def test_jobs_wait_in_the_queue_until_the_denoiser_is_loaded(
     config: ServiceConfig, store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = tmp_path / "gate"
-    monkeypatch.setattr("helios_services.deployments.denoiser.DenoiserReplica", slow_to_load(gate))
+    monkeypatch.setattr("helios_services.deployments.replicas.denoiser.DenoiserReplica", slow_to_load(gate))
     spec = JobSpec(model=config.model.name, params=PARAMS, chunks_total=1)
     job_id = (await store.submit(uuid4().hex, spec)).id
     loading = {name: {"RUNNING"} for name in ("text-encoder", "decoder", "dispatcher")} | {"denoiser": {"STARTING"}}

@@ -14,8 +14,8 @@ from helios_engine.state import DenoiseState
 from helios_engine.text import TextEncoder
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
-from helios_services.deployments.denoiser import DenoiserReplica
-from helios_services.deployments.text_encoder import TextEncoderReplica
+from helios_services.deployments.replicas.denoiser import DenoiserReplica
+from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
 
 
 def config(tmp_path: Path, **denoiser: Any) -> ServiceConfig:

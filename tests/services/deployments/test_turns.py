@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from helios_services.deployments.turns import Expired, Turn, Turns
+from helios_services.deployments.dispatch.turns import Expired, Turn, Turns
 
 
 class Caller:

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.gateway.auth import SCOPES, KeyRing, Scope, new_key
+from helios_services.gateway.guard.keys import SCOPES, KeyRing, Scope, new_key
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
 
@@ -129,7 +129,7 @@ async def test_scopes(callers: Callers) -> None:
 async def test_keys_change_without_a_restart_and_a_broken_file_changes_nothing(
     callers: Callers, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("helios_services.gateway.auth.RELOAD_S", 0.0)
+    monkeypatch.setattr("helios_services.gateway.guard.keys.RELOAD_S", 0.0)
     alice = callers("alice")
     await alice.submit("a lake")
     (tmp_path / "keys.yaml").write_text("keys: [{")

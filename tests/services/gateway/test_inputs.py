@@ -13,7 +13,7 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import MediaConfig, ModelConfig, ServiceConfig
-from helios_services.gateway import uploads
+from helios_services.gateway.calls import uploads
 from helios_services.gateway.server import Gateway
 from helios_services.media.artifacts import ArtifactStore
 from services.gateway.conftest import Worker

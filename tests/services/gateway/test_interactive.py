@@ -11,7 +11,7 @@ import pytest
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import JobsConfig, ServiceConfig
-from helios_services.gateway import live_session
+from helios_services.gateway.calls import live_session
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict

@@ -14,8 +14,8 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import ServiceConfig
-from helios_services.gateway import limits
-from helios_services.gateway.requests import MAX_ENTRIES
+from helios_services.gateway.grpc import limits
+from helios_services.gateway.grpc.requests import MAX_ENTRIES
 from helios_services.gateway.server import Gateway
 from services.raw_http2 import RawClient
 

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.config import ConfigError, RedisConfig, ServiceConfig, load_config
-from helios_services.gateway.auth import Scope, new_key
+from helios_services.gateway.guard.keys import Scope, new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.store import JobStore
 from helios_services.redaction import keep_secret, scrub

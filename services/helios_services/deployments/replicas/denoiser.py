@@ -9,11 +9,11 @@ from helios_engine.denoiser import Denoiser
 from helios_engine.embeds import pad
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
-from helios_services.deployments.load_denoiser import load_denoiser
-from helios_services.deployments.rank_group import RankGroup
-from helios_services.deployments.stages import Denoised
-from helios_services.deployments.torch_replica import TorchReplica
-from helios_services.deployments.turns import Turn, Turns
+from helios_services.deployments.dispatch.stages import Denoised
+from helios_services.deployments.dispatch.turns import Turn, Turns
+from helios_services.deployments.ranks.group import RankGroup
+from helios_services.deployments.replicas.load_denoiser import load_denoiser
+from helios_services.deployments.replicas.torch_replica import TorchReplica
 
 ANY_TIME = Turn()
 

@@ -7,7 +7,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from helios_engine.errors import InvalidField
-from helios_services.gateway.refusal import Refusal
+from helios_services.gateway.guard.refusal import Refusal
 
 MAX_ENTRIES = 1000
 """Of any list or map: more than every rule about a single field allows. Small entries (two bytes can be one) would

@@ -6,11 +6,11 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.config import ServiceConfig
-from helios_services.gateway.access import visible_job
-from helios_services.gateway.auth import caller
-from helios_services.gateway.refusal import Refusal
-from helios_services.gateway.uploads import Uploads
-from helios_services.gateway.validate import Submission, check_model, job_spec
+from helios_services.gateway.calls.access import visible_job
+from helios_services.gateway.calls.uploads import Uploads
+from helios_services.gateway.calls.validate import Submission, check_model, job_spec
+from helios_services.gateway.guard.keys import caller
+from helios_services.gateway.guard.refusal import Refusal
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore

@@ -8,8 +8,8 @@ import torch
 from helios_engine.embeds import trim
 from helios_engine.text import TextEncoder, clean_prompt
 from helios_services.config import ServiceConfig
-from helios_services.deployments.stages import Embedded
-from helios_services.deployments.torch_replica import TorchReplica
+from helios_services.deployments.dispatch.stages import Embedded
+from helios_services.deployments.replicas.torch_replica import TorchReplica
 
 
 class TextEncoderReplica(TorchReplica):

@@ -13,9 +13,9 @@ import structlog
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 from helios_services.config import MediaConfig
-from helios_services.gateway.access import visible_media
-from helios_services.gateway.auth import caller
-from helios_services.gateway.refusal import Refusal, retry_info
+from helios_services.gateway.calls.access import visible_media
+from helios_services.gateway.guard.keys import caller
+from helios_services.gateway.guard.refusal import Refusal, retry_info
 from helios_services.jobs.records import JobSpec, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore

@@ -12,9 +12,9 @@ from helios_engine.conditioning import Condition, conditioned_state
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.vae_encoder import HISTORY_CHUNKS
 from helios_services.config import ServiceConfig
-from helios_services.deployments.load_vae import load_vae
-from helios_services.deployments.stages import Conditioned, Denoised, Encoded
-from helios_services.deployments.torch_replica import TorchReplica
+from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Encoded
+from helios_services.deployments.replicas.load_vae import load_vae
+from helios_services.deployments.replicas.torch_replica import TorchReplica
 from helios_services.jobs.records import JobFailure, Media
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.encoder import EncodedChunk, EncoderSettings, encode_chunk

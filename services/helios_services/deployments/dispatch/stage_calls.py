@@ -10,8 +10,8 @@ from typing import TypeVar
 import structlog
 
 from helios_services.config import ServiceConfig
-from helios_services.deployments.stages import Stages
-from helios_services.deployments.turns import Expired
+from helios_services.deployments.dispatch.stages import Stages
+from helios_services.deployments.dispatch.turns import Expired
 from helios_services.jobs.records import JobFailure
 from helios_services.telemetry import tracing
 from helios_services.telemetry.metrics import WorkerMetrics

@@ -14,8 +14,8 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from helios_services.deployments.autoscaling_policy import Need, Scaler
-from helios_services.deployments.work_board import BoardReader, fetch
+from helios_services.deployments.autoscaling.board import BoardReader, fetch
+from helios_services.deployments.autoscaling.need import Need, Scaler
 
 
 class WorkPolicy:

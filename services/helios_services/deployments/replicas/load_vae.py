@@ -8,7 +8,7 @@ from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.vae import VideoDecoder
 from helios_engine.vae_encoder import VideoEncoder
 from helios_services.config import ServiceConfig
-from helios_services.deployments.load_denoiser import GB
+from helios_services.deployments.replicas.load_denoiser import GB
 
 
 def load_vae(config: ServiceConfig, device: torch.device) -> tuple[VideoDecoder, VideoEncoder]:

@@ -9,8 +9,8 @@ import asyncio
 import structlog
 
 from helios_services.config import ServiceConfig
-from helios_services.deployments.stage_calls import SECTION
-from helios_services.deployments.stages import Stages
+from helios_services.deployments.dispatch.stage_calls import SECTION
+from helios_services.deployments.dispatch.stages import Stages
 from helios_services.telemetry.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)

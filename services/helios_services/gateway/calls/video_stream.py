@@ -8,17 +8,17 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
-from helios_services.gateway.access import visible_job
-from helios_services.gateway.convert import chunk_info
+from helios_services.gateway.calls.access import visible_job
+from helios_services.gateway.calls.shared_reads import SharedReads
+from helios_services.gateway.guard.refusal import Refusal, failed_job, retry_info
 from helios_services.gateway.metrics import GatewayMetrics
-from helios_services.gateway.refusal import Refusal, failed_job, retry_info
-from helios_services.gateway.shared_reads import SharedReads
 from helios_services.jobs.errors import ChunkGone
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.reader import JobReader
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.messages import chunk_info
 from helios_services.telemetry.tracing import remote
 from helios_services.telemetry.tracing import start as start_span
 

@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from helios_services.config import ConfigError
-from helios_services.gateway.refusal import Refusal
+from helios_services.gateway.guard.refusal import Refusal
 from helios_services.jobs.records import NOBODY, Account
 
 log = structlog.get_logger(__name__)

@@ -7,8 +7,8 @@ from ray.exceptions import RayError
 from redis.exceptions import RedisError
 
 from helios_services.config import ServiceConfig
-from helios_services.deployments.autoscaling_policy import STAGES
-from helios_services.deployments.work_board import publish
+from helios_services.deployments.autoscaling.board import publish
+from helios_services.deployments.autoscaling.need import STAGES
 from helios_services.jobs.store import JobStore
 from helios_services.jobs.work import Pace
 from helios_services.tasks import cancelled

@@ -3,9 +3,9 @@
 from helios_engine.parallel import drive
 from helios_engine.parallel.ranks import leave_ranks
 from helios_services.config import ServiceConfig
-from helios_services.deployments.load_denoiser import load_denoiser
-from helios_services.deployments.rank_link import join
-from helios_services.deployments.torch_replica import TorchReplica
+from helios_services.deployments.ranks.link import join
+from helios_services.deployments.replicas.load_denoiser import load_denoiser
+from helios_services.deployments.replicas.torch_replica import TorchReplica
 
 
 class Follower(TorchReplica):

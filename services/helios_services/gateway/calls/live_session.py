@@ -9,15 +9,15 @@ from redis.exceptions import RedisError
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
-from helios_services.gateway.access import visible_job
-from helios_services.gateway.convert import job_message
-from helios_services.gateway.refusal import refusal_of
-from helios_services.gateway.submission import Submitter
-from helios_services.gateway.validate import prompt_update
-from helios_services.gateway.video_stream import VideoStream
+from helios_services.gateway.calls.access import visible_job
+from helios_services.gateway.calls.submission import Submitter
+from helios_services.gateway.calls.validate import prompt_update
+from helios_services.gateway.calls.video_stream import VideoStream
+from helios_services.gateway.guard.refusal import refusal_of
 from helios_services.jobs.errors import JobNotFound, SessionEnded
 from helios_services.jobs.records import Control, Job
 from helios_services.jobs.store import JobStore
+from helios_services.messages import job_message
 from helios_services.tasks import cancelled
 
 EVENTS = 4

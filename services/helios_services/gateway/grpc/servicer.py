@@ -13,17 +13,17 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationServicer
 from helios_engine.errors import InvalidField
 from helios_services.config import ServiceConfig
-from helios_services.gateway.access import visible_job
-from helios_services.gateway.auth import caller
-from helios_services.gateway.convert import STATES, job_message, media_message, model_message
-from helios_services.gateway.live_session import LiveSession
-from helios_services.gateway.paging import cursor_of, token_of
-from helios_services.gateway.submission import Submitter
-from helios_services.gateway.uploads import Uploads
-from helios_services.gateway.validate import prompt_update
-from helios_services.gateway.video_stream import VideoStream
+from helios_services.gateway.calls.access import visible_job
+from helios_services.gateway.calls.live_session import LiveSession
+from helios_services.gateway.calls.paging import cursor_of, token_of
+from helios_services.gateway.calls.submission import Submitter
+from helios_services.gateway.calls.uploads import Uploads
+from helios_services.gateway.calls.validate import prompt_update
+from helios_services.gateway.calls.video_stream import VideoStream
+from helios_services.gateway.guard.keys import caller
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.messages import STATES, job_message, media_message, model_message
 
 MAX_PAGE, DEFAULT_PAGE = 500, 50
 if TYPE_CHECKING:

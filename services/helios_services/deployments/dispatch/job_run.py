@@ -18,10 +18,10 @@ from helios_engine.errors import InvalidField
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
-from helios_services.deployments.prompt_book import PromptBook, prompt_key
-from helios_services.deployments.stage_calls import GivenBack, JobFailed, Retry, StageCalls
-from helios_services.deployments.stages import Call, Denoised, Stages
-from helios_services.deployments.turns import Expired, Turn
+from helios_services.deployments.dispatch.prompt_book import PromptBook, prompt_key
+from helios_services.deployments.dispatch.stage_calls import GivenBack, JobFailed, Retry, StageCalls
+from helios_services.deployments.dispatch.stages import Call, Denoised, Stages
+from helios_services.deployments.dispatch.turns import Expired, Turn
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, LeaseLost, MediaNotFound
 from helios_services.jobs.records import ASIDE, ChunkRecord, Claim, JobFailure, Priority, Verdict
 from helios_services.jobs.state import JobState

@@ -23,11 +23,11 @@ from helios_engine.request import (
 )
 from helios_engine.variants import make_request
 from helios_services.config import ModelConfig
-from helios_services.gateway.auth import caller
-from helios_services.gateway.convert import PRIORITIES
-from helios_services.gateway.refusal import Refusal, bad_request
+from helios_services.config.places import permitted
+from helios_services.gateway.guard.keys import caller
+from helios_services.gateway.guard.refusal import Refusal, bad_request
 from helios_services.jobs.records import Job, JobSpec, Priority
-from helios_services.webhooks.targets import permitted
+from helios_services.messages import PRIORITIES
 
 MAX_IDEMPOTENCY_KEY, MAX_LABELS, MAX_LABEL_KEY, MAX_LABEL_VALUE = 128, 16, 64, 256
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 1.0, 30 * 86400.0

@@ -9,10 +9,10 @@ from uuid import uuid4
 import grpc
 import structlog
 
-from helios_services.gateway.auth import KeyRing, caller
+from helios_services.gateway.grpc.requests import checked, each_checked, tolerant
+from helios_services.gateway.guard.keys import KeyRing, caller
+from helios_services.gateway.guard.refusal import Refusal, refusal_of
 from helios_services.gateway.metrics import GatewayMetrics
-from helios_services.gateway.refusal import Refusal, refusal_of
-from helios_services.gateway.requests import checked, each_checked, tolerant
 from helios_services.telemetry.tracing import failed, incoming, span
 
 log = structlog.get_logger(__name__)

@@ -20,10 +20,10 @@ from helios_engine.parallel import drive
 from helios_engine.parallel.ranks import leave_ranks
 from helios_engine.state import DenoiseState
 from helios_services.config import ServiceConfig
-from helios_services.deployments.load_denoiser import load_denoiser
-from helios_services.deployments.rank_follower import Follower
-from helios_services.deployments.rank_link import Meeting, degrees, join
-from helios_services.deployments.rank_placement import follower_options
+from helios_services.deployments.ranks.follower import Follower
+from helios_services.deployments.ranks.link import Meeting, degrees, join
+from helios_services.deployments.ranks.placement import follower_options
+from helios_services.deployments.replicas.load_denoiser import load_denoiser
 
 log = structlog.get_logger(__name__)
 CLOSE_TIMEOUT_S = 5.0

@@ -14,11 +14,11 @@ from ray.serve.handle import DeploymentHandle
 from redis.exceptions import RedisError
 
 from helios_services.config import ServiceConfig
-from helios_services.deployments.job_run import JobRun
-from helios_services.deployments.ray_stages import RayStages
-from helios_services.deployments.readiness import Readiness
-from helios_services.deployments.stages import Stages
-from helios_services.deployments.work_meter import WorkMeter
+from helios_services.deployments.autoscaling.meter import WorkMeter
+from helios_services.deployments.dispatch.job_run import JobRun
+from helios_services.deployments.dispatch.readiness import Readiness
+from helios_services.deployments.dispatch.stages import Stages
+from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier, Watch

@@ -1,6 +1,6 @@
 """The store as one caller sees it: another tenant's jobs and uploads do not exist."""
 
-from helios_services.gateway.auth import caller
+from helios_services.gateway.guard.keys import caller
 from helios_services.jobs.errors import JobNotFound, MediaNotFound
 from helios_services.jobs.reader import JobReader
 from helios_services.jobs.records import Job, Media

@@ -1,0 +1,1 @@
+"""How many replicas the queued and running work needs, and how Serve learns it."""

@@ -1,0 +1,1 @@
+"""A denoiser replica that spans several devices, one process for each."""

@@ -1,0 +1,1 @@
+"""The model as Ray Serve replicas, and the stages as the dispatcher calls them."""

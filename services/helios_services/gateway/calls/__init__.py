@@ -1,0 +1,1 @@
+"""What a caller can ask for, whichever door the call came through."""

@@ -1,0 +1,1 @@
+"""The gRPC door: the only folder of the gateway that knows gRPC."""
