@@ -24,11 +24,11 @@ from faults.chaos_check import check, drain
 from faults.chaos_load import Load
 from faults.proxy import FaultProxy, Mode, sha_of
 from faults.quick_service import GatewayProcess, Worker
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Plan
 
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
 from helios_services.jobs.keys import Keys
+from support.redis_servers import RedisServer, until
 
 GATEWAYS, WORKERS = 2, 3
 CHUNK_S = 0.05

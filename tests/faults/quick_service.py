@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from faults.redis_servers import until
 from faults.stand_in_worker import Harm, Plan, run
 from redis import Redis
 
@@ -24,6 +23,7 @@ from helios_services.client import HeliosClient
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.keys import Keys
+from support.redis_servers import until
 
 CHUNKS = 3
 JOB: dict[str, Any] = {

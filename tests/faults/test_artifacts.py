@@ -7,11 +7,11 @@ import grpc
 import pytest
 from faults.conftest import Seen
 from faults.quick_service import BRIEF_LEASE_S, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosError
+from support.redis_servers import RedisServer, until
 
 
 @pytest.fixture(scope="module")

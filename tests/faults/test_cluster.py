@@ -8,7 +8,6 @@ from uuid import uuid4
 import pytest
 from faults.conftest import Seen
 from faults.quick_service import CHUNKS, QuickService
-from faults.redis_servers import RedisCluster, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
@@ -21,6 +20,7 @@ from helios_services.jobs.records import Control, Media
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
+from support.redis_servers import RedisCluster, until
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from faults.conftest import Seen
 from faults.quick_service import JOB, JOBS, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import Connection, HeliosClient, HeliosError
 from helios_services.gateway.guard.keys import Quotas, Scope, new_key
+from support.redis_servers import RedisServer, until
 
 QUEUE, EACH, JOBS_MADE = 40, 15, 80
 SLOTS = 2

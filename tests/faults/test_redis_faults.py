@@ -12,11 +12,11 @@ import pytest
 from faults.conftest import Seen
 from faults.proxy import FaultProxy, Mode, sha_of
 from faults.quick_service import CHUNKS, JOBS, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient, HeliosError
+from support.redis_servers import RedisServer, until
 
 OUTAGE_S = 6.0
 UNHURRIED = JOBS.model_copy(update={"heartbeat_s": 3.0})

@@ -10,9 +10,9 @@ import psutil
 import pytest
 from faults.conftest import Seen
 from faults.quick_service import JOBS, QuickService
-from faults.redis_servers import RedisServer, until
 
 from helios_services.client import HeliosError
+from support.redis_servers import RedisServer, until
 
 SOAK_JOBS = int(os.environ.get("HELIOS_SOAK_JOBS", "1000"))
 WAVE = 150

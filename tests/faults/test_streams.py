@@ -20,7 +20,6 @@ import yaml
 from faults.conftest import Seen
 from faults.proxy import FaultProxy, Mode
 from faults.quick_service import JOB, GatewayProcess, QuickService, streams_of
-from faults.redis_servers import RedisServer, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from helios.v1 import video_generation_pb2 as pb
@@ -31,6 +30,7 @@ from helios_services.gateway.guard.keys import Scope, new_key
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.records import Claim
 from services.gateway.conftest import Worker, fragment
+from support.redis_servers import RedisServer, until
 
 BIG_CHUNKS, BIG_BYTES = 40, 4_000_000
 BY_HAND = JobsConfig(lease_s=600.0, heartbeat_s=300.0)

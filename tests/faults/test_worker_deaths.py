@@ -9,10 +9,10 @@ import pytest
 from faults.conftest import Seen
 from faults.proxy import FaultProxy, port_of, sha_of
 from faults.quick_service import BRIEF_LEASE_S, CHUNKS, JOBS, LEASE_S, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
+from support.redis_servers import RedisServer, until
 
 HOUR_S = 3600.0
 

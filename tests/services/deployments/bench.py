@@ -22,7 +22,7 @@ from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.telemetry.metrics import WorkerMetrics
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 CHUNKS = 3
 

@@ -25,7 +25,7 @@ from helios_services.deployments.replicas import decoder as module
 from helios_services.deployments.replicas import load_vae as loading
 from helios_services.deployments.replicas.decoder import DecoderReplica
 from helios_services.media.encoder import EncoderSettings, encode_chunk
-from services.waiting import until
+from support.waiting import until
 
 REQUEST: GenerationRequest = make_request("distilled", prompt="a lake", height=64, width=64)
 

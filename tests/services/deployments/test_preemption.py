@@ -14,9 +14,9 @@ from helios_services.deployments.dispatch.dispatcher import Dispatcher
 from helios_services.deployments.dispatch.turns import Expired, Turn, Turns
 from helios_services.jobs.records import Account, JobSpec, Priority
 from helios_services.jobs.state import JobState
-from services import waiting
 from services.deployments.bench import Bench, FakeStages
 from services.jobs.conftest import expire
+from support import waiting
 
 TIMEOUT_S = 600.0
 

@@ -25,7 +25,7 @@ from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, 
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.replicas.denoiser import DenoiserReplica
-from services.deployments.local_serve import local_serve
+from support.local_serve import local_serve
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable"),  # read in place from the object store

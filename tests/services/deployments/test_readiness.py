@@ -12,7 +12,7 @@ from helios_services.deployments.dispatch.dispatcher import Dispatcher
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from services.deployments.bench import CHUNKS, Bench, FakeStages
-from services.waiting import until
+from support.waiting import until
 
 LOOKS = 3
 

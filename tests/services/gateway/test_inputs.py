@@ -17,7 +17,7 @@ from helios_services.gateway.calls import uploads
 from helios_services.gateway.server import Gateway
 from helios_services.media.artifacts import ArtifactStore
 from services.gateway.conftest import Worker
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 

@@ -17,7 +17,7 @@ from helios_services.config import ServiceConfig
 from helios_services.gateway.grpc import limits
 from helios_services.gateway.grpc.requests import MAX_ENTRIES
 from helios_services.gateway.server import Gateway
-from services.raw_http2 import RawClient
+from support.raw_http2 import RawClient
 
 EXHAUSTED, INVALID = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT
 

@@ -26,7 +26,7 @@ from helios_services.gateway.server import Gateway
 from helios_services.jobs.store import JobStore
 from helios_services.redaction import keep_secret, scrub
 from helios_services.telemetry.logs import configure_logging
-from services.redis_clients import blocking_client
+from support.redis_clients import blocking_client
 
 PROMPT = "an otter in a raincoat juggles lanterns"
 PICTURE = b"\x89PNG\r\n\x1a\nopen-sesame-picture"

@@ -19,7 +19,7 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import JobFailure, JobSpec
 from helios_services.jobs.store import JobStore
 from services.gateway.conftest import BY_HAND, Worker
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 SECRETS = ("whsec_" + "b2xk" * 8, "whsec_" + "bmV3" * 8)
 

@@ -17,7 +17,7 @@ from helios_services.jobs.scripts import source
 from helios_services.jobs.state import TRANSITIONS, Event, JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, expire, let_lapse, spec
-from services.redis_clients import async_client, blocking_client
+from support.redis_clients import async_client, blocking_client
 
 RENEWALS = 12
 """Of a heartbeat every sixth of a lease: two leases."""

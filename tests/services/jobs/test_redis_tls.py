@@ -18,7 +18,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
 from services.gateway.test_auth import Authority
 from services.jobs.conftest import JOBS, claim, spec
-from services.redis_clients import blocking_client
+from support.redis_clients import blocking_client
 
 START_S = 120.0
 
