@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -23,6 +22,8 @@ from helios_services.deployments.serving import APP_NAME, serving, settled
 from helios_services.jobs.records import Control, Job, JobSpec, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
+from support.jobs import ended
+from support.waiting import until
 
 MODEL_DEPLOYMENTS = ("text-encoder", "denoiser", "decoder")
 PARAMS: dict[str, Any] = {"prompt": "a lake", "height": 64, "width": 64, "seed": 3, "pyramid_steps": [1, 1, 1]}
@@ -68,14 +69,7 @@ class Bench:
 
     async def succeeded(self, job_id: str) -> Job:
         """The job after its end; it must have gone well, in one attempt."""
-        job = await self.store.get(job_id)
-
-        async def ended() -> bool:
-            nonlocal job
-            job = await self.store.get(job_id)
-            return job.ended_s is not None
-
-        await until(ended)
+        job = await ended(self.store, job_id)
         assert (job.state, job.attempts, job.error) == (JobState.SUCCEEDED, 1, None)
         return job
 
@@ -97,13 +91,6 @@ def replicas(deployment: str) -> dict[str, int]:
     """Replicas by state."""
     states = serve.status().applications[APP_NAME].deployments[deployment].replica_states
     return {ReplicaState(state).value: number for state, number in states.items() if number}
-
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await condition():
-        assert time.monotonic() < deadline, {name: replicas(name) for name in MODEL_DEPLOYMENTS}
-        await asyncio.sleep(0.2)
 
 
 async def settled_at(deployment: str, number: int) -> None:

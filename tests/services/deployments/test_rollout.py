@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,8 @@ from helios_services.deployments.serving import APP_NAME, serving, settled
 from helios_services.jobs.records import JobSpec
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
+from support.jobs import ended
+from support.waiting import until
 
 PARAMS = {"prompt": "a lake", "height": 64, "width": 64, "num_frames": 33, "fps": 24, "pyramid_steps": [1, 1, 1]}
 CLAIMS_S = 3.0
@@ -74,12 +75,6 @@ def states() -> dict[str, set[str]]:
     }
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - the controller has no event for it
-            await asyncio.sleep(0.2)
-
-
 async def test_jobs_wait_in_the_queue_until_the_denoiser_is_loaded(
     config: ServiceConfig, store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,14 +86,11 @@ async def test_jobs_wait_in_the_queue_until_the_denoiser_is_loaded(
     with ExitStack() as stack:
         deployed = asyncio.create_task(asyncio.to_thread(stack.enter_context, serving(config)))
         try:
-            await until(lambda: ray.is_initialized() and states() == loading)
+            await until(lambda: ray.is_initialized() and asyncio.to_thread(lambda: states() == loading))
             await asyncio.sleep(CLAIMS_S)
             assert (await store.get(job_id)).state is JobState.QUEUED
         finally:
             gate.touch()
             await deployed
-        async with asyncio.timeout(120):
-            while (await store.get(job_id)).ended_s is None:  # noqa: ASYNC110 - another's change
-                await asyncio.sleep(0.1)
-        job = await store.get(job_id)
+        job = await ended(store, job_id)
         assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)

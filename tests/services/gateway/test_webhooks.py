@@ -20,6 +20,7 @@ from helios_services.jobs.records import JobFailure, JobSpec
 from helios_services.jobs.store import JobStore
 from services.gateway.conftest import BY_HAND, Worker
 from support.redis_clients import async_client
+from support.waiting import until
 
 SECRETS = ("whsec_" + "b2xk" * 8, "whsec_" + "bmV3" * 8)
 
@@ -37,10 +38,8 @@ class Receiver:
         status = self.answers.pop(0) if self.answers else 200
         return web.Response(status=status, headers={"location": "/elsewhere"} if status == 302 else {})
 
-    async def until(self, calls: int) -> None:
-        async with asyncio.timeout(60):
-            while len(self.calls) < calls:  # noqa: ASYNC110 - received on the server's side
-                await asyncio.sleep(0.02)
+    async def called(self, calls: int) -> None:
+        await until(lambda: len(self.calls) >= calls)
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(body) for _, _, body in self.calls]
@@ -83,7 +82,7 @@ async def test_every_end_is_told_once_signed_and_without_prompts(
     await worker.store.fail(claim.lease, JobFailure(reason="GENERATION_FAILED", message="why"))
     await client.cancel(jobs[2].id)
     await client.cancel((await worker.claim()).job.id)
-    await receiver.until(3)
+    await receiver.called(3)
     await asyncio.sleep(0.5)
     told = {event["data"]["id"]: event for event in receiver.events()}
     assert [told[job.id]["type"] for job in jobs] == ["job.succeeded", "job.failed", "job.cancelled"]
@@ -104,7 +103,7 @@ async def test_a_call_is_made_again_with_the_same_id_until_it_is_taken(
     receiver.answers = [status]
     job = await client.submit("a lake", num_frames=33, webhook_url=receiver.url)
     await client.cancel(job.id)
-    await receiver.until(2)
+    await receiver.called(2)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.calls}) == 1
     assert {path for path, _, _ in receiver.calls} == {"/hooks"}  # a redirect is not followed
 
@@ -116,9 +115,7 @@ async def test_it_is_given_up_after_the_last_try(
     job = await client.submit("a lake", num_frames=33, webhook_url=receiver.url)
     await client.cancel(job.id)
     read = gateway.metrics.registry.get_sample_value
-    async with asyncio.timeout(60):
-        while not read("helios_webhooks_total", {"outcome": "given_up"}):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(lambda: read("helios_webhooks_total", {"outcome": "given_up"}))
     await asyncio.sleep(0.5)
     assert len(receiver.calls) == 3
     assert read("helios_webhooks_total", {"outcome": "failed"}) == 2
