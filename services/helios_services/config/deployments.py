@@ -44,6 +44,9 @@ class DeploymentConfig(Section):
     """Share of a GPU that each process takes; Ray shows it that GPU and no other."""
     accelerator_type: str = ""
     """Ray accelerator type, for example "H100". Empty: any node."""
+    node_resource: str = Field("", pattern=r"^([A-Za-z][A-Za-z0-9_-]{0,62})?$")
+    """Custom resource of Ray that a node must offer, for example "decoder": what `ray start --resources` gave a group
+    of nodes. Empty: any node."""
     device: Literal["cpu", "cuda"] = "cpu"
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
-from helios_services.deployments.ranks.placement import replica_placement
+from helios_services.config import ConfigError, DeploymentConfig, RedisConfig, ServiceConfig, load_config
+from helios_services.deployments.ranks.placement import node_resources, replica_placement
 
 ENVIRONMENT = {
     # tensors are read in place from the object store; nothing here writes to a tensor it received
@@ -58,9 +58,10 @@ def build_app(config: ServiceConfig) -> serve.Application:
     from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
 
     slots = config.dispatcher.slots
+    keyless = config.model_copy(update={"redis": RedisConfig()})  # only dispatchers need the job store
     text, denoiser, decoder = (
         serve.deployment(replica, name=name, **deployment_options(options, work_policy(name, options, slots))).bind(
-            config
+            keyless
         )
         for replica, name, options in (
             (TextEncoderReplica, "text-encoder", config.text_encoder),
@@ -96,6 +97,7 @@ def deployment_options(options: DeploymentConfig, policy: AutoscalingPolicy | No
     resources: dict[str, Any] = {
         "num_cpus": options.num_cpus,
         "num_gpus": options.num_gpus,
+        "resources": node_resources(options),
         "runtime_env": {"env_vars": ENVIRONMENT},
     }
     if options.accelerator_type:

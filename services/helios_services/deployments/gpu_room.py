@@ -1,4 +1,4 @@
-"""Whether the GPUs of a machine have room for the replicas: Serve would wait for more without end, and say nothing."""
+"""Whether a machine has what the replicas ask for: Serve would wait for more without end, and say nothing."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,8 @@ ROUNDING = 1e-6
 
 
 def check_gpus(config: ServiceConfig, resources: Mapping[str, float]) -> None:
-    """Raises ConfigError if the least number of replicas asks for more GPUs than there are, or for another type.
+    """Raises ConfigError if the least number of replicas asks for more GPUs than there are, for another type, or for a
+    group of nodes.
 
     resources: as `ray.cluster_resources()` names them.
     """
@@ -21,6 +22,11 @@ def check_gpus(config: ServiceConfig, resources: Mapping[str, float]) -> None:
             raise ConfigError(
                 f"{name}.accelerator_type: {section.accelerator_type!r} is not allowed; allowed: empty, or what Ray "
                 f"finds on this machine, {types}"
+            )
+        if section.node_resource:
+            raise ConfigError(
+                f"{name}.node_resource: {section.node_resource!r} is not allowed on this machine; allowed: empty (it "
+                "chooses among the nodes of a cluster)"
             )
     processes = {name: ranks(section) * section.autoscaling.min_replicas for name, section in sections.items()}
     shares = [section.num_gpus for name, section in sections.items() for _ in range(processes[name])]

@@ -17,8 +17,10 @@ from helios_services.config import (
     DenoiserConfig,
     DispatcherConfig,
     ParallelConfig,
+    RedisConfig,
+    ServiceConfig,
 )
-from helios_services.deployments.app import BuildArgs, build, deployment_options, work_policy
+from helios_services.deployments.app import BuildArgs, build, build_app, deployment_options, work_policy
 from helios_services.deployments.autoscaling.policy import WorkPolicy
 
 
@@ -32,6 +34,28 @@ def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
 
 def test_cpu_replicas_ask_for_no_accelerator() -> None:
     assert "accelerator_type" not in deployment_options(DispatcherConfig())["ray_actor_options"]
+
+
+def test_replicas_are_placed_on_a_group_of_nodes() -> None:
+    asked = {"dispatchers": 0.001}
+    options = deployment_options(DispatcherConfig(node_resource="dispatchers"))
+    assert options["ray_actor_options"]["resources"] == asked
+    ranks = DenoiserConfig(node_resource="dispatchers", parallel=ParallelConfig(ulysses_degree=2))
+    assert deployment_options(ranks)["placement_group_bundles"] == [{"CPU": 1.0, **asked}] * 2
+    with pytest.raises(ValidationError, match="node_resource"):
+        DispatcherConfig(node_resource="two words")
+
+
+def test_only_dispatchers_are_told_of_the_job_store() -> None:
+    config = ServiceConfig(redis=RedisConfig(url="redis://:hunter22@r:6379/0"), artifact_url="/artifacts")
+    dispatcher = build_app(config)._bound_deployment
+    given, *stages = dispatcher.init_args
+    assert given.redis.url == "redis://:hunter22@r:6379/0"
+    assert len(stages) == 3
+    for stage in stages:
+        (others,) = stage._bound_deployment.init_args
+        assert others.redis == RedisConfig()
+        assert others.artifact_url == "/artifacts"
 
 
 def test_a_denoiser_of_many_ranks_reserves_their_resources_on_one_node() -> None:

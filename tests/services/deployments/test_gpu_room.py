@@ -52,6 +52,10 @@ def test_the_documented_example_fits_one_gpu(tmp_path: Path) -> None:
             "decoder.accelerator_type: 'L40S' is not allowed; allowed: empty, or what Ray finds on this machine, "
             "['H100']",
         ),
+        (
+            "dispatcher: {node_resource: cpu}",
+            "dispatcher.node_resource: 'cpu' is not allowed on this machine; allowed: empty",
+        ),
     ],
 )
 def test_more_than_there_is_is_refused(tmp_path: Path, text: str, named: str) -> None:

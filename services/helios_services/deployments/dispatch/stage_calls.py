@@ -10,9 +10,9 @@ from typing import TypeVar
 import structlog
 
 from helios_services.config import ServiceConfig
+from helios_services.deployments.dispatch.endings import JobFailed, Released
 from helios_services.deployments.dispatch.stages import Stages
 from helios_services.deployments.dispatch.turns import Expired
-from helios_services.jobs.records import JobFailure
 from helios_services.telemetry import tracing
 from helios_services.telemetry.metrics import WorkerMetrics
 
@@ -66,18 +66,6 @@ def retries(max_attempts: int) -> dict[Fault, Retry]:
     }
 
 
-class JobFailed(Exception):
-    """The job cannot be finished; carries what the client is told."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = JobFailure(reason=reason, message=message)
-
-
-class GivenBack(Exception):
-    """The attempt ends early, through no fault of the job: a stage was gone for too long, or when draining."""
-
-
 class StageCalls:
     """The stages as one attempt at a job calls them. stopping: whether the attempt is to end."""
 
@@ -88,7 +76,7 @@ class StageCalls:
         self._retries = retries(config.jobs.max_attempts)
 
     async def call(self, name: str, make: Callable[[], Awaitable[Value]]) -> Value:
-        """Awaits `make()`, again while that makes sense. Raises JobFailed, GivenBack, Expired."""
+        """Awaits `make()`, again while that makes sense. Raises JobFailed, Released, Expired."""
         options = getattr(self._config, SECTION[name])
         start_until = time.monotonic() + options.start_timeout_s
         failures: dict[Fault, int] = {}
@@ -102,7 +90,7 @@ class StageCalls:
                     raise Expired(str(error)) from None
                 if fault is Fault.GONE:
                     log.error("stage_gone", stage=name, waited_s=options.start_timeout_s)
-                    raise GivenBack from None
+                    raise Released from None
                 count = failures[fault] = failures.get(fault, 0) + 1
                 retry = self._retries[fault]
                 if fault in (Fault.BROKEN, Fault.WRONG):
@@ -110,7 +98,7 @@ class StageCalls:
                 if retry.tries is not None and count >= retry.tries:
                     raise JobFailed(retry.reason, _message(name, fault, count)) from None
                 if self._stopping():
-                    raise GivenBack from None
+                    raise Released from None
                 self._metrics.retries.labels(name).inc()
                 log.warning("stage_repeated", stage=name, fault=fault.value, error=type(error).__name__)
                 await asyncio.sleep(retry.wait_s(sum(failures.values())))

@@ -14,8 +14,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from helios_services.config import DenoiserConfig, DeploymentConfig
 
-ACCELERATOR_SHARE = 0.001
-"""What Ray asks for, of the resource that stands for a type of accelerator, when an actor names that type."""
+NODE_SHARE = 0.001
+"""What is asked for of a resource that says what a node is: any number of actors has room. Ray asks for as much of the
+one that stands for a type of accelerator."""
 
 
 def ranks(options: DeploymentConfig) -> int:
@@ -23,13 +24,18 @@ def ranks(options: DeploymentConfig) -> int:
     return options.parallel.world_size if isinstance(options, DenoiserConfig) else 1
 
 
+def node_resources(options: DeploymentConfig) -> dict[str, float]:
+    """Custom resources that each process of the deployment asks for."""
+    return {options.node_resource: NODE_SHARE} if options.node_resource else {}
+
+
 def replica_placement(options: DeploymentConfig) -> dict[str, Any]:
     """Options of the Serve deployment that reserve the resources of all ranks at once; none for a lone process."""
     if not isinstance(options, DenoiserConfig) or options.parallel.world_size == 1:
         return {}
-    bundle = {"CPU": options.num_cpus, "GPU": options.num_gpus}
+    bundle = {"CPU": options.num_cpus, "GPU": options.num_gpus, **node_resources(options)}
     if options.accelerator_type:
-        bundle[f"accelerator_type:{options.accelerator_type}"] = ACCELERATOR_SHARE
+        bundle[f"accelerator_type:{options.accelerator_type}"] = NODE_SHARE
     return {
         "placement_group_bundles": [
             {name: amount for name, amount in bundle.items() if amount} for _ in range(options.parallel.world_size)
@@ -49,6 +55,7 @@ def follower_options(options: DenoiserConfig, rank: int) -> dict[str, Any]:
     placed: dict[str, Any] = {
         "num_cpus": options.num_cpus,
         "num_gpus": options.num_gpus,
+        "resources": node_resources(options),
         "max_restarts": 0,
         "scheduling_strategy": PlacementGroupSchedulingStrategy(
             placement_group=group, placement_group_bundle_index=rank
