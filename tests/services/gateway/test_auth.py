@@ -23,6 +23,7 @@ from helios_services.config import ConfigError, ServiceConfig
 from helios_services.gateway.guard.keys import SCOPES, KeyRing, Scope, new_key
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
+from support.gateway import serving
 
 EVERYTHING = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
 Keys = dict[str, str]
@@ -220,27 +221,20 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "authority")
 
 
-async def served(config: ServiceConfig, **options: Any) -> Gateway:
-    gateway = Gateway(config.model_copy(update={"gateway": config.gateway.model_copy(update=options)}))
-    await gateway.start()
-    return gateway
-
-
 @pytest.mark.parametrize("mutual", [False, True])
 async def test_tls(config: ServiceConfig, keys: Keys, authority: Authority, tmp_path: Path, mutual: bool) -> None:
     certificate, key = authority.issue("gateway")
     options = {"tls_certificate_file": str(certificate), "tls_key_file": str(key)}
     if mutual:
         options["tls_client_ca_file"] = str(authority.file)
-    gateway = await served(config, **options)
-    target = f"localhost:{gateway.port}"
     mine, my_key = authority.issue("client")
     stranger = Authority(tmp_path, "stranger")
     trusting = Connection(
         api_key=keys["alice"], ca_file=authority.file, certificate_file=mine if mutual else None,
         key_file=my_key if mutual else None,
     )  # fmt: skip
-    try:
+    async with serving(config, **options) as gateway:
+        target = f"localhost:{gateway.port}"
         async with AsyncHeliosClient(target, trusting) as client:
             assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
         wrong = [Connection(api_key=keys["alice"]), Connection(api_key=keys["alice"], ca_file=stranger.file)]
@@ -258,12 +252,10 @@ async def test_tls(config: ServiceConfig, keys: Keys, authority: Authority, tmp_
         if not mutual:
             async with AsyncHeliosClient(target, Connection(api_key=keys["alice"], ca_file=newer.file)) as client:
                 assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
-    finally:
-        await gateway.stop()
 
 
 async def test_half_a_certificate_is_refused(config: ServiceConfig) -> None:
     with pytest.raises(ConfigError, match="must be given together"):
-        await served(config, tls_key_file="/nowhere.key")
+        await serving(config, tls_key_file="/nowhere.key").__aenter__()
     with pytest.raises(ConfigError, match=r"gateway.tls_key_file: /nowhere.key: No such file"):
-        await served(config, tls_key_file="/nowhere.key", tls_certificate_file="/nowhere.crt")
+        await serving(config, tls_key_file="/nowhere.key", tls_certificate_file="/nowhere.crt").__aenter__()

@@ -17,20 +17,11 @@ from helios_services.config import ServiceConfig
 from helios_services.gateway.grpc import limits
 from helios_services.gateway.grpc.requests import MAX_ENTRIES
 from helios_services.gateway.server import Gateway
+from support.gateway import serving
 from support.raw_http2 import RawClient
 from support.waiting import until
 
 EXHAUSTED, INVALID = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT
-
-
-@asynccontextmanager
-async def serving(config: ServiceConfig, **options: Any) -> AsyncIterator[Gateway]:
-    gateway = Gateway(config.model_copy(update={"gateway": config.gateway.model_copy(update=options)}))
-    await gateway.start()
-    try:
-        yield gateway
-    finally:
-        await gateway.stop()
 
 
 @asynccontextmanager
