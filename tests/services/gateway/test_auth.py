@@ -4,7 +4,6 @@ import asyncio
 import datetime
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from helios_services.gateway.guard.keys import SCOPES, KeyRing, Scope, new_key
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
 from support.gateway import serving
+from support.processes import HELIOS
 
 EVERYTHING = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
 Keys = dict[str, str]
@@ -161,16 +161,15 @@ def test_a_bad_key_file_is_explained_without_its_values(content: str, named: str
 
 
 def test_keys_are_made_on_the_command_line(tmp_path: Path) -> None:
-    helios = str(Path(sys.executable).parent / "helios")
     made = subprocess.run(
-        [helios, "keys", "new", "ci", "--tenant", "a", "--scope", "read"], capture_output=True, text=True
+        [HELIOS, "keys", "new", "ci", "--tenant", "a", "--scope", "read"], capture_output=True, text=True
     )
     (tmp_path / "keys.yaml").write_text(made.stdout)
     key = made.stderr.split(": ")[1].strip()
     assert key not in made.stdout
     metadata = (("authorization", f"Bearer {key}"),)
     assert KeyRing(str(tmp_path / "keys.yaml")).authenticate("GetJob", metadata).tenant == "a"
-    refused = subprocess.run([helios, "keys", "new", "ci", "--tenant", "a b"], capture_output=True, text=True)
+    refused = subprocess.run([HELIOS, "keys", "new", "ci", "--tenant", "a b"], capture_output=True, text=True)
     assert (refused.returncode, "tenant: 'a b'" in refused.stderr) == (1, True)
 
 

@@ -1,7 +1,6 @@
 """Quotas, deadlines and dead letters as clients and operators meet them."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 import grpc
@@ -19,8 +18,7 @@ from helios_services.jobs.records import Account, JobFailure
 from services.gateway.conftest import Worker
 from services.test_operations import blocks, run
 from support.gateway import serving
-
-HELIOS = str(Path(sys.executable).parent / "helios")
+from support.processes import HELIOS
 
 
 async def refusal(client: AsyncHeliosClient, **options: float) -> tuple[grpc.StatusCode, QuotaFailure, RetryInfo]:
