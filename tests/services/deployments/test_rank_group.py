@@ -25,7 +25,7 @@ from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, 
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.replicas.denoiser import DenoiserReplica
-from support.local_serve import local_serve
+from support.local_ray import local_serve
 from support.waiting import wait_until
 
 pytestmark = [
