@@ -1,7 +1,6 @@
 """API keys, tenants, scopes, and TLS with and without client certificates."""
 
 import asyncio
-import datetime
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,10 +10,6 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
@@ -22,6 +17,7 @@ from helios_services.config import ConfigError, ServiceConfig
 from helios_services.gateway.guard.keys import SCOPES, KeyRing, Scope, new_key
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
+from support.authority import Authority
 from support.gateway import serving
 from support.processes import HELIOS
 
@@ -179,40 +175,6 @@ def test_keys_are_not_sent_in_the_clear() -> None:
 
 
 # ---- TLS ----
-
-
-class Authority:
-    """Signs certificates for 127.0.0.1."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self.name = folder, name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(self._subject, self._key.public_key(), ca=True)
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), ca=False
-        )
-        pem, encoding = self._folder / f"{name}.crt", serialization.Encoding.PEM
-        pem.write_bytes(certificate.public_bytes(encoding))
-        key_file = self._folder / f"{name}.key"
-        no_password = serialization.NoEncryption()
-        key_file.write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, no_password))
-        return pem, key_file
-
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key)
-        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        return builder.add_extension(names, critical=False).sign(self._key, hashes.SHA256())
 
 
 @pytest.fixture

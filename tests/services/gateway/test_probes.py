@@ -13,7 +13,7 @@ from helios_services.client import AsyncHeliosClient
 from helios_services.config import ConfigError, ServiceConfig
 from helios_services.gateway.metrics import METHODS, GatewayMetrics
 from helios_services.gateway.server import LIVENESS
-from services.gateway.test_auth import Authority
+from support.authority import Authority
 from support.gateway import serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

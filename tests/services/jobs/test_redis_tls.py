@@ -13,8 +13,8 @@ from helios_services.jobs.embedded import free_port
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
-from services.gateway.test_auth import Authority
 from services.jobs.conftest import JOBS, claim, spec
+from support.authority import Authority
 from support.redis_clients import answers, blocking_client
 from support.waiting import wait_until
 
