@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import uuid4
 
-from redis.exceptions import RedisError
-
 from helios_services.config import ServiceConfig
+from helios_services.jobs.connector import Connector
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.records import ChunkRecord, Claim
 from helios_services.jobs.store import JobStore
 
@@ -25,7 +25,7 @@ CHECKPOINT_BYTES = 1024
 
 async def work(config: ServiceConfig, chunk_s: float, fragment_bytes: int) -> None:
     """For ever."""
-    store = JobStore.connect(config.redis, config.jobs)
+    store = Connector(config.redis, config.jobs).store()
     fragment = os.urandom(fragment_bytes)
     async with asyncio.TaskGroup() as group:
         while True:
@@ -68,7 +68,7 @@ async def _durably(call: Callable[[], Awaitable[Value]]) -> Value:
     while True:
         try:
             return await call()
-        except RedisError:
+        except StoreUnavailable:
             await asyncio.sleep(POLL_S)
 
 

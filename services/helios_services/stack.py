@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from helios_services.config import ConfigError, ServiceConfig
 from helios_services.deployments.serving import serving, settled
 from helios_services.jobs.embedded import with_redis
+from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 from helios_services.telemetry.logs import configure_logging
 
 STOP_MARGIN_S = 5.0
@@ -21,7 +22,8 @@ def running_stack(config: ServiceConfig) -> Iterator[str]:
     Raises CheckpointError or ConfigError when something cannot start.
     """
     configure_logging(config.log_level)
-    config = settled(config)
+    config = settled(config).model_copy(update={"media": for_one_machine(config.media)})
+    check_sandbox(config.media)
     with with_redis(config) as config, serving(config), _gateway(config) as address:
         yield address
 

@@ -13,12 +13,12 @@ from faults.stand_in_worker import Harm
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.records import Control, Media
 from helios_services.jobs.state import JobState
-from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
 from support.redis_servers import RedisCluster
 from support.waiting import until, wait_until
@@ -52,7 +52,7 @@ async def test_every_call_works_on_every_node(cluster: RedisCluster, seen: Seen)
 
 async def whole_life(config: RedisConfig) -> None:
     """Everything that the service asks of its store."""
-    store, hasty = JobStore.connect(config, JOBS), JobStore.connect(config, JOBS.model_copy(update={"lease_s": 0.05}))
+    store, hasty = Connector(config, JOBS).store(), Connector(config, JOBS.model_copy(update={"lease_s": 0.05})).store()
     notifier, heartbeat = Notifier(config), Heartbeat(config, JOBS.model_copy(update={"heartbeat_s": 0.05}))
     await notifier.start()
     try:
@@ -96,7 +96,7 @@ async def whole_life(config: RedisConfig) -> None:
 
 @pytest.mark.fault(number=12, fault="the namespace's slot moves to another node between two calls")
 async def test_a_slot_that_has_moved_is_found(cluster: RedisCluster, redis: RedisConfig, seen: Seen) -> None:
-    store, notifier = JobStore.connect(redis, JOBS), Notifier(redis)
+    store, notifier = Connector(redis, JOBS).store(), Notifier(redis)
     await notifier.start()
     await store.submit("a", spec(chunks=2))
     lease = (await claim(store)).lease

@@ -133,7 +133,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         "text_encoder": 14,
         "denoiser": 20,
         "decoder": 18,
-        "media": 9,
+        "media": 10,
         "tracing": 3,
         "webhooks": 6,
     }

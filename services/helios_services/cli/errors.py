@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from helios_engine.errors import CheckpointError, InvalidField
 from helios_engine.extras import MissingExtra
 from helios_services.errors import ExpectedError
+from helios_services.jobs.errors import StoreUnavailable
 
 
 class UserError(ExpectedError):
@@ -20,13 +21,10 @@ def user_errors() -> Iterator[None]:
         yield
     except (ExpectedError, MissingExtra, CheckpointError, InvalidField) as error:
         _exit(str(error))
+    except StoreUnavailable as error:
+        _exit(f"Redis: {error}")
     except BrokenPipeError:
         sys.exit(1)
-    except Exception as error:
-        redis = sys.modules.get("redis.exceptions")  # absent where only the client is installed
-        if redis is None or not isinstance(error, redis.RedisError):
-            raise
-        _exit(f"Redis: {error}")
 
 
 def _exit(message: str) -> None:

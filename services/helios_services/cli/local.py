@@ -25,6 +25,7 @@ from helios_services.config import ServiceConfig, load_config
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.media.inputs import decode_clip, decode_image
 from helios_services.media.remux import remux
+from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +125,15 @@ def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig,
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     content_type = mimetypes.guess_type(file.name)[0] or ""
     size: dict[str, int] = {"height": request.height, "width": request.width}
+    limits = for_one_machine(config.media)
+    check_sandbox(limits)
     encoder = VideoEncoder.from_pretrained(folder, device=local.device)
     if local.image is not None:
         return conditioned_state(
-            request, encoder.condition_on_image(decode_image(data, content_type, **size, limits=config.media))
+            request, encoder.condition_on_image(decode_image(data, content_type, **size, limits=limits))
         )
     keep = HISTORY_CHUNKS * FRAMES_PER_CHUNK
-    clip = decode_clip(data, content_type, **size, fps=request.fps, keep_last=keep, limits=config.media)
+    clip = decode_clip(data, content_type, **size, fps=request.fps, keep_last=keep, limits=limits)
     return conditioned_state(request, encoder.condition_on_video(clip.first, clip.tail, clip.num_frames))
 
 

@@ -145,6 +145,9 @@ class MediaConfig(Section):
     """Uploads that are kept at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
+    require_seccomp: bool = True
+    """Decode nothing, and do not start, where the kernel takes no filter of system calls. Unset, `helios up` and
+    `helios generate` warn and go on."""
 
 
 class WebhooksConfig(Section):

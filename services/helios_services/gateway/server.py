@@ -6,7 +6,6 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from redis.exceptions import RedisError
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import add_VideoGenerationServicer_to_server
@@ -18,8 +17,8 @@ from helios_services.gateway.grpc.servicer import VideoGeneration
 from helios_services.gateway.grpc.tls import server_credentials
 from helios_services.gateway.guard.keys import KeyRing
 from helios_services.gateway.metrics import GatewayMetrics
-from helios_services.jobs.notify import Notifier
-from helios_services.jobs.store import JobStore
+from helios_services.jobs.connector import Connector
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import cancelled
 from helios_services.webhooks.sender import WebhookSender
@@ -49,8 +48,8 @@ class Gateway:
         """Binds and serves. Raises ConfigError for an address, keys or certificates that cannot be had."""
         config, options = self._config, self._config.gateway
         keys, credentials = KeyRing(options.api_keys_file), server_credentials(options)
-        self._store = JobStore.connect(config.redis, config.jobs)
-        self._notifier = Notifier(config.redis)
+        connector = Connector(config.redis, config.jobs)
+        self._store, self._notifier = connector.store(), connector.notifier()
         self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
         await self._notifier.start()
         video = VideoStream(self._store, self._notifier, ArtifactStore(config.artifacts), self.metrics, self._drain)
@@ -128,7 +127,7 @@ class Gateway:
             depths, dead = await self._store.depths(self._config.model.name), await self._store.dead_letters()
             self.metrics.store(depths, await self._store.ended(), dead)
             status = health_pb2.HealthCheckResponse.SERVING
-        except RedisError:
+        except StoreUnavailable:
             self.metrics.store_lost()
         for name in ("", SERVICE):
             await self._health.set(name, status)

@@ -1,4 +1,4 @@
-"""The clients of Redis, of one server or of a cluster: made here and nowhere else.
+"""The clients of Redis, of one server or of a cluster: made here and nowhere else, and their errors told apart.
 
 All keys share a hash tag, so one node of a cluster has them all; the others say which one.
 """
@@ -12,17 +12,38 @@ from redis import Redis, RedisCluster
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException
+from redis.exceptions import OutOfMemoryError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.credentials import connection_options
+from helios_services.jobs.errors import StorageFull, StoreUnavailable
 
 MAX_CONNECTIONS = 64
 """Per store; calls beyond wait for a connection, at most `socket_timeout_s`, rather than fail at once."""
 MAX_CLUSTER_CONNECTIONS = 512
 """Per store and node of a cluster; calls beyond fail at once, for redis-py has no waiting there."""
+FULL_RETRY_S = 30.0
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Redis' errors become the store's: StoreUnavailable, and StorageFull at maxmemory."""
+    try:
+        yield
+    except OutOfMemoryError:
+        raise _full() from None
+    except ResponseError as error:  # at maxmemory within a script: its text begins otherwise
+        if "OOM command not allowed" in str(error):
+            raise _full() from None
+        raise StoreUnavailable(str(error)) from error
+    except RedisError as error:
+        raise StoreUnavailable(str(error)) from error
+
+
+def _full() -> StorageFull:
+    return StorageFull("the job store is out of memory", retry_after_s=FULL_RETRY_S)
 
 
 def store_client(config: RedisConfig) -> aio.Redis | aio.RedisCluster:

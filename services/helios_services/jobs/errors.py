@@ -1,8 +1,12 @@
-"""Why the job store refuses."""
+"""Why the job store refuses, or does not answer."""
+
+
+class StoreUnavailable(Exception):
+    """The job store cannot be reached, or did not answer in time: whether the call took effect is not known."""
 
 
 class JobStoreError(Exception):
-    """Base of the refusals below. Connection trouble stays redis.exceptions.RedisError."""
+    """Base of the refusals below."""
 
 
 class JobNotFound(JobStoreError):

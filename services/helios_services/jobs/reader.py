@@ -1,11 +1,13 @@
 """What can be read from the job store, changing nothing."""
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Awaitable, Collection
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
 from helios_services.jobs.codec import chunk_from_entry, job_from_hash, media_from_hash
+from helios_services.jobs.connect import answered
 from helios_services.jobs.errors import ChunkGone, JobNotFound, MediaNotFound
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import ChunkRecord, Job, JobPage, Media, Priority
@@ -18,7 +20,7 @@ SCAN_PAGE = 200
 
 
 class JobReader:
-    """Jobs, chunks and uploads as they are. Connection trouble raises redis' RedisError."""
+    """Jobs, chunks and uploads as they are. Any call may raise StoreUnavailable."""
 
     def __init__(self, client: Redis | RedisCluster, namespace: str) -> None:
         self._client: Any = client  # redis-py's types leave open whether replies are bytes
@@ -26,11 +28,11 @@ class JobReader:
 
     async def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
-        fields = await self._client.hgetall(self._keys.of("job", job_id))
+        fields = await _answer(self._client.hgetall(self._keys.of("job", job_id)))
         if not fields:
             raise JobNotFound(f"job {job_id!r} does not exist or has expired")
         updated = int(fields.get(b"updates", 0)) > 0
-        updates = await self._client.lrange(self._keys.of("prompts", job_id), 0, -1) if updated else ()
+        updates = await _answer(self._client.lrange(self._keys.of("prompts", job_id), 0, -1)) if updated else ()
         return job_from_hash(job_id, fields, updates)
 
     async def page(
@@ -55,8 +57,10 @@ class JobReader:
         last, below = 0, f"({cursor}" if cursor else "+inf"
         wanted = min(limit + 1, SCAN_PAGE)  # at first as many as the page takes if nothing is filtered out
         while True:
-            entries = await self._client.zrevrangebyscore(listing, below, "-inf", start=0, num=wanted, withscores=True)
-            async with self._client.pipeline(transaction=False) as pipeline:
+            entries = await _answer(
+                self._client.zrevrangebyscore(listing, below, "-inf", start=0, num=wanted, withscores=True)
+            )
+            async with self._pipeline() as pipeline:
                 for job_id, _ in entries:
                     pipeline.hgetall(self._keys.of("job", job_id.decode()))
                 records = await pipeline.execute()
@@ -74,7 +78,7 @@ class JobReader:
 
     async def media(self, media_id: str) -> Media:
         """Raises MediaNotFound."""
-        fields = await self._client.hgetall(self._keys.of("media", media_id))
+        fields = await _answer(self._client.hgetall(self._keys.of("media", media_id)))
         if not fields:
             raise MediaNotFound(f"media {media_id!r} does not exist or has expired")
         return media_from_hash(media_id, fields)
@@ -85,7 +89,8 @@ class JobReader:
         Of an open-ended job, the first may be later than `start`, if older ones have just been dropped.
         """
         offset = max(start - job.first_chunk, 0)
-        entries = await self._client.lrange(self._keys.of("chunks", job.id), offset, offset + RECORDS_AT_ONCE - 1)
+        chunks = self._keys.of("chunks", job.id)
+        entries = await _answer(self._client.lrange(chunks, offset, offset + RECORDS_AT_ONCE - 1))
         return [record for record in map(chunk_from_entry, entries) if record.index >= start]
 
     async def fragment(self, job_id: str, index: int) -> bytes:
@@ -98,22 +103,34 @@ class JobReader:
 
     async def depths(self, model: str) -> dict[Priority, int]:
         """Queued jobs by priority."""
-        async with self._client.pipeline(transaction=False) as pipeline:
+        async with self._pipeline() as pipeline:
             for priority in Priority:
                 pipeline.zcard(self._keys.of("queue", model, priority))
             return dict(zip(Priority, await pipeline.execute(), strict=True))
 
     async def dead_letters(self) -> int:
         """Failed jobs that can be queued again."""
-        return int(await self._client.zcard(self._keys.of("dead")))
+        return int(await _answer(self._client.zcard(self._keys.of("dead"))))
 
     async def ended(self) -> dict[JobState, int]:
         """Jobs ended since the store began, by final state: exact, whichever processes died."""
-        counts = await self._client.hgetall(self._keys.of("ended"))
+        counts = await _answer(self._client.hgetall(self._keys.of("ended")))
         return {JobState(state.decode()): int(count) for state, count in counts.items()}
 
     async def _bytes(self, *parts: str | int) -> bytes:
-        data: bytes | None = await self._client.get(self._keys.of(*parts))
+        data: bytes | None = await _answer(self._client.get(self._keys.of(*parts)))
         if data is None:
             raise ChunkGone(f"{' '.join(map(str, parts))} is not kept (any more)")
         return data
+
+    @asynccontextmanager
+    async def _pipeline(self) -> AsyncIterator[Any]:
+        """Commands that travel together, in no transaction."""
+        with answered():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                yield pipeline
+
+
+async def _answer(command: Awaitable[Any]) -> Any:
+    with answered():
+        return await command

@@ -9,12 +9,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import OutOfMemoryError, ResponseError
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs.codec import chunk_to_json, job_from_hash, prompt_from_entry, spec_to_json, terms_to_json
-from helios_services.jobs.connect import store_client
+from helios_services.jobs.connect import answered
 from helios_services.jobs.errors import (
     IdempotencyConflict,
     InvalidTransition,
@@ -30,7 +29,6 @@ from helios_services.jobs.errors import (
     QueueFull,
     QuotaExceeded,
     SessionEnded,
-    StorageFull,
 )
 from helios_services.jobs.reader import JobReader
 from helios_services.jobs.records import (
@@ -56,18 +54,13 @@ EVERY_RANK = len(Priority)
 
 
 class JobStore(JobReader):
-    """Jobs in Redis. Refusals raise JobStoreError subclasses; connection trouble raises redis' RedisError."""
+    """Jobs in Redis. Refusals raise subclasses of JobStoreError; any call may raise StoreUnavailable or StorageFull."""
 
     def __init__(self, client: Redis | RedisCluster, redis: RedisConfig, jobs: JobsConfig) -> None:
         super().__init__(client, redis.namespace)
         self._jobs = jobs
         self._ttls = (int(jobs.job_ttl_s * 1000), int(jobs.chunk_ttl_s * 1000))
         self._scripts: dict[str, Any] = {}
-
-    @classmethod
-    def connect(cls, redis: RedisConfig, jobs: JobsConfig) -> "JobStore":
-        """A store on `redis.url`; connects on first use. Raises ConfigError for credentials that cannot be used."""
-        return cls(store_client(redis), redis, jobs)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -87,26 +80,23 @@ class JobStore(JobReader):
     ) -> Job:
         """Queues a job. within_s: the call's own deadline, of which a repetition of the call has another.
 
-        Raises QueueFull, QuotaExceeded, StorageFull, IdempotencyConflict, NotContinuable or MediaNotFound.
+        Raises QueueFull, QuotaExceeded, IdempotencyConflict, NotContinuable or MediaNotFound.
         """
         text = spec_to_json(spec)
         digest = hashlib.sha256(text.encode()).hexdigest()
         args = (job_id, text, digest, spec.model, spec.priority, spec.chunks_total)
-        try:
-            answer, record = await self._run_with_record(
-                "submit",
-                *args,
-                idempotency_key,
-                self._jobs.max_queued,
-                spec.continue_from,
-                int(self._jobs.session_grace_s * 1000) if spec.session else 0,
-                self._ttls[0],
-                trace,
-                terms_to_json(spec, account, within_s),
-                *spec.media_ids,
-            )
-        except OutOfMemoryError:
-            raise StorageFull("the job store is out of memory", retry_after_s=30.0) from None
+        answer, record = await self._run_with_record(
+            "submit",
+            *args,
+            idempotency_key,
+            self._jobs.max_queued,
+            spec.continue_from,
+            int(self._jobs.session_grace_s * 1000) if spec.session else 0,
+            self._ttls[0],
+            trace,
+            terms_to_json(spec, account, within_s),
+            *spec.media_ids,
+        )
         match answer:
             case ["ok", existing]:
                 return job_from_hash(existing, record) if record else await self.get(existing)
@@ -134,14 +124,10 @@ class JobStore(JobReader):
     async def update_prompt(self, job_id: str, update: ScheduledPrompt, nonce: str) -> int:
         """Changes the prompt from chunk `update.chunk_index` on, or the next that has not started: that chunk.
 
-        The same nonce again gives the same answer. Raises JobNotFound, InvalidTransition, NoChunkLeft, PromptsFull,
-        StorageFull.
+        The same nonce again gives the same answer. Raises JobNotFound, InvalidTransition, NoChunkLeft, PromptsFull.
         """
         parts = (nonce, update.chunk_index, update.interpolation_chunks, update.prompt, self._jobs.max_prompt_updates)
-        try:
-            answer = await self._run("update_prompt", job_id, *parts)
-        except OutOfMemoryError:
-            raise StorageFull("the job store is out of memory", retry_after_s=30.0) from None
+        answer = await self._run("update_prompt", job_id, *parts)
         self._check(job_id, answer)
         return int(float(answer[1]))
 
@@ -189,13 +175,10 @@ class JobStore(JobReader):
     async def add_media(self, media: Media, *, ttl_s: float, max_files: int) -> list[str]:
         """Records an upload (`media.expire_s` is set here). Returns names of files that have expired, to be deleted.
 
-        Raises MediaFull, StorageFull.
+        Raises MediaFull.
         """
         parts = (media.id, media.name, media.content_type, media.size_bytes, int(ttl_s * 1000), max_files, media.tenant)
-        try:
-            answer = await self._run("add_media", *parts)
-        except OutOfMemoryError:
-            raise StorageFull("the job store is out of memory", retry_after_s=30.0) from None
+        answer = await self._run("add_media", *parts)
         if answer[0] == "full":
             raise MediaFull(f"{answer[1]} uploads are kept, which is all there may be", retry_after_s=60.0)
         return answer[1:]
@@ -214,7 +197,7 @@ class JobStore(JobReader):
         if answer[0] == "none":
             return None
         _, job_id, token, waited_ms = answer
-        async with self._client.pipeline(transaction=False) as pipeline:
+        async with self._pipeline() as pipeline:
             pipeline.get(self._keys.of("checkpoint", job_id))
             pipeline.hgetall(self._keys.of("embeds", job_id))
             checkpoint, prompt_embeds = await pipeline.execute()
@@ -325,12 +308,8 @@ class JobStore(JobReader):
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self._client.register_script(source(name))
-        try:
+        with answered():
             answer = await script(keys=[self._keys.root], args=args)
-        except ResponseError as error:
-            if str(error).startswith("OOM") or "OOM command not allowed" in str(error):
-                raise OutOfMemoryError(str(error)) from None
-            raise
         flat = answer.pop() if answer and isinstance(answer[-1], list) else []
         record = dict(zip(flat[::2], flat[1::2], strict=True))
         return [part.decode() if isinstance(part, bytes) else str(part) for part in answer], record

@@ -26,7 +26,10 @@ def main() -> None:
     (length,) = LENGTH.unpack(source.read(LENGTH.size))
     request = Request.from_json(source.read(length))
     decode = decoder(request)  # imports; later no file can be opened
-    confine(memory_bytes=request.memory_bytes, cpu_s=request.cpu_s)
+    try:
+        confine(memory_bytes=request.memory_bytes, cpu_s=request.cpu_s, require_filter=request.require_filter)
+    except (OSError, ValueError) as error:
+        sys.exit(f"cannot be confined: {error}")
     _write([GREETING])
     field = "clip" if request.clip else "image"
     try:

@@ -84,6 +84,7 @@ def _request(
         max_pixels=limits.max_pixels,
         cpu_s=limits.cpu_s,
         memory_bytes=limits.memory_bytes,
+        require_filter=limits.require_seccomp,
         clip=clip,
     )
 

@@ -43,6 +43,7 @@ class Request:
     max_pixels: int
     cpu_s: int
     memory_bytes: int
+    require_filter: bool
     clip: ClipJob | None = None
 
     def to_bytes(self) -> bytes:

@@ -17,12 +17,11 @@ import aiohttp
 import structlog
 from google.protobuf.json_format import MessageToDict
 from prometheus_client import CollectorRegistry, Counter
-from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 
 from helios_services.config import ConfigError, WebhooksConfig
 from helios_services.config.places import permitted
-from helios_services.jobs.errors import JobNotFound
+from helios_services.jobs.errors import JobNotFound, StoreUnavailable
 from helios_services.jobs.records import DueWebhook, Job
 from helios_services.jobs.store import JobStore
 from helios_services.messages import job_message
@@ -70,7 +69,7 @@ class WebhookSender:
                 if due is not None:
                     await self._deliver(due)
                     continue
-            except RedisError:  # the health check tells; the webhook's time comes again
+            except StoreUnavailable:  # the health check tells; the webhook's time comes again
                 pass
             except Exception:  # one that cannot be sent must not keep the others
                 log.exception("webhook_not_sent")

@@ -13,9 +13,9 @@ from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
 from helios_services.deployments.dispatch.job_run import JobRun
 from helios_services.deployments.dispatch.stages import Conditioned, Embedded
 from helios_services.deployments.dispatch.turns import Turn
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Claim, JobFailure, JobSpec, Media
-from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.telemetry.metrics import WorkerMetrics
 from support.redis_clients import async_client
@@ -86,7 +86,7 @@ class Bench:
     def __init__(self, redis: RedisConfig, folder: Path) -> None:
         jobs = JobsConfig(max_attempts=3, lease_s=600, live_window_chunks=2)
         self.config = ServiceConfig(state_dir=folder, redis=redis, jobs=jobs)
-        self.store = JobStore.connect(redis, self.config.jobs)
+        self.store = Connector(redis, self.config.jobs).store()
         self.artifacts = ArtifactStore(self.config.artifacts)
         self.metrics = WorkerMetrics()
         self.stages = FakeStages()
@@ -103,7 +103,7 @@ class Bench:
         await self.store.close()
         jobs = self.config.jobs.model_copy(update={"live_window_chunks": count})
         self.config = self.config.model_copy(update={"jobs": jobs})
-        self.store = JobStore.connect(self.config.redis, jobs)
+        self.store = Connector(self.config.redis, jobs).store()
 
     async def submit(self, *, chunks: int = CHUNKS, options: Any = None, **params: Any) -> str:
         job_id = uuid4().hex

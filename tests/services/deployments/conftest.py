@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helios_services.config import RedisConfig, ServiceConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.store import JobStore
 from services.deployments.bench import Bench
 
@@ -20,6 +21,6 @@ async def bench(redis: RedisConfig, tmp_path: Path) -> AsyncIterator[Bench]:
 @pytest.fixture
 async def store(config: ServiceConfig) -> AsyncIterator[JobStore]:
     """Of the fixture `config`, which the modules that deploy a whole service have of their own."""
-    store = JobStore.connect(config.redis, config.jobs)
+    store = Connector(config.redis, config.jobs).store()
     yield store
     await store.close()

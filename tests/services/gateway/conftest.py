@@ -10,8 +10,8 @@ import pytest
 from helios_services.client import AsyncHeliosClient
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
 from helios_services.gateway.server import Gateway
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.records import ChunkRecord, Claim
-from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from support.gateway import serving
 
@@ -23,7 +23,7 @@ class Worker:
     """Does to the store what a worker does, with recognisable bytes instead of video."""
 
     def __init__(self, config: ServiceConfig) -> None:
-        self.store, self.redis = JobStore.connect(config.redis, config.jobs), config.redis
+        self.store, self.redis = Connector(config.redis, config.jobs).store(), config.redis
         self._artifacts, self._model = ArtifactStore(config.artifacts), config.model.name
 
     async def claim(self) -> Claim:

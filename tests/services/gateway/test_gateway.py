@@ -68,9 +68,10 @@ async def test_listing_pages_and_tokens_are_bound_to_filters(client: AsyncHelios
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub: Any = VideoGenerationStub(channel)
         token = (await stub.ListJobs(pb.ListJobsRequest(page_size=2))).next_page_token
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.ListJobs(pb.ListJobsRequest(page_token=token, states=[pb.JOB_STATE_QUEUED]))
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for filters in ({"states": [pb.JOB_STATE_QUEUED]}, {"model": "another"}, {"dead_letters": True}):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ListJobs(pb.ListJobsRequest(page_token=token, **filters))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_chunks_arrive_as_they_are_made_in_order_and_whole(client: AsyncHeliosClient, worker: Worker) -> None:

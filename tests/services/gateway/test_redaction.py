@@ -16,12 +16,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 from pydantic import BaseModel
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.config import ConfigError, RedisConfig, ServiceConfig, load_config
 from helios_services.gateway.guard.keys import Scope, new_key
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.store import JobStore
 from helios_services.redaction import keep_secret, scrub
 from helios_services.telemetry.logs import configure_logging
@@ -139,7 +139,7 @@ async def calls_of_every_kind(stub: Any, metadata: Any, monkeypatch: pytest.Monk
             raise RuntimeError(f"{PROMPT}: {metadata[0][1]}, {REDIS_PASSWORD}, {PICTURE!r}") from error
 
     async def unreachable(*_: object, **__: object) -> Any:
-        raise RedisConnectionError(f"cannot reach redis://helios:{URL_PASSWORD}@redis:6379/0")
+        raise StoreUnavailable(f"cannot reach redis://helios:{URL_PASSWORD}@redis:6379/0")
 
     await every_call()
     for fault in (broken, unreachable):

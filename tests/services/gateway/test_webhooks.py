@@ -15,9 +15,9 @@ from standardwebhooks import Webhook
 from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import ConfigError, GatewayConfig, JobsConfig, RedisConfig, ServiceConfig, WebhooksConfig
 from helios_services.gateway.server import Gateway
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import JobFailure, JobSpec
-from helios_services.jobs.store import JobStore
 from services.gateway.conftest import BY_HAND, Worker
 from support.redis_clients import async_client
 from support.waiting import until
@@ -122,7 +122,7 @@ async def test_it_is_given_up_after_the_last_try(
 
 
 async def test_a_sender_that_dies_is_followed_by_another(redis: RedisConfig) -> None:
-    store = JobStore.connect(redis, JobsConfig())
+    store = Connector(redis, JobsConfig()).store()
     params = {"prompt": "a lake", "fps": 24}
     await store.submit("a", JobSpec(model="m", params=params, chunks_total=1, webhook_url="https://x"))
     await store.cancel("a")
@@ -145,7 +145,7 @@ async def test_a_sender_that_dies_is_followed_by_another(redis: RedisConfig) -> 
 
 
 async def test_an_end_that_was_taken_back_is_not_told(redis: RedisConfig) -> None:
-    store = JobStore.connect(redis, JobsConfig())
+    store = Connector(redis, JobsConfig()).store()
     params = {"prompt": "a lake", "fps": 24}
     await store.submit("a", JobSpec(model="m", params=params, chunks_total=1, webhook_url="https://x"))
     claim = await store.claim("m", "w", "n")

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from helios_services.config import JobsConfig, RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import ChunkRecord, Claim, JobSpec, Lease, Priority
 from helios_services.jobs.store import JobStore
@@ -18,7 +19,7 @@ JOBS = JobsConfig(lease_s=3600.0, heartbeat_s=10.0, session_grace_s=3600.0, max_
 
 @pytest.fixture
 async def store(redis: RedisConfig) -> AsyncIterator[JobStore]:
-    store = JobStore.connect(redis, JOBS)
+    store = Connector(redis, JOBS).store()
     yield store
     await store.close()
 

@@ -6,6 +6,7 @@ import pytest
 
 from helios_services.config import RedisConfig
 from helios_services.jobs import scripts
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import JobNotFound, NotDeadLettered
 from helios_services.jobs.records import JobFailure
 from helios_services.jobs.state import DEAD_LETTERED, JobState
@@ -109,7 +110,7 @@ async def test_there_is_room_for_so_many_and_the_oldest_goes(
 ) -> None:
     monkeypatch.setattr(scripts, "MAX_DEAD_LETTERS", 2)
     scripts.source.cache_clear()
-    store = JobStore.connect(redis, JOBS)
+    store = Connector(redis, JOBS).store()
     for job_id in ("a", "b", "c"):
         await fail(store, job_id, "WORKER_LOST")
     scripts.source.cache_clear()

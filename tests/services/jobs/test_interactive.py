@@ -6,6 +6,7 @@ import pytest
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import InvalidTransition, LeaseLost, NoChunkLeft, PromptsFull
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
@@ -46,7 +47,7 @@ async def test_a_repeated_begin_gives_the_same_verdict_and_updates(store: JobSto
 
 
 async def test_updates_are_bounded(redis: RedisConfig) -> None:
-    store = JobStore.connect(redis, JOBS.model_copy(update={"max_prompt_updates": 2}))
+    store = Connector(redis, JOBS.model_copy(update={"max_prompt_updates": 2})).store()
     await store.submit("a", spec(chunks=5))
     for nonce in ("1", "2"):
         await store.update_prompt("a", update("b"), nonce)
@@ -92,7 +93,7 @@ async def test_a_job_paused_for_too_long_is_stopped(store: JobStore, redis: Redi
 
 async def test_storage_stays_flat_over_hundreds_of_chunks_of_an_open_ended_job(redis: RedisConfig) -> None:
     window = 8
-    store = JobStore.connect(redis, JOBS.model_copy(update={"live_window_chunks": window}))
+    store = Connector(redis, JOBS.model_copy(update={"live_window_chunks": window})).store()
     await store.submit("a", spec(chunks=0))
     claimed = await claim(store)
     sizes: dict[int, tuple[int, int]] = {}

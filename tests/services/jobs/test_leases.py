@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from helios_services.config import JobsConfig, RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.keys import Keys
@@ -91,7 +92,7 @@ async def test_concurrent_claimers_share_no_job(store: JobStore) -> None:
 
 
 async def test_a_lapsed_lease_is_reclaimed_by_one_of_many(redis: RedisConfig, store: JobStore) -> None:
-    hasty = JobStore.connect(redis, JOBS.model_copy(update={"lease_s": 0.02}))
+    hasty = Connector(redis, JOBS.model_copy(update={"lease_s": 0.02})).store()
     await hasty.submit("a", spec())
     await claim(hasty)
     await hasty.close()
@@ -138,7 +139,7 @@ async def test_scripts_allow_what_the_table_allows_and_nothing_else(redis: Redis
     for state in JobState:
         for event in Event:
             own = redis.model_copy(update={"namespace": uuid4().hex})
-            store = JobStore.connect(own, JOBS)
+            store = Connector(own, JOBS).store()
             reached = await _try(store, own, state, event)
             assert reached == TRANSITIONS.get((state, event)), (state, event)
             await store.close()
@@ -187,7 +188,7 @@ def test_the_table_reaches_every_script() -> None:
 
 async def test_heartbeat_keeps_a_job_while_the_event_loop_is_blocked(redis: RedisConfig) -> None:
     jobs = JobsConfig(lease_s=0.6, heartbeat_s=0.1)
-    store, heartbeat = JobStore.connect(redis, jobs), Heartbeat(redis, jobs)
+    store, heartbeat = Connector(redis, jobs).store(), Heartbeat(redis, jobs)
     await store.submit("a", spec())
     lease = (await claim(store)).lease
     lost: list[bool] = []
@@ -213,7 +214,7 @@ async def test_heartbeat_keeps_a_job_while_the_event_loop_is_blocked(redis: Redi
 
 async def test_heartbeat_tells_once_when_the_job_is_cancelled(redis: RedisConfig) -> None:
     jobs = JobsConfig(lease_s=30, heartbeat_s=0.05)
-    store, heartbeat = JobStore.connect(redis, jobs), Heartbeat(redis, jobs)
+    store, heartbeat = Connector(redis, jobs).store(), Heartbeat(redis, jobs)
     await store.submit("a", spec())
     lost = asyncio.Event()
     calls: list[int] = []

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from helios_services.config import RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Verdict
 from helios_services.jobs.state import JobState
@@ -89,7 +90,7 @@ async def test_a_session_waits_for_its_reader_and_loses_no_chunk(store: JobStore
 
 
 async def test_a_parked_session_whose_client_has_gone_is_ended(redis: RedisConfig) -> None:
-    store = JobStore.connect(redis, JOBS.model_copy(update={"session_grace_s": 0.3}))
+    store = Connector(redis, JOBS.model_copy(update={"session_grace_s": 0.3})).store()
     await store.submit("a", replace(spec(9), session=True))
     lease = (await claim(store)).lease
     await store.control("a", Control.PAUSE)

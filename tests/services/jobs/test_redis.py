@@ -10,6 +10,7 @@ import pytest
 
 from helios_services.config import ConfigError, RedisConfig
 from helios_services.jobs import embedded
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.embedded import EmbeddedRedis
 from helios_services.jobs.errors import StorageFull
 from helios_services.jobs.notify import Notifier
@@ -86,7 +87,7 @@ def test_a_port_that_another_server_took_meanwhile_is_not_the_last(
 
 async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
     server = EmbeddedRedis.start(tmp_path)
-    store = JobStore.connect(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS)
+    store = Connector(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS).store()
     for number in range(20):
         await store.submit(f"j{number}", spec())
     lease = (await claim(store)).lease
@@ -96,7 +97,7 @@ async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
     await store.close()
     server.stop()
     server = EmbeddedRedis.start(tmp_path)
-    store = JobStore.connect(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS)
+    store = Connector(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS).store()
     assert len((await store.page(limit=100)).jobs) == 20
     assert await store.fragment(lease.job_id, 0) == b"f0"
     await append(store, lease, 1)  # the lease is still good
@@ -106,7 +107,7 @@ async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:
 
 async def test_at_maxmemory_submissions_are_refused_and_running_jobs_end(tmp_path: Path) -> None:
     server = EmbeddedRedis.start(tmp_path)
-    store = JobStore.connect(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS)
+    store = Connector(RedisConfig(url=server.url, socket_timeout_s=30.0), JOBS).store()
     await store.submit("old", spec())
     await store.cancel("old")
     await store.submit("a", spec(chunks=1))

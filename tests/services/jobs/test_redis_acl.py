@@ -8,11 +8,13 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
 from helios_services.config import ConfigError, RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.credentials import connection_options
 from helios_services.jobs.embedded import EmbeddedRedis
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
@@ -127,12 +129,12 @@ async def test_what_the_user_may_not(stranger: AsyncRedis, command: tuple[str, .
 
 
 async def test_a_new_password_in_the_file_is_used_without_a_restart(server: EmbeddedRedis, redis: RedisConfig) -> None:
-    store = JobStore.connect(redis, JOBS)
+    store = Connector(redis, JOBS).store()
     await store.submit("a", spec())
     with blocking_client(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", USER, "resetpass", ">another-secret")
         admin.client_kill_filter(user=USER)
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(StoreUnavailable, match=r"(?i)invalid username-password pair"):
             await store.get("a")
         Path(redis.password_file).write_text("another-secret")
         assert (await store.get("a")).id == "a"

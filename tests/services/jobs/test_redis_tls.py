@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from helios_services.config import RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.embedded import free_port
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
-from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, claim, spec
 from support.authority import Authority
 from support.redis_clients import answers, blocking_client
 from support.waiting import wait_until
-
-START_S = 120.0
 
 
 def able_server() -> str | None:
@@ -79,7 +77,7 @@ def tls_redis(authority: Authority, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 async def test_store_heartbeat_and_notifications_over_mutual_tls(tls_redis: RedisConfig) -> None:
-    store, notifier = JobStore.connect(tls_redis, JOBS), Notifier(tls_redis)
+    store, notifier = Connector(tls_redis, JOBS).store(), Notifier(tls_redis)
     await notifier.start()
     with notifier.queue("m") as queue:
         await store.submit("a", spec())
@@ -108,7 +106,7 @@ async def test_the_other_end_has_to_be_who_it_should(
         "no certificate": {"tls_certificate_file": "", "tls_key_file": ""},
         "certificate of others": {"tls_certificate_file": str(certificate), "tls_key_file": str(key)},
     }[wrong]
-    store = JobStore.connect(tls_redis.model_copy(update=changes), JOBS)
-    with pytest.raises(RedisConnectionError):
+    store = Connector(tls_redis.model_copy(update=changes), JOBS).store()
+    with pytest.raises(StoreUnavailable):
         await store.submit("b", spec())
     await store.close()

@@ -8,6 +8,7 @@ import pytest
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import (
     ChunkGone,
     IdempotencyConflict,
@@ -71,7 +72,7 @@ async def test_models_have_queues_of_their_own(store: JobStore) -> None:
 
 
 async def test_a_full_queue_refuses_and_takes_again_when_there_is_room(redis: RedisConfig) -> None:
-    store = JobStore.connect(redis, JobsConfig(max_queued=2))
+    store = Connector(redis, JobsConfig(max_queued=2)).store()
     await store.submit("a", spec())
     await store.submit("b", spec(priority=Priority.BATCH))
     with pytest.raises(QueueFull, match="2 jobs are waiting") as caught:

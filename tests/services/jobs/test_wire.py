@@ -7,6 +7,7 @@ import pytest
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.connect import MAX_CONNECTIONS
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.notify import Notifier
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
@@ -84,7 +85,7 @@ async def proxy(redis: RedisConfig) -> AsyncIterator[Proxy]:
 
 async def test_lost_replies_have_one_effect_and_no_error(redis: RedisConfig, proxy: Proxy) -> None:
     """The store itself repeats a call whose reply was swallowed; nobody sees it."""
-    store = JobStore.connect(redis.model_copy(update={"url": proxy.url}), JOBS)
+    store = Connector(redis.model_copy(update={"url": proxy.url}), JOBS).store()
 
     async def losing_one_reply() -> None:
         assert proxy.replies_to_lose == 0  # the previous one was really lost

@@ -7,6 +7,7 @@ import pytest
 
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs import store as store_module
+from helios_services.jobs.connector import Connector
 from helios_services.jobs.records import ChunkRecord, Claim, Control, JobSpec, Priority
 from helios_services.jobs.store import JobStore
 from helios_services.jobs.work import Pace, Work
@@ -16,7 +17,7 @@ PAIR = (Priority.NORMAL, Priority.BATCH)
 
 @pytest.fixture
 async def store(redis: RedisConfig) -> AsyncIterator[JobStore]:
-    store = JobStore.connect(redis, JobsConfig(lease_s=600.0))
+    store = Connector(redis, JobsConfig(lease_s=600.0)).store()
     yield store
     await store.close()
 

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import structlog
 
+from helios_services.config import ConfigError, MediaConfig
 from helios_services.media import decoding
 from helios_services.media.errors import MediaError, MediaReason, SandboxError
 from helios_services.media.inputs import decode_clip, decode_image
+from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 from helios_services.media.wire import GREETING, HEADER, REASONS, ClipJob, Request, read_answer
 from services.media.files import HEIGHT, LIMITS, WIDTH, Pixels, clip, noise, steps, still
 
 READ = "import sys, os, time; sys.stdin.buffer.read(9); "
 GREET = f"{READ}os.write(1, {GREETING!r}); "
-BOUNDS: dict[str, Any] = {"max_pixels": 1, "cpu_s": 9, "memory_bytes": 1 << 30}
+BOUNDS: dict[str, Any] = {"max_pixels": 1, "cpu_s": 9, "memory_bytes": 1 << 30, "require_filter": True}
 FRAME_BYTES = HEIGHT * WIDTH * 3
 
 
@@ -161,9 +164,9 @@ def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
         decode()
 
 
-def confined(script: str, cpu_s: int = 5) -> "subprocess.CompletedProcess[str]":
-    start = "import os, socket, resource; from helios_services.media.confine import confine; "
-    start += f"confine(memory_bytes=1 << 29, cpu_s={cpu_s})\n"
+def confined(script: str, *, before: str = "", require_filter: bool = True) -> "subprocess.CompletedProcess[str]":
+    start = f"{before}import os, socket, resource; from helios_services.media.confine import confine; "
+    start += f"confine(memory_bytes=1 << 29, cpu_s=5, require_filter={require_filter})\n"
     command = [sys.executable, "-c", start + script]
     return subprocess.run(command, env=decoding.environment(), capture_output=True, text=True, timeout=120, check=False)
 
@@ -171,27 +174,68 @@ def confined(script: str, cpu_s: int = 5) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        ("open('/etc/hostname')", "Too many open files"),
-        ("open('/dev/shm/helios-test', 'w')", "Too many open files"),
-        ("socket.socket()", "Too many open files"),
-        ("os.pipe()", "Too many open files"),
+        ("open('/etc/hostname')", "PermissionError"),
+        ("open('/dev/shm/helios-test', 'w')", "PermissionError"),
+        ("socket.socket()", "PermissionError"),
+        ("os.pipe()", "PermissionError"),
+        ("os.fork()", "PermissionError"),
+        ("os.close(0); open('/etc/hostname')", "PermissionError"),
         ("bytearray(1 << 29)", "MemoryError"),
-        ("resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20)); bytearray(1 << 22)", "MemoryError"),
+        ("resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))", "not allowed"),
     ],
 )
 def test_a_confined_process_gets_nothing(script: str, error: str) -> None:
     assert error in confined(script).stderr
 
 
-def test_the_limits_are_set() -> None:
-    script = "print([resource.getrlimit(getattr(resource, 'RLIMIT_' + name)) for name in "
-    script += "('AS', 'CPU', 'NOFILE', 'FSIZE', 'NPROC', 'CORE')])"
-    expected = [(1 << 29, 1 << 29), (5, 6), (3, 3), (0, 0), (0, 0), (0, 0)]
-    assert confined(script).stdout.strip() == str(expected)
+WITHOUT_FILTER = "import platform; platform.machine = lambda: 'another'\n"
+LIMITED = "('AS', 'CPU', 'NOFILE', 'FSIZE', 'NPROC', 'CORE')"
+
+
+def test_the_limits_stand_behind_the_filter() -> None:
+    script = f"print([resource.getrlimit(getattr(resource, 'RLIMIT_' + name)) for name in {LIMITED}])"
+    expected = [(1 << 29, 1 << 29), (5, 6), (0, 0), (0, 0), (0, 0), (0, 0)]
+    assert confined(script, before=WITHOUT_FILTER, require_filter=False).stdout.strip() == str(expected)
+    for attempt in ("open('/etc/hostname')", "os.close(0); open('/etc/hostname')", "os.closerange(0, 2); os.pipe()"):
+        assert "Too many open files" in confined(attempt, before=WITHOUT_FILTER, require_filter=False).stderr
+
+
+def without_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = f"{WITHOUT_FILTER}from helios_services.media.decode_child import main; main()"
+    monkeypatch.setattr(decoding, "COMMAND", (sys.executable, "-c", start))
+
+
+def test_where_a_filter_is_required_and_there_is_none_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_filter(monkeypatch)
+    assert LIMITS.require_seccomp
+    with pytest.raises(SandboxError, match=r"cannot be confined: .*no filter of system calls for Linux on another"):
+        decode()
+    with pytest.raises(ConfigError, match=r"media\.require_seccomp.*no filter of system calls for Linux on another"):
+        check_sandbox(LIMITS)
+
+
+def test_on_one_machine_a_missing_filter_is_warned_of_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = for_one_machine(MediaConfig())
+    with structlog.testing.capture_logs() as logs:
+        check_sandbox(limits)
+        assert logs == []
+        without_filter(monkeypatch)
+        check_sandbox(limits)
+    assert [(line["log_level"], line["event"]) for line in logs] == [("warning", "media_sandbox_without_seccomp")]
+    assert "no filter of system calls" in logs[0]["problem"]
+    required = MediaConfig(require_seccomp=True)
+    assert for_one_machine(required) == required
+
+
+def test_a_decoder_that_does_not_start_at_all_is_an_error_on_one_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, "import sys; sys.exit('broken')")
+    with pytest.raises(ConfigError, match="broken"):
+        check_sandbox(for_one_machine(MediaConfig()))
 
 
 def test_cpu_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = f"{GREET}from helios_services.media.confine import confine; confine(memory_bytes=1 << 29, cpu_s=1)"
+    script = f"{GREET}from helios_services.media.confine import confine; "
+    script += "confine(memory_bytes=1 << 29, cpu_s=1, require_filter=True)"
     error = failure(monkeypatch, f"{script}\nwhile True: pass")
     assert error.reason == MediaReason.TOO_COMPLEX
     assert "s of CPU time" in str(error)
@@ -213,7 +257,7 @@ def test_the_process_dies_with_the_worker() -> None:
     script += "from helios_services.media.wire import Request\n"
     script += "child = subprocess.Popen(COMMAND, stdin=-1, stdout=-1, env=environment())\n"
     script += "request = Request(content_type='image/png', size_bytes=9, height=1, width=1, max_pixels=1, cpu_s=9, "
-    script += "memory_bytes=1 << 30)\n"
+    script += "memory_bytes=1 << 30, require_filter=True)\n"
     script += "child.stdin.write(request.to_bytes()); child.stdin.flush(); child.stdout.read(4)\n"
     script += "print(child.pid, flush=True); hold = os.dup(child.stdin.fileno()); time.sleep(1000)"
     with subprocess.Popen([sys.executable, "-c", script], env=decoding.environment(), stdout=subprocess.PIPE) as worker:

@@ -4,12 +4,12 @@ import asyncio
 
 import structlog
 from ray.exceptions import RayError
-from redis.exceptions import RedisError
 
 from helios_services.config import ServiceConfig
 from helios_services.deployments.autoscaling.board import publish
 from helios_services.deployments.autoscaling.need import STAGES
-from helios_services.jobs.store import JobStore
+from helios_services.jobs.connector import Connector
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.work import Pace
 from helios_services.tasks import cancelled
 from helios_services.telemetry.metrics import WorkerMetrics
@@ -23,7 +23,7 @@ class WorkMeter:
 
     def __init__(self, config: ServiceConfig, metrics: WorkerMetrics, app: str) -> None:
         self._model, self._metrics, self._app = config.model.name, metrics, app
-        self._store = JobStore.connect(config.redis, config.jobs)
+        self._store = Connector(config.redis, config.jobs).store()
         self._seen: dict[str, tuple[float, float]] = {}
         self._task = asyncio.create_task(self._run(), name="work-meter")
 
@@ -45,7 +45,7 @@ class WorkMeter:
                 self._metrics.record_work(work)
                 await asyncio.to_thread(publish, self._app, work)
                 reachable = True
-            except (RedisError, RayError, OSError) as error:  # nothing is put up, and numbers stay as they are
+            except (StoreUnavailable, RayError, OSError) as error:  # nothing is put up, and numbers stay as they are
                 if reachable:
                     log.warning("work_not_reported", error=str(error))
                 reachable = False

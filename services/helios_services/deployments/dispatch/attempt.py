@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
-from redis.exceptions import RedisError
 
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stage_calls import Retry, StageCalls
 from helios_services.deployments.dispatch.stages import Stages
+from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.records import Claim, Job, Lease
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
@@ -55,7 +55,7 @@ class Attempt:
         while True:
             try:
                 return await call()
-            except RedisError as error:
+            except StoreUnavailable as error:
                 attempt += 1
                 if attempt == 1:
                     self.log.warning("redis_unreachable", error=str(error))

@@ -11,7 +11,6 @@ from uuid import uuid4
 import structlog
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from redis.exceptions import RedisError
 
 from helios_services.config import ServiceConfig
 from helios_services.deployments.autoscaling.meter import WorkMeter
@@ -19,11 +18,10 @@ from helios_services.deployments.dispatch.job_run import JobRun
 from helios_services.deployments.dispatch.readiness import Readiness
 from helios_services.deployments.dispatch.stages import Stages
 from helios_services.deployments.replicas.ray_stages import RayStages
-from helios_services.jobs.errors import LeaseLost
-from helios_services.jobs.heartbeat import Heartbeat
-from helios_services.jobs.notify import Notifier, Watch
+from helios_services.jobs.connector import Connector
+from helios_services.jobs.errors import LeaseLost, StoreUnavailable
+from helios_services.jobs.notify import Watch
 from helios_services.jobs.records import Claim
-from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import cancelled
 from helios_services.telemetry.logs import configure_logging
@@ -42,9 +40,8 @@ class Dispatcher:
     def __init__(self, config: ServiceConfig, stages: Stages) -> None:
         self._config, self._stages = config, stages
         self._worker_id = f"{socket.gethostname()}-{os.getpid()}"
-        self._store = JobStore.connect(config.redis, config.jobs)
-        self._notifier = Notifier(config.redis)
-        self._heartbeat = Heartbeat(config.redis, config.jobs)
+        connector = Connector(config.redis, config.jobs)
+        self._store, self._notifier, self._heartbeat = connector.store(), connector.notifier(), connector.heartbeat()
         self._artifacts = ArtifactStore(config.artifacts)
         self.metrics = WorkerMetrics()
         self._runs: dict[JobRun, asyncio.Task[None]] = {}
@@ -100,7 +97,7 @@ class Dispatcher:
                 claim = await self._store.claim(
                     self._config.model.name, self._worker_id, nonce, interactive_only=interactive_only
                 )
-            except RedisError as error:  # the nonce stays: the claim may have been made and its answer lost
+            except StoreUnavailable as error:  # the nonce stays: the claim may have been made and its answer lost
                 if reachable:
                     log.warning("redis_unreachable", error=str(error))
                 reachable = False
@@ -145,7 +142,7 @@ class Dispatcher:
         try:
             await asyncio.wait({task})
             if task.cancelled():  # the lease is lost, or the drain took too long
-                with contextlib.suppress(LeaseLost, RedisError):
+                with contextlib.suppress(LeaseLost, StoreUnavailable):
                     await self._store.release(claim.lease)
             elif (error := task.exception()) is not None:
                 # its lease lapses, and the job is tried again, a bounded number of times

@@ -20,6 +20,7 @@ from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.encoder import EncodedChunk, EncoderSettings, encode_chunk
 from helios_services.media.errors import MediaError
 from helios_services.media.inputs import decode_clip, decode_image
+from helios_services.media.sandbox_check import check_sandbox
 
 CHUNKS_AT_A_TIME = 2
 """Chunks of which a replica holds frames: one is encoded while the next is decoded, or waits to be encoded."""
@@ -30,6 +31,7 @@ class DecoderReplica(TorchReplica):
 
     def __init__(self, config: ServiceConfig) -> None:
         options = config.decoder
+        check_sandbox(config.media)
         super().__init__(config, options)
         self._settings = EncoderSettings(crf=options.crf, preset=options.preset, threads=options.encoder_threads)
         self._uploads, self._limits = ArtifactStore(config.uploads), config.media

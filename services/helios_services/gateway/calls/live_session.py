@@ -5,8 +5,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import suppress
 from uuid import uuid4
 
-from redis.exceptions import RedisError
-
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 from helios_services.gateway.calls.access import visible_job
@@ -14,7 +12,7 @@ from helios_services.gateway.calls.submission import Submitter
 from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_stream import VideoStream
 from helios_services.gateway.guard.refusal import refusal_of
-from helios_services.jobs.errors import JobNotFound, SessionEnded
+from helios_services.jobs.errors import JobNotFound, SessionEnded, StoreUnavailable
 from helios_services.jobs.records import Control, Job
 from helios_services.jobs.store import JobStore
 from helios_services.messages import job_message
@@ -81,7 +79,7 @@ class LiveSession:
 
     async def _read(self, job_id: str, chunks: int) -> None:
         self._chunks_read = chunks
-        with suppress(RedisError):  # the next sign of life says it again
+        with suppress(StoreUnavailable):  # the next sign of life says it again
             await self._store.chunks_read(job_id, chunks)
 
     async def _report(self, job_id: str) -> None:
@@ -122,7 +120,7 @@ class LiveSession:
         with suppress(SessionEnded, JobNotFound):
             while True:
                 await asyncio.sleep(self._grace_s / SIGNS_A_GRACE)
-                with suppress(RedisError):  # the next sign may get through
+                with suppress(StoreUnavailable):  # the next sign may get through
                     await self._store.keep_session(job_id)
                     await self._store.chunks_read(job_id, self._chunks_read)
 

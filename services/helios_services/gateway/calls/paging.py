@@ -32,5 +32,5 @@ def cursor_of(request: pb.ListJobsRequest) -> str:
 
 
 def _digest(request: pb.ListJobsRequest) -> str:
-    filters = f"{sorted(set(request.states))} {request.model}"
+    filters = f"{sorted(set(request.states))} {request.model} {request.dead_letters}"
     return hashlib.sha256(filters.encode()).hexdigest()[:DIGEST_CHARS]

@@ -8,7 +8,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
-from redis.exceptions import RedisError
 
 from helios_engine.errors import InvalidField
 from helios_services.jobs.errors import (
@@ -25,6 +24,7 @@ from helios_services.jobs.errors import (
     QueueFull,
     QuotaExceeded,
     SessionEnded,
+    StoreUnavailable,
 )
 
 STATUS_KEY = "grpc-status-details-bin"
@@ -123,6 +123,6 @@ def refusal_of(error: Exception) -> Refusal | None:
             quota = _quota("uploads" if isinstance(error, MediaFull) else subject, error)
             again = [] if error.retry_after_s is None else [retry_info(error.retry_after_s)]
             return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, *again)
-        case RedisError():
+        case StoreUnavailable():
             return Refusal(code.UNAVAILABLE, "the job store cannot be reached", retry_info(RETRY_AFTER_S))
     return None
