@@ -28,8 +28,12 @@ from benchmarks.records import NOT_MEASURED, RESULTS, failed, is_measured, read,
 from benchmarks.rows import PROMPT
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
-from helios_engine import HeliosPipeline, onednn, transformer, vae, vae_layers
-from helios_engine.transformer import HeliosTransformer, History
+from helios_engine import HeliosPipeline
+from helios_engine.model import transformer
+from helios_engine.model.transformer import HeliosTransformer, History
+from helios_engine.ops import onednn
+from helios_engine.vae import decoder as vae
+from helios_engine.vae import layers as vae_layers
 
 
 def ablations(size: Size, pipeline: HeliosPipeline) -> Iterator[Ablation]:

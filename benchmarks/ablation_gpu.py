@@ -15,15 +15,20 @@ from torch import nn
 from benchmarks.ablation_case import GPU_ROWS, Ablation
 from benchmarks.rows import request_for
 from benchmarks.sizes import Size
-from helios_engine import HeliosPipeline, attention_backends, block, denoiser, vae, vae_layers
-from helios_engine.block import Block
-from helios_engine.compiling import compile_blocks
-from helios_engine.denoiser import Denoiser
-from helios_engine.fp8 import quantise_linears
-from helios_engine.graphs import CudaRecorder, GraphedForward
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer, History, timestep_rows
-from helios_engine.vae import VideoDecoder
+from helios_engine import HeliosPipeline
+from helios_engine.accelerate.compiling import compile_blocks
+from helios_engine.accelerate.fp8 import quantise_linears
+from helios_engine.accelerate.graphs import CudaRecorder, GraphedForward
+from helios_engine.model import block
+from helios_engine.model.block import Block
+from helios_engine.model.transformer import HeliosTransformer, History, timestep_rows
+from helios_engine.ops import attention_backends
+from helios_engine.sampling import denoiser
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.vae import decoder as vae
+from helios_engine.vae import layers as vae_layers
+from helios_engine.vae.decoder import VideoDecoder
 from helios_kernels.backend import SWITCH
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

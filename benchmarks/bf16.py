@@ -22,7 +22,7 @@ from benchmarks.records import RESULTS, write
 from benchmarks.rows import STAGES, their_inputs
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, tf32
-from helios_engine.transformer import timestep_rows
+from helios_engine.model.transformer import timestep_rows
 
 
 def main() -> None:

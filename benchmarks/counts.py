@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from benchmarks.sizes import Size, TextShape
 from helios_engine.configs import TransformerConfig, VAEConfig
-from helios_engine.embeds import MAX_TOKENS
+from helios_engine.model.transformer import HISTORY_FRAMES
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
-from helios_engine.transformer import HISTORY_FRAMES
+from helios_engine.text.embeds import MAX_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)

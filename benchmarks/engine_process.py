@@ -55,7 +55,7 @@ def _serve(pipe: Connection, checkpoint: str, cores: set[int]) -> None:
 
 
 def _generate(pipeline: Any, request: GenerationRequest) -> Run:
-    from helios_engine.state import DenoiseState
+    from helios_engine.sampling.state import DenoiseState
     from helios_services.media.encoder import EncoderSettings, encode_chunk
 
     start, arrivals, stages = time.perf_counter(), [], []

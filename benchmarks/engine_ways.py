@@ -12,9 +12,9 @@ from benchmarks.records import failed
 from benchmarks.rows import PROMPT, Row, request_for
 from benchmarks.sizes import Size
 from benchmarks.timing import measure
-from helios_engine.compiling import CompileMode
-from helios_engine.denoiser import Denoiser
-from helios_engine.state import DenoiseState
+from helios_engine.accelerate.compiling import CompileMode
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 RUNS = 3
 SEPARATE, JOINED = "separate", "joined"

@@ -22,10 +22,10 @@ from benchmarks.records import NOT_MEASURED, RESULTS, write
 from benchmarks.rows import request_for
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
-from helios_engine.denoiser import Denoiser
-from helios_engine.fp8 import quantise_linears
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer, parameter_dtype
+from helios_engine.accelerate.fp8 import quantise_linears
+from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 
 def main() -> None:

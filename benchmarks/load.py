@@ -25,7 +25,7 @@ from benchmarks.service import dig
 from helios_engine.checkpoint.open import read_config
 from helios_engine.checkpoint.weights import read_headers, stream_weights
 from helios_engine.configs import TransformerConfig
-from helios_engine.transformer import parameter_dtype
+from helios_engine.model.transformer import parameter_dtype
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RESULT = Path(__file__).parent / "results" / "load-cpu.json"

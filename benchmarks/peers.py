@@ -14,17 +14,17 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from benchmarks.sizes import Size, TextShape
 from helios_engine import HeliosPipeline
-from helios_engine.attention import JoinedProjections
-from helios_engine.block import Block
-from helios_engine.checkpoint.tiny import write_tiny
 from helios_engine.configs import TransformerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.text import TextEncoder, load_tokenizer
-from helios_engine.transformer import HeliosTransformer, parameter_dtype
-from helios_engine.vae import IGNORED_PREFIXES as ENCODER_PREFIXES
-from helios_engine.vae import VideoDecoder, WanDecoder
-from helios_engine.vae_encoder import IGNORED_PREFIXES as DECODER_PREFIXES
-from helios_engine.vae_encoder import VideoEncoder, WanEncoder
+from helios_engine.loading.tiny import write_tiny
+from helios_engine.model.attention import JoinedProjections
+from helios_engine.model.block import Block
+from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.text.encoder import TextEncoder, load_tokenizer
+from helios_engine.vae.decoder import IGNORED_PREFIXES as ENCODER_PREFIXES
+from helios_engine.vae.decoder import VideoDecoder, WanDecoder
+from helios_engine.vae.encoder import IGNORED_PREFIXES as DECODER_PREFIXES
+from helios_engine.vae.encoder import VideoEncoder, WanEncoder
 
 
 @dataclass(frozen=True, kw_only=True)

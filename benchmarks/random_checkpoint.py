@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from helios_engine.configs import TransformerConfig
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.transformer import HeliosTransformer
 
 
 def config_of(num_bytes: float, dtype: torch.dtype) -> TransformerConfig:

@@ -11,10 +11,10 @@ import torch
 from benchmarks.peers import Peers
 from benchmarks.sizes import Size
 from helios_engine import HeliosPipeline
-from helios_engine.noise import block_covariance
+from helios_engine.model.transformer import timestep_rows
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import timestep_rows
+from helios_engine.sampling.noise import block_covariance
+from helios_engine.sampling.state import DenoiseState
 
 PROMPT = "a slow camera over the lake at night with rain and a red city in the snow and a cat on the sun"
 STAGES = (4, 2, 1)

@@ -23,13 +23,13 @@ from benchmarks.conditions import conditions
 from benchmarks.counts import dit, tokens
 from benchmarks.peers import random_weights
 from benchmarks.sizes import SIZES, Size
-from helios_engine.denoiser import Denoiser
+from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 from helios_engine.parallel.degrees import ContextParallel
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer, parameter_dtype
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 RESULT = Path(__file__).parent / "results" / "scaling-cpu.json"
 RESOLUTIONS = ((64, 128), (128, 128), (128, 256), (256, 256))

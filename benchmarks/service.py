@@ -24,7 +24,7 @@ from benchmarks.conditions import conditions
 from benchmarks.engine_process import EngineProcess, Run
 from benchmarks.player import play
 from benchmarks.service_process import ServiceProcess
-from helios_engine.checkpoint.tiny import TinyShape, write_tiny
+from helios_engine.loading.tiny import TinyShape, write_tiny
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 
 SHAPE = TinyShape(layers=10, heads=6, head_dim=64, rope_dim=(24, 20, 20), ffn_dim=1536, text_dim=128, vae_dim=8)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from helios_engine.checkpoint.tiny import LATENTS_MEAN, LATENTS_STD
 from helios_engine.configs import SchedulerConfig, TransformerConfig, VAEConfig
+from helios_engine.loading.tiny import LATENTS_MEAN, LATENTS_STD
 
 SCHEDULER = SchedulerConfig(use_dynamic_shifting=True)
 

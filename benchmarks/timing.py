@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from helios_engine import onednn
+from helios_engine.ops import onednn
 
 MATMUL = 2048
 

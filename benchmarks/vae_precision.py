@@ -19,7 +19,7 @@ from benchmarks.peers import random_weights
 from benchmarks.records import RESULTS, write
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
-from helios_engine.vae import VideoDecoder, WanDecoder
+from helios_engine.vae.decoder import VideoDecoder, WanDecoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

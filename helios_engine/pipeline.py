@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from helios_engine.conditioning import conditioned_state
-from helios_engine.denoiser import Denoiser
-from helios_engine.embeds import chunk_tokens, pad
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.text import TextEncoder
-from helios_engine.vae import VideoDecoder
-from helios_engine.vae_encoder import VideoEncoder
+from helios_engine.sampling.conditioning import conditioned_state
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import chunk_tokens, pad
+from helios_engine.text.encoder import TextEncoder
+from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.vae.encoder import VideoEncoder
 from helios_engine.variants import VariantName, resolve
 
 

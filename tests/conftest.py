@@ -23,7 +23,7 @@ settings.load_profile("patient")
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny distilled checkpoint."""
-    from helios_engine.checkpoint.tiny import write_tiny
+    from helios_engine.loading.tiny import write_tiny
 
     path = tmp_path_factory.mktemp("checkpoint")
     write_tiny(path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_engine.checkpoint.tiny import TinyShape, write_tiny
+from helios_engine.loading.tiny import TinyShape, write_tiny
 from helios_engine.request import FRAMES_PER_CHUNK
 from helios_services.cli.progress import stages_of
 from helios_services.client import HeliosClient

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from helios_engine.attention import Attention, TextKeysValues
+from helios_engine.model.attention import Attention, TextKeysValues
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.offload.packing import Packing, packing
 from helios_engine.offload.slots import HostBuffer, Slot
-from helios_engine.transformer import HeliosTransformer
 
 MAX_SLOTS = 2
 """One that computes, one that is copied into; a third would only take space from blocks that could stay."""

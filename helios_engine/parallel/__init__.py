@@ -6,7 +6,8 @@ Every rank runs the same program with the same arguments and gets the same resul
     mesh = Mesh.build(ContextParallel(ulysses_degree=2, ring_degree=2))                         # degrees.py, mesh.py
     denoiser = Denoiser(ParallelTransformer(transformer, mesh), scheduler)                      # transformer.py
 
-`drive.py` lets rank 0 lead: the others repeat each of its calls. Import from the modules; this file imports nothing.
+`sampling/drive.py` lets rank 0 lead: the others repeat each of its calls.
+Import from the modules; this file imports nothing.
 
 Sources: DeepSpeed-Ulysses (arXiv 2309.14509), Ring Attention (arXiv 2310.01889), USP (arXiv 2405.07719).
 """

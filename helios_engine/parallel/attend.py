@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from helios_engine.attention_backends import AttendFn, sdpa
+from helios_engine.ops.attention_backends import AttendFn, sdpa
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.ring import ring_attention
 from helios_engine.parallel.ulysses import gather_heads, scatter_heads

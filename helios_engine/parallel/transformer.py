@@ -10,14 +10,14 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from helios_engine.attention import TextKeysValues
-from helios_engine.attention_backends import AttendFn
 from helios_engine.configs import TransformerConfig
+from helios_engine.model.attention import TextKeysValues
+from helios_engine.model.transformer import HeliosTransformer, History, Timestep, unpatchify
+from helios_engine.ops.attention_backends import AttendFn
 from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.exchange import gather_batch, gather_tokens
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.shards import SequenceShards
-from helios_engine.transformer import HeliosTransformer, History, Timestep, unpatchify
 
 
 class ParallelTransformer(nn.Module):

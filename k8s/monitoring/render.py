@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.loading.tiny import write_tiny
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.generate import FOLDER
 from k8s.monitoring.live import Prometheus, watched_service

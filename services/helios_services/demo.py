@@ -34,7 +34,7 @@ def _config(folder: Path) -> ServiceConfig:
     dispatcher = config.dispatcher.model_copy(update={"metrics_port": 0})
     model = config.model
     if not model.checkpoint:
-        from helios_engine.checkpoint.tiny import write_tiny
+        from helios_engine.loading.tiny import write_tiny
 
         write_tiny(folder / "checkpoint")
         model = model.model_copy(update={"checkpoint": str(folder / "checkpoint"), "dtype": "float32"})

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.counts import Product, parts
 from benchmarks.roofline import floor_s
 from benchmarks.sizes import SIZES
-from helios_engine.transformer import HeliosTransformer
-from helios_engine.vae import WanDecoder
-from helios_engine.vae_encoder import WanEncoder
+from helios_engine.model.transformer import HeliosTransformer
+from helios_engine.vae.decoder import WanDecoder
+from helios_engine.vae.encoder import WanEncoder
 
 TERA = 1e12
 PUBLISHED = {"dit stage 0": 61.2, "dit stage 1": 99.9, "dit stage 2": 254.9, "vae decode": 69, "vae encode": 41}

@@ -20,7 +20,7 @@ from benchmarks.peers import Peers, build, compiled, join_projections, use_joine
 from benchmarks.records import NOT_MEASURED
 from benchmarks.rows import Row, rows
 from benchmarks.sizes import SIZES
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.transformer import HeliosTransformer
 from parity.reference import TOLERANCE, relative_error
 
 

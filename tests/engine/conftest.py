@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.vae_memory import Launched
-from helios_engine import vae_layers
+from helios_engine.vae import layers as vae_layers
 from helios_kernels import channel_norm
 
 

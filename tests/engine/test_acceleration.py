@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helios_engine import denoiser as denoiser_module
-from helios_engine import transformer as transformer_module
-from helios_engine.checkpoint.tiny import random_weights, write_tiny
-from helios_engine.compiling import CACHES, compile_blocks
+from helios_engine.accelerate.compiling import CACHES, compile_blocks
+from helios_engine.accelerate.graphs import GraphedForward
 from helios_engine.configs import SchedulerConfig, SolverConfig, TransformerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.graphs import GraphedForward
+from helios_engine.loading.tiny import random_weights, write_tiny
+from helios_engine.model import transformer as transformer_module
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.sampling import denoiser as denoiser_module
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 from helios_engine.variants import make_request
 
 CONFIG = TransformerConfig(
@@ -144,7 +144,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from engine.test_acceleration import model, prompt
-from helios_engine.compiling import CACHES, compile_blocks, use_cache
+from helios_engine.accelerate.compiling import CACHES, compile_blocks, use_cache
 
 use_cache(Path(sys.argv[1]))
 transformer = model(layers=1)

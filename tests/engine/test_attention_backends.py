@@ -8,14 +8,14 @@ import torch
 
 from engine.parallel.tiny import Case, tiny_model, velocities
 from engine.test_acceleration import model, prompt, request
-from helios_engine import attention_backends
-from helios_engine.attention_backends import AttendFn, Chooser, attention_by, torchs_choice
 from helios_engine.configs import SchedulerConfig
-from helios_engine.denoiser import Denoiser
+from helios_engine.ops import attention_backends
+from helios_engine.ops.attention_backends import AttendFn, Chooser, attention_by, torchs_choice
 from helios_engine.parallel.degrees import ContextParallel
 from helios_engine.parallel.mesh import Axis, Mesh
 from helios_engine.parallel.transformer import ParallelTransformer
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 CPU = torch.device("cpu")
 

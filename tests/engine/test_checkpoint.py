@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helios_engine.checkpoint.check import check_checkpoint
-from helios_engine.checkpoint.tiny import write_tiny
-from helios_engine.denoiser import Denoiser
 from helios_engine.errors import CheckpointError
-from helios_engine.text import TextEncoder
-from helios_engine.vae import VideoDecoder
+from helios_engine.loading.check import check_checkpoint
+from helios_engine.loading.tiny import write_tiny
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.text.encoder import TextEncoder
+from helios_engine.vae.decoder import VideoDecoder
 
 TRANSFORMER_INDEX = "transformer/diffusion_pytorch_model.safetensors.index.json"
 SHARD = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"

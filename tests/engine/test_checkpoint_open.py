@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from helios_engine.checkpoint import open_checkpoint
-from helios_engine.checkpoint.tiny import write_tiny
 from helios_engine.configs import SolverConfig
 from helios_engine.errors import CheckpointError
+from helios_engine.loading.tiny import write_tiny
 
 INDEX, TRANSFORMER, VAE = "model_index.json", "transformer/config.json", "vae/config.json"
 SCHEDULER = "scheduler/scheduler_config.json"

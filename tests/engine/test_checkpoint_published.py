@@ -8,11 +8,11 @@ import torch
 from diffusers import AutoencoderKLWan, HeliosPipeline, HeliosPyramidPipeline
 from safetensors.torch import load_file, save_file
 
-from helios_engine.checkpoint.check import check_checkpoint, vae_shapes
-from helios_engine.checkpoint.tiny import LATENTS_MEAN, LATENTS_STD, write_tiny
 from helios_engine.configs import VAEConfig
 from helios_engine.errors import CheckpointError
-from helios_engine.vae import VideoDecoder
+from helios_engine.loading.check import check_checkpoint, vae_shapes
+from helios_engine.loading.tiny import LATENTS_MEAN, LATENTS_STD, write_tiny
+from helios_engine.vae.decoder import VideoDecoder
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 
 from helios_engine import checkpoint as checkpoint_package
 from helios_engine.checkpoint import weights
-from helios_engine.checkpoint.tiny import write_tiny
-from helios_engine.denoiser import Denoiser
 from helios_engine.errors import InvalidField
+from helios_engine.loading.tiny import write_tiny
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.request import GenerationRequest, LoraWeight
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 from helios_engine.variants import resolve
 
 PROMPT = torch.randn(1, 512, 32, generator=torch.Generator().manual_seed(1))

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from engine.test_acceleration import CONFIG
-from helios_engine import block
-from helios_engine.block import FeedForward, has_gelu_product
-from helios_engine.fp8 import Float8Linear
+from helios_engine.accelerate.fp8 import Float8Linear
+from helios_engine.model import block
+from helios_engine.model.block import FeedForward, has_gelu_product
 from helios_kernels import backend
 
 BETWEEN_GELUS = 5e-4

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from engine.test_acceleration import error, model, prompt, request
+from helios_engine.accelerate.fp8 import Float8Linear, check_device, quantise, quantise_linears
 from helios_engine.configs import SchedulerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.fp8 import Float8Linear, check_device, quantise, quantise_linears
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 HALF_STEP = 2**-4
 """e4m3 has three bits behind the point: rounding errs by at most 1/16 of a value that is not among the smallest."""

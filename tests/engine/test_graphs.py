@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.test_acceleration import model, prompt, recomputed, request
-from helios_engine import graphs as module
+from helios_engine.accelerate import graphs as module
+from helios_engine.accelerate.graphs import WARM_UPS, CudaRecorder, GraphedForward, Work
 from helios_engine.configs import SchedulerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.graphs import WARM_UPS, CudaRecorder, GraphedForward, Work
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 
 class Inputs(TorchDispatchMode):

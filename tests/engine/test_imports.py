@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
     [
         ("helios_engine", ["ray", "redis", "grpc", "torch"]),
         ("helios_engine.request", ["ray", "redis", "grpc", "torch"]),
-        ("helios_engine.denoiser", ["ray", "redis", "grpc", "transformers"]),
+        ("helios_engine.sampling.denoiser", ["ray", "redis", "grpc", "transformers"]),
         ("helios_engine.parallel.degrees", ["ray", "redis", "grpc", "torch"]),
-        ("helios_engine.parallel.drive", ["ray", "redis", "grpc", "transformers"]),
-        ("helios_engine.vae", ["ray", "redis", "grpc", "transformers"]),
+        ("helios_engine.sampling.drive", ["ray", "redis", "grpc", "transformers"]),
+        ("helios_engine.vae.decoder", ["ray", "redis", "grpc", "transformers"]),
     ],
 )
 def test_import_brings_no_more_than_it_needs(module: str, absent: list[str]) -> None:

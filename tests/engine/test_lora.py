@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from helios_engine.configs import TransformerConfig
 from helios_engine.errors import CheckpointError, InvalidField
 from helios_engine.lora import Adapter, AdapterSet, LowRank, load_adapter, merge
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.transformer import HeliosTransformer
 
 Q = "transformer.blocks.0.attn1.to_q"
 TIME = "transformer.condition_embedder.time_embedder.linear_1"

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from engine.test_acceleration import model, prompt, request
-from helios_engine import noise as module
 from helios_engine.configs import SchedulerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.noise import VIDEOS_IN_TURN, NoiseAhead, chunk_noise
-from helios_engine.state import DenoiseState
+from helios_engine.sampling import noise as module
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.noise import VIDEOS_IN_TURN, NoiseAhead, chunk_noise
+from helios_engine.sampling.state import DenoiseState
 
 SHAPE, STAGES = (1, 2, 3, 8, 8), 3
 

@@ -15,15 +15,15 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from helios_engine.checkpoint.tiny import random_weights
 from helios_engine.configs import SchedulerConfig, TransformerConfig
-from helios_engine.denoiser import Denoiser
+from helios_engine.loading.tiny import random_weights
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.offload import BlockOffload, offload_blocks
 from helios_engine.offload.packing import packing
 from helios_engine.offload.slots import HostBuffer, Slot
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 LAYERS = 6
 CONFIG = TransformerConfig(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from helios_engine.attention import TextKeysValues
-from helios_engine.prompt_cache import Adapters, PromptCache
+from helios_engine.model.attention import TextKeysValues
+from helios_engine.sampling.prompt_cache import Adapters, PromptCache
 
 STYLE: Adapters = (("digest", 0.5),)
 

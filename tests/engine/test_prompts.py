@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_engine.embeds import chunk_tokens
 from helios_engine.prompts import ScheduledPrompt, prompt_weights
+from helios_engine.text.embeds import chunk_tokens
 
 
 def entry(chunk: int, over: int = 3) -> ScheduledPrompt:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 
 REQUEST = GenerationRequest(prompt="Über café ☕", height=64, width=128, num_frames=99, seed=5, pyramid_steps=(1, 2, 3))
 

@@ -14,9 +14,9 @@ from diffusers.pipelines.helios.pipeline_helios_pyramid import prompt_clean
 from safetensors.torch import load_file, save_file
 from transformers import UMT5EncoderModel
 
-from helios_engine.checkpoint.check import check_checkpoint
 from helios_engine.errors import CheckpointError
-from helios_engine.text import TextEncoder, clean_prompt
+from helios_engine.loading.check import check_checkpoint
+from helios_engine.text.encoder import TextEncoder, clean_prompt
 
 WEIGHTS = "text_encoder/model.safetensors"
 CONFIG = "text_encoder/config.json"

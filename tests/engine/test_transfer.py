@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from helios_engine.transfer import to_host
+from helios_engine.ops.transfer import to_host
 
 GPU = torch.device("cuda", 3)
 

@@ -8,9 +8,9 @@ import torch
 
 from engine.vae_memory import Watched
 from helios_engine.configs import VAEConfig
-from helios_engine.vae import Upsampler, VideoDecoder, WanDecoder
-from helios_engine.vae_encoder import VideoEncoder, WanEncoder
-from helios_engine.vae_slices import Carry
+from helios_engine.vae.decoder import Upsampler, VideoDecoder, WanDecoder
+from helios_engine.vae.encoder import VideoEncoder, WanEncoder
+from helios_engine.vae.slices import Carry
 
 CONFIG = VAEConfig(base_dim=8, num_res_blocks=1, latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16)
 

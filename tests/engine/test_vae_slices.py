@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import random_weights
 from engine.vae_memory import Watched
-from helios_engine import vae_slices
 from helios_engine.configs import VAEConfig
-from helios_engine.vae import Upsampler, VideoDecoder, WanDecoder
-from helios_engine.vae_encoder import Downsampler, VideoEncoder, WanEncoder
-from helios_engine.vae_layers import CausalConv3d
-from helios_engine.vae_slices import ACTIVATION_BUDGET_BYTES, LARGEST_TENSOR, Carry, even_parts, slice_bytes
+from helios_engine.vae import slices as vae_slices
+from helios_engine.vae.decoder import Upsampler, VideoDecoder, WanDecoder
+from helios_engine.vae.encoder import Downsampler, VideoEncoder, WanEncoder
+from helios_engine.vae.layers import CausalConv3d
+from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES, LARGEST_TENSOR, Carry, even_parts, slice_bytes
 
 CONFIG = VAEConfig(base_dim=8, num_res_blocks=1, latents_mean=(0.1,) * 16, latents_std=(1.5,) * 16)
 PUBLISHED = VAEConfig(latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16)

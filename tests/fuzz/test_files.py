@@ -19,12 +19,12 @@ from fuzz.cases import Edit, cases, edited, edits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_engine.checkpoint.check import check_checkpoint, shapes
 from helios_engine.checkpoint.open import open_checkpoint
 from helios_engine.checkpoint.weights import load_weights
 from helios_engine.configs import TransformerConfig
 from helios_engine.errors import CheckpointError
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.loading.check import check_checkpoint, shapes
+from helios_engine.model.transformer import HeliosTransformer
 from helios_services.config import MediaConfig
 from helios_services.media.errors import MediaError
 from helios_services.media.inputs import decode_clip, decode_image

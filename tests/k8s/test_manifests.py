@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helios_engine.compiling import CACHES
+from helios_engine.accelerate.compiling import CACHES
 from k8s import artifacts, network, policies, references, scaling, schemas, service
 from k8s.build import K8S, variant
 from k8s.manifests import Manifests

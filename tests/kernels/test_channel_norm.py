@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import kernel_checks
-from helios_engine.vae_layers import CausalConv3d, ChannelRMSNorm
+from helios_engine.vae.layers import CausalConv3d, ChannelRMSNorm
 from helios_kernels import channel_norm
 from kernel_checks import assert_close, random
 

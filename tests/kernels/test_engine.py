@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from helios_engine.attention import TextKeysValues, key_scales
-from helios_engine.block import Block, Modulation
-from helios_engine.checkpoint.tiny import random_weights
 from helios_engine.configs import SchedulerConfig, TransformerConfig, VAEConfig
-from helios_engine.denoiser import Denoiser
+from helios_engine.loading.tiny import random_weights
+from helios_engine.model.attention import TextKeysValues, key_scales
+from helios_engine.model.block import Block, Modulation
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer
-from helios_engine.vae import VideoDecoder, WanDecoder
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.vae.decoder import VideoDecoder, WanDecoder
 from helios_kernels import (
     backend,
     channel_norm,

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 import kernel_checks
-from helios_engine.vae import levels
+from helios_engine.vae.decoder import levels
 from helios_kernels import rgb, yuv420
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

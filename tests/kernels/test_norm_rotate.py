@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import kernel_checks
-from helios_engine.attention import Attention, key_scales
 from helios_engine.configs import TransformerConfig
+from helios_engine.model.attention import Attention, key_scales
 from helios_kernels import norm_rotate
 from kernel_checks import random
 

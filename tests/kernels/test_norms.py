@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import kernel_checks
-from helios_engine import block
+from helios_engine.model import block
 from helios_kernels import gated_residual, modulated_norm, rms_norm
 from kernel_checks import EPS, assert_close, random
 

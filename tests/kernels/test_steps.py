@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import kernel_checks
-from helios_engine import noise
-from helios_engine.scheduler import StageSchedule
-from helios_engine.solvers import DMDSolver
+from helios_engine.sampling import noise
+from helios_engine.sampling.scheduler import StageSchedule
+from helios_engine.sampling.solvers import DMDSolver
 from helios_kernels import renoise, upsample
 from kernel_checks import assert_close, random
 

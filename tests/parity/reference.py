@@ -17,9 +17,9 @@ from diffusers import (
 )
 
 from helios_engine.configs import SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
-from helios_engine.transformer import HeliosTransformer
-from helios_engine.vae import VideoDecoder, WanDecoder
-from helios_engine.vae_encoder import VideoEncoder, WanEncoder
+from helios_engine.model.transformer import HeliosTransformer
+from helios_engine.vae.decoder import VideoDecoder, WanDecoder
+from helios_engine.vae.encoder import VideoEncoder, WanEncoder
 
 TOLERANCE = 1e-4
 """Relative error that fp32 rounding in another order stays under, by two orders of magnitude on these models."""

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-import helios_engine.denoiser as sampling
-from helios_engine.denoiser import Denoiser
+import helios_engine.sampling.denoiser as sampling
 from helios_engine.request import GenerationRequest
-from helios_engine.solvers import Solver, make_solver
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.solvers import Solver, make_solver
+from helios_engine.sampling.state import DenoiseState
 from helios_engine.variants import resolve
 from parity.reference import Shape, pipeline, relative_error, schedulers, solvers, transformers, working_cholesky
 

@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from helios_engine.lora import Adapter, AdapterSet, LowRank, load_adapter, merge
-from helios_engine.transformer import HeliosTransformer, parameter_dtype
+from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 from parity.reference import (
     SHAPES,
     TOLERANCE,

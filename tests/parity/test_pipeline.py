@@ -8,7 +8,7 @@ import torch
 from diffusers import HeliosPyramidPipeline
 
 from helios_engine import GenerationRequest, HeliosPipeline
-from helios_engine.text import clean_prompt
+from helios_engine.text.encoder import clean_prompt
 from parity.reference import TOLERANCE, relative_error, working_cholesky
 
 PROMPTS = ["a cat", "  The lake &amp;amp; the\n\tforest  ", "Ünï©ode ☕ and “quotes” â€œmojibakeâ€", "red " * 700]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from helios_engine.scheduler import stage_schedule
-from helios_engine.solvers import DMDSolver
+from helios_engine.sampling.scheduler import stage_schedule
+from helios_engine.sampling.solvers import DMDSolver
 from parity.reference import relative_error, schedulers
 
 OPTIONS: list[dict[str, Any]] = [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from helios_engine.scheduler import single_schedule, stage_schedule
-from helios_engine.solvers import make_solver
+from helios_engine.sampling.scheduler import single_schedule, stage_schedule
+from helios_engine.sampling.solvers import make_solver
 from parity.reference import relative_error, solvers
 
 OPTIONS: list[dict[str, Any]] = [

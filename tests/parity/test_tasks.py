@@ -8,9 +8,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helios_engine.conditioning import conditioned_state
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.conditioning import conditioned_state
+from helios_engine.sampling.state import DenoiseState
 from parity.reference import SHAPES, TOLERANCE, relative_error, vaes
 from parity.sampling import our_steps, reference_steps, request_for, worst
 

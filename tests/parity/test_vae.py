@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from helios_engine.vae_layers import CausalConv3d
+from helios_engine.vae.layers import CausalConv3d
 from parity.reference import relative_error, vaes
 
 

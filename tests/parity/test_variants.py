@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-import helios_engine.denoiser as sampling
-from helios_engine.state import DenoiseState
+import helios_engine.sampling.denoiser as sampling
+from helios_engine.sampling.state import DenoiseState
 from parity.reference import SHAPES, TOLERANCE, Shape
 from parity.sampling import our_steps, reference_steps, request_for, worst
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helios_engine.checkpoint.check import check_checkpoint
-from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.loading.check import check_checkpoint
+from helios_engine.loading.tiny import write_tiny
 from helios_services.cli import main
 
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Embedded, Encoded
 from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.records import JobFailure, Media

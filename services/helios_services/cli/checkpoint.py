@@ -21,7 +21,7 @@ def tiny(
 ) -> None:
     """Write a tiny random checkpoint in the published layout."""
     with needs("engine", "helios tiny"):
-        from helios_engine.checkpoint.tiny import write_tiny
+        from helios_engine.loading.tiny import write_tiny
 
     if variant not in ("base", "mid", "distilled"):
         raise UserError(f"variant: {variant!r} is not allowed; allowed: base, mid, distilled")
@@ -40,8 +40,8 @@ def check(
     from rich.table import Table
 
     with needs("engine", "helios check"):
-        from helios_engine.checkpoint.check import check_checkpoint
         from helios_engine.checkpoint.manifest import check_manifest
+        from helios_engine.loading.check import check_checkpoint
 
     checks = (check_checkpoint, check_manifest) if sha256 else (check_checkpoint,)
     report, *manifests = _all_of(checks, directory)

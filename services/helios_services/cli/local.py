@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from helios_engine.conditioning import conditioned_state
-from helios_engine.denoiser import Denoiser
-from helios_engine.embeds import chunk_tokens, pad
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.text import TextEncoder
-from helios_engine.vae import VideoDecoder
-from helios_engine.vae_encoder import HISTORY_CHUNKS, VideoEncoder
+from helios_engine.sampling.conditioning import conditioned_state
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import chunk_tokens, pad
+from helios_engine.text.encoder import TextEncoder
+from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.vae.encoder import HISTORY_CHUNKS, VideoEncoder
 from helios_engine.variants import make_request
 from helios_services.cli.errors import UserError
 from helios_services.cli.progress import chunk_progress

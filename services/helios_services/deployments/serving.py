@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import ray
 from ray import serve
 
-from helios_engine.checkpoint.check import check_checkpoint
+from helios_engine.loading.check import check_checkpoint
 from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
 from helios_services.deployments.gpu_room import check_gpus

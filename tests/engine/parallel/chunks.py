@@ -6,14 +6,14 @@ import torch
 
 from engine.parallel.tiny import TEXT_DIM, TEXT_TOKENS, Case, tiny_model
 from helios_engine.configs import SchedulerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.parallel import drive
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.parallel.degrees import ContextParallel
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.sampling import drive
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 CHUNKS = 2
 

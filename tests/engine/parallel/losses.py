@@ -12,12 +12,12 @@ import torch.distributed as dist
 
 from engine.parallel.tiny import Case, tiny_model, velocities
 from helios_engine.configs import SchedulerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.parallel import drive
 from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.degrees import ContextParallel
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.transformer import ParallelTransformer
+from helios_engine.sampling import drive
+from helios_engine.sampling.denoiser import Denoiser
 
 
 def kill_self() -> None:

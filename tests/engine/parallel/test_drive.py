@@ -9,8 +9,8 @@ from engine.parallel.chunks import CHUNKS, lead_or_follow, start
 from engine.parallel.launch import Ranks
 from engine.parallel.tiny import Case, relative_error, tiny_model
 from helios_engine.configs import SchedulerConfig
-from helios_engine.denoiser import Denoiser
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 
 @pytest.mark.parametrize("case", [Case(ulysses=2, heads=3), Case(ulysses=2, ring=2)], ids=["two", "four"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from helios_engine.configs import TransformerConfig
-from helios_engine.transformer import HeliosTransformer, parameter_dtype
+from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 
 TEXT_DIM = 8
 TEXT_TOKENS = 7

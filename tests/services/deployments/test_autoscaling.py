@@ -13,7 +13,7 @@ import pytest
 from ray import serve
 from ray.serve.schema import ReplicaState
 
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.config import RedisConfig, ServiceConfig
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.replicas.ray_stages import RayStages

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.loading.tiny import write_tiny
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
-from helios_engine.vae import VideoDecoder
-from helios_engine.vae_encoder import VideoEncoder
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.vae.encoder import VideoEncoder
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Denoised

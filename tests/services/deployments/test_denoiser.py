@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helios_engine.checkpoint.tiny import write_tiny
-from helios_engine.denoiser import Denoiser
+from helios_engine.loading.tiny import write_tiny
 from helios_engine.request import LoraWeight
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 from helios_engine.variants import make_request
 from helios_services.config import ConfigError, DenoiserConfig, ModelConfig, ServiceConfig
 from helios_services.deployments.replicas.load_denoiser import load_denoiser

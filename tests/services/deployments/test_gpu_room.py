@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from helios_engine.checkpoint.tiny import write_tiny
+from helios_engine.loading.tiny import write_tiny
 from helios_services.config import ConfigError, ServiceConfig, load_config
 from helios_services.deployments import serving
 from helios_services.deployments.gpu_room import check_gpus, fits

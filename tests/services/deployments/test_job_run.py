@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helios_engine.prompts import ScheduledPrompt
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.jobs.errors import ChunkGone, SessionEnded
 from helios_services.jobs.records import Control, JobFailure, Media
 from helios_services.jobs.state import JobState

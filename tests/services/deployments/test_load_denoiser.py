@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from helios_engine.attention_backends import torchs_choice
-from helios_engine.checkpoint.tiny import write_tiny
-from helios_engine.denoiser import Denoiser
+from helios_engine.loading.tiny import write_tiny
+from helios_engine.model.transformer import HeliosTransformer
+from helios_engine.ops.attention_backends import torchs_choice
 from helios_engine.request import GenerationRequest
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.sampling.denoiser import Denoiser
 from helios_services.config import ServiceConfig
 from helios_services.deployments.replicas import load_denoiser as module
 from support.tiny import tiny_service

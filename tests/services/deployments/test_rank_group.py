@@ -16,11 +16,11 @@ import torch
 from ray import serve
 from ray.util.placement_group import placement_group_table
 
-from helios_engine.denoiser import Denoiser
-from helios_engine.embeds import pad
 from helios_engine.errors import InvalidField
 from helios_engine.request import GenerationRequest, LoraWeight
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import pad
 from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, ServiceConfig
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.dispatch.stages import Denoised

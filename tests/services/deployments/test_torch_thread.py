@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from helios_engine.checkpoint.tiny import write_tiny
-from helios_engine.compiling import VARIANTS_OF_A_BLOCK
-from helios_engine.denoiser import Denoiser
-from helios_engine.state import DenoiseState
-from helios_engine.text import TextEncoder
+from helios_engine.accelerate.compiling import VARIANTS_OF_A_BLOCK
+from helios_engine.loading.tiny import write_tiny
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.encoder import TextEncoder
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
 from helios_services.deployments.replicas.denoiser import DenoiserReplica

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.deployments.dispatch.attempt import Attempt
 from helios_services.deployments.dispatch.delivery import Delivery
 from helios_services.deployments.dispatch.endings import JobFailed, NothingWanted, Released, SetAside

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import torch
 
-from helios_engine import embeds
 from helios_engine.prompts import ScheduledPrompt, prompt_weights
+from helios_engine.text import embeds
 from helios_services.jobs.records import Job
 
 Encode = Callable[[str], Awaitable[torch.Tensor]]

@@ -2,7 +2,7 @@
 
 from helios_engine.errors import InvalidField
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.deployments.dispatch.endings import JobFailed
 from helios_services.jobs.records import Claim, Job
 

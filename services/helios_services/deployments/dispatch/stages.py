@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 

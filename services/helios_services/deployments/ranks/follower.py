@@ -1,7 +1,7 @@
 """A rank of a denoiser replica after the first: repeats what the replica does."""
 
-from helios_engine.parallel import drive
 from helios_engine.parallel.ranks import leave_ranks
+from helios_engine.sampling import drive
 from helios_services.config import ServiceConfig
 from helios_services.deployments.ranks.link import join
 from helios_services.deployments.replicas.load_denoiser import load_denoiser

@@ -16,9 +16,9 @@ import structlog
 import torch
 
 from helios_engine.errors import InvalidField
-from helios_engine.parallel import drive
 from helios_engine.parallel.ranks import leave_ranks
-from helios_engine.state import DenoiseState
+from helios_engine.sampling import drive
+from helios_engine.sampling.state import DenoiseState
 from helios_services.config import ServiceConfig
 from helios_services.deployments.ranks.follower import Follower
 from helios_services.deployments.ranks.link import Meeting, degrees, join

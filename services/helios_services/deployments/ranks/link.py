@@ -7,13 +7,13 @@ import ray
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in __all__
 
-from helios_engine.denoiser import Denoiser
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.parallel.degrees import ContextParallel
-from helios_engine.parallel.drive import Link
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.ranks import init_ranks
 from helios_engine.parallel.transformer import ParallelTransformer
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.drive import Link
 from helios_services.config import ParallelConfig
 
 LOOPBACK = "127.0.0.1"

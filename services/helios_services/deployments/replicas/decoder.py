@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from helios_engine.conditioning import Condition, conditioned_state
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.vae_encoder import HISTORY_CHUNKS
+from helios_engine.sampling.conditioning import Condition, conditioned_state
+from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Encoded
 from helios_services.deployments.replicas.load_vae import load_vae

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-from helios_engine.denoiser import Denoiser
-from helios_engine.embeds import pad
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import pad
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.dispatch.turns import Turn, Turns

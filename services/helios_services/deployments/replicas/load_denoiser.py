@@ -2,10 +2,10 @@
 
 import torch
 
+from helios_engine.accelerate.compiling import use_cache
 from helios_engine.checkpoint import open_checkpoint
-from helios_engine.compiling import use_cache
-from helios_engine.denoiser import Denoiser
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
+from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig, check_variant
 

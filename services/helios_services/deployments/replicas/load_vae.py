@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from helios_engine.compiling import use_cache
+from helios_engine.accelerate.compiling import use_cache
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
-from helios_engine.vae import VideoDecoder
-from helios_engine.vae_encoder import VideoEncoder
+from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.vae.encoder import VideoEncoder
 from helios_services.config import ServiceConfig
 from helios_services.deployments.replicas.load_denoiser import GB
 

@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ReplicaState, ServeStatus
 
 from helios_engine.request import GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 from helios_services.deployments.dispatch.stages import Call, Conditioned, Denoised, Embedded, Encoded
 from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.records import JobFailure, Media

@@ -5,8 +5,8 @@ from collections import OrderedDict
 
 import torch
 
-from helios_engine.embeds import trim
-from helios_engine.text import TextEncoder, clean_prompt
+from helios_engine.text.embeds import trim
+from helios_engine.text.encoder import TextEncoder, clean_prompt
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Embedded
 from helios_services.deployments.replicas.torch_replica import TorchReplica

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import JoinedProjections
-from helios_engine.block import Block
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.attention import JoinedProjections
+from helios_engine.model.block import Block
+from helios_engine.model.transformer import HeliosTransformer
 
 LARGEST = 448.0
 """Of e4m3."""

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention_backends import AttendFn, sdpa
 from helios_engine.configs import TransformerConfig
-from helios_engine.onednn import Linear
-from helios_engine.rope import rotate
+from helios_engine.model.rope import rotate
+from helios_engine.ops.attention_backends import AttendFn, sdpa
+from helios_engine.ops.onednn import Linear
 from helios_kernels.backend import use_triton
 from helios_kernels.rms_norm import rms_norm
 

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoTokenizer, UMT5EncoderModel
 
 from helios_engine.checkpoint import Checkpoint, load_weights, open_checkpoint
 from helios_engine.checkpoint.open import largest
-from helios_engine.embeds import MAX_TOKENS
 from helios_engine.errors import CheckpointError, shorten
+from helios_engine.text.embeds import MAX_TOKENS
 
 TIED_PREFIXES = ("encoder.embed_tokens.",)
 """Another name of `shared.weight`, which some writers store twice."""

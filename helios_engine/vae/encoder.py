@@ -1,6 +1,6 @@
 """Wan VAE encoder, a whole clip at once: what an image or a clip conditions a video with.
 
-Legend as in vae_layers.py. Source: `AutoencoderKLWan` (diffusers, Wan 2.1), which feeds four frames at a time through a
+Legend as in layers.py. Source: `AutoencoderKLWan` (diffusers, Wan 2.1), which feeds four frames at a time through a
 feature cache; causal convolutions over the whole clip are the same function.
 """
 
@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from helios_engine.conditioning import Condition, ImageCondition, Posterior, VideoCondition
 from helios_engine.configs import VAEConfig
+from helios_engine.model.transformer import HISTORY_FRAMES
 from helios_engine.request import FRAMES_PER_CHUNK, LATENT_FRAMES_PER_CHUNK
-from helios_engine.transformer import HISTORY_FRAMES
-from helios_engine.vae_layers import (
+from helios_engine.sampling.conditioning import Condition, ImageCondition, Posterior, VideoCondition
+from helios_engine.vae.layers import (
     CausalConv3d,
     ChannelRMSNorm,
     Middle,
@@ -29,7 +29,7 @@ from helios_engine.vae_layers import (
     norm_silu_convolve,
     per_channel,
 )
-from helios_engine.vae_slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, even_parts, longest_slice
+from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, even_parts, longest_slice
 
 IGNORED_PREFIXES = ("decoder.", "post_quant_conv.")
 """The decoder half of a published VAE folder."""

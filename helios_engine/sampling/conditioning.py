@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.state import DenoiseState
 
 
 @dataclass(frozen=True, kw_only=True)

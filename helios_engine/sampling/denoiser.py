@@ -10,27 +10,27 @@ from typing import Literal
 
 import torch
 
-from helios_engine.attention import TextKeysValues
-from helios_engine.attention_backends import AttentionKernel, attention_by
-from helios_engine.compiling import CompileMode, compile_blocks
+from helios_engine.accelerate.compiling import CompileMode, compile_blocks
+from helios_engine.accelerate.fp8 import quantise_linears
+from helios_engine.accelerate.graphs import CudaRecorder, GraphedForward
+from helios_engine.accelerate.memory import forward_fits
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig
-from helios_engine.embeds import MAX_TOKENS
 from helios_engine.errors import InvalidField
-from helios_engine.fp8 import quantise_linears
-from helios_engine.graphs import CudaRecorder, GraphedForward
-from helios_engine.guidance import guide, guide_zero_star
 from helios_engine.lora import AdapterSet, load_adapter, merge
-from helios_engine.memory import forward_fits
-from helios_engine.noise import NoiseAhead, block_noise, upsample
+from helios_engine.model.attention import TextKeysValues
+from helios_engine.model.transformer import HeliosTransformer, History, parameter_dtype, timestep_rows
 from helios_engine.offload import offload_blocks
+from helios_engine.ops.attention_backends import AttentionKernel, attention_by
+from helios_engine.ops.transfer import to_device, to_host
 from helios_engine.parallel.transformer import ParallelTransformer
-from helios_engine.prompt_cache import PromptCache
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.scheduler import StageSchedule, single_schedule, stage_schedule
-from helios_engine.solvers import make_solver
-from helios_engine.state import DenoiseState
-from helios_engine.transfer import to_device, to_host
-from helios_engine.transformer import HeliosTransformer, History, parameter_dtype, timestep_rows
+from helios_engine.sampling.guidance import guide, guide_zero_star
+from helios_engine.sampling.noise import NoiseAhead, block_noise, upsample
+from helios_engine.sampling.prompt_cache import PromptCache
+from helios_engine.sampling.scheduler import StageSchedule, single_schedule, stage_schedule
+from helios_engine.sampling.solvers import make_solver
+from helios_engine.sampling.state import DenoiseState
+from helios_engine.text.embeds import MAX_TOKENS
 
 GuidanceBatching = Literal["auto", "always", "never"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.model.transformer import HeliosTransformer
 
 CompileMode = Literal["off", "regional", "graphs"]
 """off: the fused kernels, launched one by one. regional: one block is compiled and serves all. graphs: the fused

@@ -2,9 +2,9 @@
 
 import torch
 
+from helios_engine.model.transformer import HISTORY_FRAMES, HeliosTransformer
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
-from helios_engine.transformer import HISTORY_FRAMES, HeliosTransformer
 
 Model = HeliosTransformer | ParallelTransformer
 RESERVE = 0.1

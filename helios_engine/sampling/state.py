@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from safetensors.torch import load, save
 
+from helios_engine.model.transformer import HISTORY_FRAMES
 from helios_engine.request import GenerationRequest
-from helios_engine.transformer import HISTORY_FRAMES
 
 LATENT_CHANNELS = 16
 VAE_SCALE = 8

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from helios_engine.attention import TextKeysValues
-from helios_engine.transformer import HeliosTransformer, History
+from helios_engine.model.attention import TextKeysValues
+from helios_engine.model.transformer import HeliosTransformer, History
 
 Work = Callable[[], torch.Tensor]
 RecordFn = Callable[[Work], Work]

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file as save_tensors
 
-from helios_engine.checkpoint.check import shapes, vae_shapes
 from helios_engine.configs import TransformerConfig, VAEConfig
-from helios_engine.transformer import HeliosTransformer
+from helios_engine.loading.check import shapes, vae_shapes
+from helios_engine.model.transformer import HeliosTransformer
 
 Variant = Literal["base", "mid", "distilled"]
 WORDS = "a an and at in of on over the to with cat dog lake forest city night rain sun snow red blue slow camera"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from helios_engine.attention import TextKeysValues
+from helios_engine.model.attention import TextKeysValues
 
 Adapters = tuple[tuple[str, float], ...]
 

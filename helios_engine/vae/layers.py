@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine import onednn
-from helios_engine.vae_slices import Carry, Footprint
+from helios_engine.ops import onednn
+from helios_engine.vae.slices import Carry, Footprint
 from helios_kernels.backend import use_triton
 from helios_kernels.channel_norm import channel_norm
 

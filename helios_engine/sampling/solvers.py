@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from helios_engine.configs import SchedulerConfig, SolverConfig
-from helios_engine.scheduler import StageSchedule
+from helios_engine.sampling.scheduler import StageSchedule
 from helios_kernels.backend import use_triton
 from helios_kernels.renoise import renoise
 

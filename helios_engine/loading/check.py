@@ -41,7 +41,7 @@ def check_checkpoint(path: str | PathLike[str]) -> CheckReport:
 
     Weights are held against what the configurations describe, so configurations have to be sound first.
     """
-    from helios_engine.text import TIED_PREFIXES, empty_model, load_tokenizer, shapes_of
+    from helios_engine.text.encoder import TIED_PREFIXES, empty_model, load_tokenizer, shapes_of
 
     checkpoint = open_checkpoint(path)
     problems: list[str] = []
@@ -68,7 +68,7 @@ def check_checkpoint(path: str | PathLike[str]) -> CheckReport:
 
 
 def _transformer(config: TransformerConfig) -> dict[str, torch.Size]:
-    from helios_engine.transformer import HeliosTransformer
+    from helios_engine.model.transformer import HeliosTransformer
 
     with torch.device("meta"):
         return shapes(HeliosTransformer(config))
@@ -76,8 +76,8 @@ def _transformer(config: TransformerConfig) -> dict[str, torch.Size]:
 
 def vae_shapes(config: VAEConfig) -> dict[str, torch.Size]:
     """Names and shapes of a published VAE folder's tensors, both halves."""
-    from helios_engine.vae import WanDecoder
-    from helios_engine.vae_encoder import WanEncoder
+    from helios_engine.vae.decoder import WanDecoder
+    from helios_engine.vae.encoder import WanEncoder
 
     with torch.device("meta"):
         return shapes(WanDecoder(config)) | shapes(WanEncoder(config))

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from helios_engine import onednn
 from helios_engine.configs import VAEConfig
-from helios_engine.transfer import to_host
-from helios_engine.vae_layers import (
+from helios_engine.ops import onednn
+from helios_engine.ops.transfer import to_host
+from helios_engine.vae.layers import (
     CausalConv3d,
     ChannelRMSNorm,
     Middle,
@@ -31,7 +31,7 @@ from helios_engine.vae_layers import (
     norm_silu_convolve,
     per_channel,
 )
-from helios_engine.vae_slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, even_parts, longest_slice
+from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, even_parts, longest_slice
 from helios_kernels.backend import use_triton
 from helios_kernels.rgb import rgb_frames
 from helios_kernels.yuv420 import yuv420_frames

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load, save
 
-from helios_engine.denoiser import Denoiser
 from helios_engine.errors import InvalidField
 from helios_engine.parallel.mesh import DEFAULT_TIMEOUT_S
-from helios_engine.state import DenoiseState
+from helios_engine.sampling.denoiser import Denoiser
+from helios_engine.sampling.state import DenoiseState
 
 IDLE_TIMEOUT_S = 7 * 86_400.0
 """How long followers wait for work. A leader that dies ends their wait at once: its connections close."""

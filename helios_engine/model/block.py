@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.attention import Attention, TextKeysValues
-from helios_engine.attention_backends import AttendFn, sdpa
 from helios_engine.configs import TransformerConfig
-from helios_engine.onednn import Linear
+from helios_engine.model.attention import Attention, TextKeysValues
+from helios_engine.ops.attention_backends import AttendFn, sdpa
+from helios_engine.ops.onednn import Linear
 from helios_kernels import gated_residual, norm_rotate
 from helios_kernels import modulated_norm as norms
 from helios_kernels.backend import use_triton

@@ -1,0 +1,1 @@
+"""What may make a GPU faster without changing the model: compiling, CUDA graphs, 8-bit products."""

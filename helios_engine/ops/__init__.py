@@ -1,0 +1,1 @@
+"""Operations beneath the models that depend on the device: attention kernels, oneDNN products, copies."""

@@ -1,0 +1,1 @@
+"""From noise to latents: schedules, solvers, guidance, and the denoiser that makes one chunk after another."""

@@ -1,0 +1,1 @@
+"""Prompts to embeddings (UMT5), and embeddings between processes."""

@@ -1,0 +1,1 @@
+"""The Wan VAE: latents to frames and back, in temporal slices where memory is short."""
