@@ -16,7 +16,8 @@ HEAD = """# Settings
 
 A setting is read from the YAML file that `--config` or `HELIOS_CONFIG` names, and from the environment, which has the
 last word. The variable of `gateway.port` is `HELIOS_GATEWAY__PORT`: two underscores for each dot. An unknown name, or a
-value out of bounds, stops the command before anything starts. The message names the setting, its value and what is allowed.
+value out of bounds, stops the command before anything starts. The message names the setting, the value and what is
+allowed.
 
 ```yaml
 gateway: {port: 50052}
