@@ -16,7 +16,7 @@ extra that they need. Expected errors are one line on standard error, and exit s
 
 
 def page() -> str:
-    """Markdown: a heading for each command, with its usage and a table of what it takes."""
+    """Markdown: a heading for each command, with its usage and what it takes."""
     return HEAD + "".join(_command("helios", typer.main.get_command(app)))
 
 
@@ -26,22 +26,24 @@ def _command(name: str, command: Any) -> Iterator[str]:
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
         words = [f"{argument.name.upper()}{'…' if argument.nargs != 1 else ''}" for argument in arguments]
         yield f"## {name}\n\n{_text(command.help)}\n\n```text\n{' '.join([name, *words, '[OPTIONS]'])}\n```\n\n"
-        yield "| option | | default |\n|---|---|---|\n"
         yield from map(_parameter, command.params)
-        yield "\n"
     for part, inner in commands.items():
         yield from _command(f"{name} {part}", inner)
 
 
 def _parameter(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"| `{parameter.name.upper()}` | {_text(parameter.help)} | must be given |\n"
+        return f"`{parameter.name.upper()}`\n:   {_text(parameter.help)}\n\n"
     names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
-    variable = f" Variable: `{parameter.envvar}`." if parameter.envvar else ""
-    default = parameter.default
-    shown = "" if default in (None, "", False) or callable(default) else f"`{default}`"
-    return f"| {names} | {_text(parameter.help)}{variable} | {'must be given' if parameter.required else shown} |\n"
+    notes = [_text(parameter.help)]
+    if parameter.required:
+        notes.append("Must be given.")
+    elif parameter.default not in (None, "", False) and not callable(parameter.default):
+        notes.append(f"Default: `{parameter.default}`.")
+    if parameter.envvar:
+        notes.append(f"Variable: `{parameter.envvar}`.")
+    return f"{names}\n:   {' '.join(notes)}\n\n"
 
 
 def _text(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", "\\|")
+    return " ".join((text or "").split())

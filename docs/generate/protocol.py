@@ -68,14 +68,11 @@ def _method(method: MethodDescriptorProto, comment: str) -> str:
 def _message(message: DescriptorProto, path: Path_, comments: dict[Path_, str], above: str) -> str:
     name = f"{above}{message.name}"
     parts = [f"### {name} {{ #{name} }}\n\n{comments.get(path, '')}\n\n"]
-    if message.field:
-        parts.append("| field | type | |\n|---|---|---|\n")
     for index, field in enumerate(message.field):
         comment = comments.get((*path, DescriptorProto.FIELD_FIELD_NUMBER, index), "")
         oneof = field.HasField("oneof_index") and not field.proto3_optional
         note = f" One of `{message.oneof_decl[field.oneof_index].name}`." if oneof else ""
-        parts.append(f"| `{field.name}` | {_type(field, message)} | {comment.replace('|', '/')}{note} |\n")
-    parts.append("\n")
+        parts.append(f"`{field.name}` ({_type(field, message)})\n:   {comment}{note}\n\n")
     for index, inner in enumerate(message.nested_type):
         if not inner.options.map_entry:
             place = (*path, DescriptorProto.NESTED_TYPE_FIELD_NUMBER, index)
@@ -85,10 +82,10 @@ def _message(message: DescriptorProto, path: Path_, comments: dict[Path_, str], 
 
 def _enum(enum: EnumDescriptorProto, path: Path_, comments: dict[Path_, str]) -> str:
     rows = "".join(
-        f"| `{value.name}` | {value.number} | {comments.get((*path, 2, index), '')} |\n"
+        f"`{value.name}` ({value.number})\n:   {comments.get((*path, 2, index), '')}\n\n"
         for index, value in enumerate(enum.value)
     )
-    return f"### {enum.name} {{ #{enum.name} }}\n\n{comments.get(path, '')}\n\n| value | | |\n|---|---|---|\n{rows}\n"
+    return f"### {enum.name} {{ #{enum.name} }}\n\n{comments.get(path, '')}\n\n{rows}"
 
 
 def _type(field: FieldDescriptorProto, message: DescriptorProto) -> str:

@@ -28,7 +28,7 @@ jobs: {max_queued: 100}
 
 
 def page() -> str:
-    """Markdown: a heading for each section, a table row for each setting."""
+    """Markdown: a heading for each section, an entry with an anchor for each setting."""
     sections: dict[str, type[BaseModel]] = {}
     top = []
     for name, field in ServiceConfig.model_fields.items():
@@ -36,10 +36,10 @@ def page() -> str:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             sections[name] = kind
         else:
-            top.append(_row(name, field, documented(ServiceConfig)))
-    parts = [HEAD, "## At the top\n\n", _table(top)]
+            top.append(_entry(name, field, documented(ServiceConfig)))
+    parts = [HEAD, "## At the top\n\n", *top]
     for name, kind in sections.items():
-        parts += [f"## {name} {{ #{name} }}\n\n{_first(kind)}\n\n", _table(_rows(name, kind))]
+        parts += [f"## {name} {{ #{name} }}\n\n{inspect.getdoc(kind)}\n\n", *_entries(name, kind)]
     return "".join(parts)
 
 
@@ -66,23 +66,19 @@ def _strings_below(kind: type[BaseModel]) -> Iterator[tuple[str, str]]:
             yield field.target.id, " ".join(below.value.value.split())
 
 
-def _rows(prefix: str, kind: type[BaseModel]) -> Iterator[str]:
+def _entries(prefix: str, kind: type[BaseModel]) -> Iterator[str]:
     texts = documented(kind)
     for name, field in kind.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _rows(f"{prefix}.{name}", inner)
+            yield from _entries(f"{prefix}.{name}", inner)
         else:
-            yield _row(f"{prefix}.{name}", field, texts)
+            yield _entry(f"{prefix}.{name}", field, texts)
 
 
-def _row(name: str, field: FieldInfo, texts: dict[str, str]) -> str:
+def _entry(name: str, field: FieldInfo, texts: dict[str, str]) -> str:
     text = texts.get(name.rpartition(".")[2], "")
-    return f"| `{name}` | {_kind(field)} | {_default(field)} | {_cell(text)} |\n"
-
-
-def _table(rows: "Iterator[str] | list[str]") -> str:
-    return "| setting | allowed | default | |\n|---|---|---|---|\n" + "".join(rows) + "\n"
+    return f"`{name}`{{ #{name} }}\n:   {text}<br>{_kind(field)}; default: {_default(field)}\n\n"
 
 
 def _kind(field: FieldInfo) -> str:
@@ -93,7 +89,7 @@ def _kind(field: FieldInfo) -> str:
                 bounds.append(f"{sign} {bound:,}" if isinstance(bound, int) else f"{sign} {bound:g}")
         if (pattern := getattr(entry, "pattern", None)) is not None:
             bounds.append(f"`{pattern}`")
-    return _cell(" ".join([_type(field.annotation), *bounds]))
+    return " ".join([_type(field.annotation), *bounds])
 
 
 def _type(annotation: Any) -> str:
@@ -132,11 +128,3 @@ def _default(field: FieldInfo) -> str:
     if value in ("", (), {}):
         return "empty"
     return f"`{list(map(list, value))}`" if isinstance(value, tuple) else f"`{value}`"
-
-
-def _first(kind: type[BaseModel]) -> str:
-    return inspect.getdoc(kind) or ""
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
