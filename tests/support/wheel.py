@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "protos/helios", "helios_engine", "kernels", "services")
+SOURCES = (
+    "pyproject.toml",
+    "setup.py",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+    "protos/helios",
+    "helios_engine",
+    "kernels",
+    "services",
+)
 NO_INDEX = re.compile(r"NewConnectionError|NameResolutionError|Temporary failure in name resolution|ProxyError")
 
 
