@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from helios_engine.options import VariantName
 from helios_engine.request import GenerationRequest
 from helios_engine.sampling.conditioning import conditioned_state
 from helios_engine.sampling.denoiser import Denoiser
@@ -16,7 +17,7 @@ from helios_engine.text.embeds import chunk_tokens, pad
 from helios_engine.text.encoder import TextEncoder
 from helios_engine.vae.decoder import VideoDecoder
 from helios_engine.vae.encoder import VideoEncoder
-from helios_engine.variants import VariantName, resolve
+from helios_engine.variants import resolve
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,10 @@ Source: the chunk loops of `HeliosPipeline` and `HeliosPyramidPipeline.__call__`
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Literal
 
 import torch
 
-from helios_engine.accelerate.compiling import CompileMode, compile_blocks
+from helios_engine.accelerate.compiling import compile_blocks
 from helios_engine.accelerate.fp8 import quantise_linears
 from helios_engine.accelerate.graphs import CudaRecorder, GraphedForward
 from helios_engine.accelerate.memory import forward_fits
@@ -20,8 +19,9 @@ from helios_engine.lora import AdapterSet, load_adapter, merge
 from helios_engine.model.attention import TextKeysValues
 from helios_engine.model.transformer import HeliosTransformer, History, parameter_dtype, timestep_rows
 from helios_engine.offload import offload_blocks
-from helios_engine.ops.attention_backends import AttentionKernel, attention_by
+from helios_engine.ops.attention_backends import attention_by
 from helios_engine.ops.transfer import to_device, to_host
+from helios_engine.options import AttentionKernel, CompileMode, GuidanceBatching
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.guidance import guide, guide_zero_star
@@ -31,8 +31,6 @@ from helios_engine.sampling.scheduler import StageSchedule, single_schedule, sta
 from helios_engine.sampling.solvers import make_solver
 from helios_engine.sampling.state import DenoiseState
 from helios_engine.text.embeds import MAX_TOKENS
-
-GuidanceBatching = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)

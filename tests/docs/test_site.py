@@ -29,7 +29,7 @@ class Fetches(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built strictly: a link or an anchor that leads nowhere fails the build. No proxy answers, as without a network."""
+    """Built strictly: a link or an anchor that leads nowhere fails. As without a network: no proxy answers."""
     folder = tmp_path_factory.mktemp("site")
     nowhere = {f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https")}
     done = subprocess.run(

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
     ("module", "absent"),
     [
         ("helios_engine", ["ray", "redis", "grpc", "torch"]),
+        ("helios_engine.options", ["ray", "redis", "grpc", "torch"]),
         ("helios_engine.request", ["ray", "redis", "grpc", "torch"]),
         ("helios_engine.sampling.denoiser", ["ray", "redis", "grpc", "transformers"]),
         ("helios_engine.parallel.degrees", ["ray", "redis", "grpc", "torch"]),

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from helios_engine.options import AttentionKernel, CompileMode, DeviceType, DtypeName, GuidanceBatching
 from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
 
 
@@ -50,7 +51,7 @@ class DeploymentConfig(Section):
     node_resource: str = Field("", pattern=r"^([A-Za-z][A-Za-z0-9_-]{0,62})?$")
     """Custom resource of Ray that a node must offer, for example "decoder": what `ray start --resources` gave a group
     of nodes. Empty: any node."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: DeviceType = "cpu"
     """What the replica computes on."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
@@ -143,16 +144,16 @@ class DenoiserConfig(DeploymentConfig):
     replicas 1 is the better value: a call then waits for whichever replica is free first."""
     prompt_cache_entries: PositiveInt = 4
     """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
-    guidance_batching: Literal["auto", "always", "never"] = "auto"
+    guidance_batching: GuidanceBatching = "auto"
     """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
     offload_budget_gb: float | None = Field(None, gt=0)
     """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
-    compile: Literal["off", "regional", "graphs"] = "off"
+    compile: CompileMode = "off"
     """On a GPU: off launches the fused kernels one by one, regional compiles the blocks instead, graphs records CUDA
     graphs of whole forwards. Compiled code is kept under the state folder."""
     fp8: bool = False
     """The DiT's large linear layers in 8-bit floating point: faster, at a loss of precision; from Ada and Hopper on."""
-    attention: Literal["auto", "torch", "cudnn", "flash", "efficient", "flash_attention_3"] = "auto"
+    attention: AttentionKernel = "auto"
     """The attention kernel on a GPU. auto: for each shape by timing, which may end differently in two replicas; a job
     that resumes on another replica is the same to the bit with a named one only."""
     parallel: ParallelConfig = ParallelConfig()
@@ -196,7 +197,7 @@ class DecoderConfig(DeploymentConfig):
     activation_budget_gb: float | None = Field(18.0, gt=0)
     """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Chunks that would take more are decoded, and
     uploads encoded, a few frames at a time: at 384x640 all frames fit, at 1280x768 four do. Null: no bound."""
-    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    vae_dtype: DtypeName = "float32"
     """What chunks are decoded in; uploads are encoded in float32."""
     crf: int = Field(18, ge=0, le=51)
     """Quality of the video: H.264's constant rate factor, 0 (lossless) to 51."""

@@ -1,10 +1,9 @@
 """Settings of the model, the job store, the gateway, uploads, webhooks and traces."""
 
-from typing import Literal
-
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from helios_engine.errors import InvalidField
+from helios_engine.options import DtypeName, VariantName
 from helios_engine.request import check_size
 from helios_engine.variants import VARIANTS
 from helios_services.config.places import check_place
@@ -16,7 +15,7 @@ class ModelConfig(Section):
 
     name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     """What jobs and metrics call the model."""
-    variant: Literal["base", "mid", "distilled"] = "distilled"
+    variant: VariantName = "distilled"
     """What the checkpoint is; the gateway, which does not read it, checks requests by it."""
     checkpoint: str = ""
     """Folder in the published diffusers layout, or a Hub id (org/name, optionally @revision). Not for the gateway."""
@@ -24,7 +23,7 @@ class ModelConfig(Section):
     """LoRA adapters that requests may name, and their files."""
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: DtypeName = "bfloat16"
     """Of the weights of DiT and text encoder."""
     max_frames: PositiveInt = 14_520
     """Most frames that a job may ask for."""

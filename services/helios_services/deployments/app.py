@@ -52,12 +52,14 @@ def __getattr__(name: str) -> Any:
 
 def build_app(config: ServiceConfig) -> serve.Application:
     """The application: text encoder, denoiser and decoder, driven by the dispatcher. `redis.url` must be set."""
-    from helios_services.deployments.dispatch.dispatcher import DispatcherReplica
+    # late, for they bring the model: options and arguments are also read where there is no torch
+    from helios_services.deployments.ranks.replica import RankedDenoiserReplica
     from helios_services.deployments.replicas.decoder import DecoderReplica
     from helios_services.deployments.replicas.denoiser import DenoiserReplica
+    from helios_services.deployments.replicas.dispatcher import DispatcherReplica
     from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
 
-    slots = config.dispatcher.slots
+    slots, alone = config.dispatcher.slots, config.denoiser.parallel.world_size == 1
     keyless = config.model_copy(update={"redis": RedisConfig()})  # only dispatchers need the job store
     text, denoiser, decoder = (
         serve.deployment(replica, name=name, **deployment_options(options, work_policy(name, options, slots))).bind(
@@ -65,7 +67,7 @@ def build_app(config: ServiceConfig) -> serve.Application:
         )
         for replica, name, options in (
             (TextEncoderReplica, "text-encoder", config.text_encoder),
-            (DenoiserReplica, "denoiser", config.denoiser),
+            (DenoiserReplica if alone else RankedDenoiserReplica, "denoiser", config.denoiser),
             (DecoderReplica, "decoder", config.decoder),
         )
     )

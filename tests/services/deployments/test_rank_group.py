@@ -24,7 +24,7 @@ from helios_engine.text.embeds import pad
 from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, ServiceConfig
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.dispatch.stages import Denoised
-from helios_services.deployments.replicas.denoiser import DenoiserReplica
+from helios_services.deployments.ranks.replica import RankedDenoiserReplica
 from support.local_ray import local_serve
 from support.waiting import wait_until
 
@@ -46,7 +46,7 @@ def deploy(checkpoint: Path, parallel: ParallelConfig) -> Any:
     """Deploys the denoiser alone; its handle."""
     options = DenoiserConfig(parallel=parallel, torch_threads=1, health_check_period_s=1.0)
     config = ServiceConfig(model=ModelConfig(checkpoint=str(checkpoint), dtype="float32"), denoiser=options)
-    deployment = serve.deployment(DenoiserReplica, name="denoiser", **deployment_options(options))
+    deployment = serve.deployment(RankedDenoiserReplica, name="denoiser", **deployment_options(options))
     return serve.run(deployment.bind(config), name="ranks", route_prefix=None)
 
 
