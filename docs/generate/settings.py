@@ -108,9 +108,8 @@ def _type(annotation: Any) -> str:
         return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
     if arguments:
         return " or ".join(map(_type, arguments))
-    return {"str": "text", "bool": "true or false", "float": "number", "int": "integer", "Path": "folder"}.get(
-        annotation.__name__, annotation.__name__
-    )
+    plain = {"str": "text", "bool": "true or false", "float": "number", "int": "integer", "Path": "folder"}
+    return plain.get(annotation.__name__, str(annotation.__name__))
 
 
 def _default(field: FieldInfo) -> str:
