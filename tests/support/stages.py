@@ -23,7 +23,7 @@ class QuickStages:
 
     async def embed(self, prompt: str) -> Embedded:
         """See Stages."""
-        return Embedded(tokens=torch.full((2, 4), float(len(prompt))), seconds=0.5)
+        return Embedded(prompt_embeds=torch.full((2, 4), float(len(prompt))), seconds=0.5)
 
     async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
         """See Stages."""
@@ -31,7 +31,7 @@ class QuickStages:
         return Conditioned(state=DenoiseState.initial(request), seconds=0.125)
 
     def denoise(
-        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+        self, previous: Any, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None, turn: Turn
     ) -> Any:
         """See Stages."""
 

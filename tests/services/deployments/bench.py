@@ -63,11 +63,13 @@ class FakeStages(QuickStages):
         return replace(made, state=replace(made.state, anchor=torch.ones(1, 16, 1, 8, 8)))
 
     def denoise(
-        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+        self, previous: Any, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None, turn: Turn
     ) -> Any:
         self.turns.append(turn)
-        self.seen.append((float(prompt_tokens[0, 0]), None if negative_tokens is None else len(negative_tokens)))
-        return super().denoise(previous, prompt_tokens, negative_tokens, turn)
+        self.seen.append(
+            (float(prompt_embeds[0, 0]), None if negative_prompt_embeds is None else len(negative_prompt_embeds))
+        )
+        return super().denoise(previous, prompt_embeds, negative_prompt_embeds, turn)
 
     def lost(self, error: BaseException) -> bool:
         return isinstance(error, Died)
