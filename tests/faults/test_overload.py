@@ -16,7 +16,8 @@ from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import Connection, HeliosClient, HeliosError
-from helios_services.gateway.guard.keys import Quotas, Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import Quotas, new_key
 from support.redis_servers import RedisServer
 from support.waiting import wait_until
 
