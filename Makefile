@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: help setup demo mini test lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
+.PHONY: help setup demo mini test check docs lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -30,6 +30,13 @@ test: $(STAMP) ## Lint, type-check and run the test suite
 
 mini: $(STAMP) ## Train the small model from nothing (on a GPU: MINI="--device cuda --minutes 9"); days on two cores
 	$(BIN)/helios train mini --root build/mini $(MINI)
+
+check: $(STAMP) ## Lint, types and the quick tests: under five minutes, for between two commits
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m "not slow and not fault"
+
+docs: $(STAMP) ## Build the documentation site into build/site, every link and anchor checked (no network needed)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(STAMP) ## ruff and mypy --strict over everything
 	$(BIN)/ruff check .

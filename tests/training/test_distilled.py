@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training.small_models import CONFIG, random_transformer
 
 from helios_engine.configs import SchedulerConfig
 from helios_training.lora import Adapter
@@ -22,6 +21,7 @@ from helios_training.stages.gan import Critic, critic_loss, half_crop, head_bloc
 from helios_training.stages.scores import Scores, draw_levels, matching_direction, matching_loss, noised
 from helios_training.stages.simulate import SimulationNoise, schedules, simulate
 from helios_training.velocity import Conditions, velocity
+from training.small_models import CONFIG, random_transformer
 
 PLANS = schedules(SchedulerConfig(), (2, 2, 2), 9 * 16)
 

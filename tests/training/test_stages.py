@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from training.small_models import CONFIG, Words, random_transformer
 
 from helios_engine.configs import SchedulerConfig, SolverConfig
 from helios_engine.sampling.scheduler import stage_schedule
@@ -14,6 +13,7 @@ from helios_training.stages.base import BaseObjective, logit_normal
 from helios_training.stages.mid import FIRST_SHARES, LATER_SHARES, MidObjective
 from helios_training.stages.ode import ODEObjective, PathBatch
 from helios_training.velocity import Conditions, velocity
+from training.small_models import CONFIG, Words, random_transformer
 
 
 def batch(samples: int = 4, u: torch.Tensor | None = None) -> SectionBatch:

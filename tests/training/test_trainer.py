@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.toy_run import ToyTask, losses
 
 from helios_training.errors import TrainingError
 from helios_training.snapshot import pack_snapshot, read_snapshot, write_snapshot
 from helios_training.trainer import Part, Recipe, RunSettings, train
+from training.toy_run import ToyTask, losses
 
 SCRIPT = Path(__file__).parent / "toy_run.py"
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from training.small_models import CONFIG, random_transformer
 
 from helios_engine.model.transformer import HeliosTransformer
 from helios_training.small.start import fresh_transformer
 from helios_training.velocity import Conditions, hidden_features, velocity
+from training.small_models import CONFIG, random_transformer
 
 TIMESTEPS = torch.tensor([130.0, 870.0])
 
