@@ -1,12 +1,30 @@
 """`helios train` and `helios encode`: the stages of the small Helios from the command line."""
 
 import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, ParamSpec, TypeVar
 
 import typer
 
+from helios_engine.extras import needs
+
 app = typer.Typer(help="Train the small Helios: vae, then base, mid, distill.", no_args_is_help=True)
+
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+
+
+def _brought_by_train(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Names the extra where a package that training needs is not installed."""
+
+    @wraps(command)
+    def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        with needs("train", "training"):
+            return command(*arguments, **options)
+
+    return run
+
 
 Run = Annotated[Path, typer.Option("--run", help="Folder of the run: snapshot, log, metrics. A run there goes on.")]
 Steps = Annotated[int, typer.Option(help="Steps of the whole run, over all its starts.")]
@@ -18,6 +36,7 @@ Seed = Annotated[int, typer.Option(min=0)]
 
 
 @app.command()
+@_brought_by_train
 def vae(
     run: Run,
     out: Out,
@@ -40,6 +59,7 @@ def vae(
 
 
 @app.command()
+@_brought_by_train
 def base(
     run: Run,
     latents: Latents,
@@ -61,6 +81,7 @@ def base(
 
 
 @app.command()
+@_brought_by_train
 def mid(
     run: Run,
     latents: Latents,
@@ -82,6 +103,7 @@ def mid(
 
 
 @app.command()
+@_brought_by_train
 def distill(
     run: Run,
     out: Out,
@@ -112,6 +134,7 @@ def distill(
 
 
 @app.command()
+@_brought_by_train
 def paths(
     mid: Annotated[Path, typer.Option(help="Checkpoint of stage 2.")],
     out: Annotated[Path, typer.Option(help="Folder to fill; what is there is not made again.")],
@@ -126,6 +149,7 @@ def paths(
 
 
 @app.command()
+@_brought_by_train
 def mini(
     root: Annotated[Path, typer.Option(help="Folder of runs, latents and checkpoints; what is there is gone on from.")],
     scale: Annotated[float, typer.Option(min=1e-4, help="Times the steps, clips and videos.")] = 1.0,
@@ -142,6 +166,7 @@ def mini(
 
 
 @app.command()
+@_brought_by_train
 def aims(
     checkpoint: Annotated[Path, typer.Argument(help="Of any variant.")],
     videos: Annotated[int, typer.Option(min=1, max=48, help="Held-out captions.")] = 48,
@@ -157,6 +182,7 @@ def aims(
 
 
 @app.command()
+@_brought_by_train
 def pack(
     run: Run,
     out: Annotated[Path, typer.Option(help="File to write; as RUN/run.safetensors it is gone on from.")],
@@ -168,6 +194,7 @@ def pack(
 
 
 @app.command()
+@_brought_by_train
 def plan(
     stage: Annotated[Literal["base", "mid", "ode", "distill"], typer.Argument()],
     model: Annotated[Literal["small", "14b"], typer.Option()] = "14b",
@@ -186,6 +213,7 @@ def plan(
         typer.echo(f"{name:<12} {size / 1e9:9.2f} GB")
 
 
+@_brought_by_train
 def encode(
     out: Annotated[Path, typer.Option(help="Folder to fill; what is there is not encoded again.")],
     vae: Annotated[Path, typer.Option(help="Checkpoint folder with a vae/.")],

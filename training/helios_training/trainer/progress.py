@@ -5,17 +5,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from helios_training.errors import TrainingError
-
 
 class Progress:
     """Means of the metrics between two reports."""
 
     def __init__(self, folder: Path, *, total_steps: int, report_every: int, quiet: bool) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise TrainingError("tensorboard is not installed; allowed: pip install helios-serve[train]") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder / "metrics"))
         self._log = (folder / "train.log").open("a")
         self._total, self._every, self._quiet = total_steps, report_every, quiet
