@@ -19,6 +19,7 @@ from helios_training.small.text import SmallText
 from helios_training.small.vocabulary import make_tokenizer
 from helios_training.world import all_scenes
 
+pytestmark = pytest.mark.slow
 app = typer.Typer()
 register(app)
 
