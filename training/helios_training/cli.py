@@ -12,7 +12,8 @@ from helios_engine.extras import needs
 
 app = typer.Typer(help="Train the small Helios: vae, then base, mid, distill.", no_args_is_help=True)
 
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def _brought_by_train(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
