@@ -1,13 +1,13 @@
 """`helios up`, `helios gateway` and `helios worker`."""
 
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from helios_services.cli.stop import Stop
 from helios_services.config import ServiceConfig, load_config
+from helios_services.processes.own_session import in_own_session
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (or HELIOS_CONFIG).")]
 CheckpointFolder = Annotated[
@@ -21,13 +21,16 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the gateway.", min=0, max=65535)] = None,
 ) -> None:
     """Run everything on this machine: Redis (unless configured), Ray, the model, the gateway."""
+    settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
+    in_own_session()
     from helios_services.stack import running_stack
 
-    settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
-    with running_stack(settings) as address:
-        stop = _stop_event()
+    stop = Stop()
+    with running_stack(settings, stop.lost) as address:
+        stop.listen()
         print(f"helios is up: {address}   (Ctrl-C stops it)", flush=True)
         stop.wait()
+    stop.leave()
 
 
 def gateway(
@@ -48,28 +51,22 @@ def worker(
     address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster. Unset: start one.")] = None,
 ) -> None:
     """Run the model: deploys the Serve application and keeps it until a signal."""
+    settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
+    in_own_session()
     from helios_services.deployments.serving import serving, settled
     from helios_services.jobs.embedded import with_redis
     from helios_services.telemetry.logs import configure_logging
 
-    settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
-    settings = settled(settings)
-    with with_redis(settings) as settings, serving(settings, address=address):
-        stop = _stop_event()
+    settings, stop = settled(settings), Stop()
+    with with_redis(settings) as settings, serving(settings, address=address, on_lost=stop.lost):
+        stop.listen()
         print("worker: ready", flush=True)
         stop.wait()
+    stop.leave()
 
 
 def _with(config: ServiceConfig, section: str, **values: Any) -> ServiceConfig:
     """The configuration with the given (not None) values of one section replaced."""
     given = {name: value for name, value in values.items() if value is not None}
     return config.model_copy(update={section: getattr(config, section).model_copy(update=given)})
-
-
-def _stop_event() -> threading.Event:
-    """Set by SIGTERM and SIGINT. To be made after Ray has started, which installs handlers of its own."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
