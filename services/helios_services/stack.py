@@ -21,8 +21,8 @@ from helios_services.telemetry.logs import configure_logging
 def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator[str]:
     """Yields the gateway's address. On exit: the gateway drains, then the workers, then Redis is stopped.
 
-    A gateway that ends by itself is started again. on_lost: is told of what cannot be. Raises CheckpointError or
-    ConfigError when something does not start.
+    A gateway or a Redis that ends by itself is started again. on_lost: is told of what cannot be. Raises
+    CheckpointError or ConfigError when something does not start.
     """
     configure_logging(config.log_level)
     config = settled(config).model_copy(update={"media": for_one_machine(config.media)})
@@ -33,7 +33,7 @@ def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator
     with (
         private_umask(),
         held(config.state_dir),
-        with_redis(config) as config,
+        with_redis(config, on_lost) as config,
         serving(config, on_lost=on_lost),
         gateway_process(config, on_lost) as address,
     ):

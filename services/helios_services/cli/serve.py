@@ -68,7 +68,7 @@ def worker(
     settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
     settings, stop = settled(settings), Stop()
-    with with_redis(settings) as settings, serving(settings, address=address, on_lost=stop.lost):
+    with with_redis(settings, stop.lost) as settings, serving(settings, address=address, on_lost=stop.lost):
         stop.listen()
         print("worker: ready", flush=True)
         stop.wait()

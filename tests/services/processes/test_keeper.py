@@ -9,7 +9,7 @@ import pytest
 from helios_services.config import ConfigError
 from helios_services.processes import keeper as module
 from helios_services.processes.keeper import Keeper
-from services.waiting import until
+from support.waiting import until
 
 
 class Starts:

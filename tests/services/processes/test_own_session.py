@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from services.waiting import until
+from support.waiting import until
 
 COMMAND = """
 import signal, subprocess, sys, threading

@@ -12,7 +12,7 @@ import psutil
 
 from helios_services.client import HeliosClient
 from helios_services.client.errors import HeliosError
-from services.waiting import until
+from support.waiting import until
 
 UP = [sys.executable, "-c", "from helios_services.cli import main; main()", "up"]
 
@@ -92,7 +92,7 @@ def alive(family: list[psutil.Process]) -> list[psutil.Process]:
     return [each for each in family if each.is_running()]
 
 
-async def test_a_killed_gateway_comes_back_and_a_signal_to_the_group_ends_all_in_order(
+async def test_a_killed_gateway_and_a_killed_redis_come_back_and_a_signal_to_the_group_ends_all_in_order(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     with up(checkpoint, tmp_path) as service:
@@ -103,6 +103,10 @@ async def test_a_killed_gateway_comes_back_and_a_signal_to_the_group_ends_all_in
         gateway = service.child("helios_services.gateway.main")
         gateway.kill()
         await until(lambda: not gateway.is_running())
+        await until(service.answers)
+        redis = service.child("redis-server")
+        redis.kill()
+        await until(lambda: not redis.is_running())
         await until(service.answers)
 
         family = service.family
