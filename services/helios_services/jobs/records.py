@@ -82,6 +82,7 @@ class Job:
     chunks_total: 0 while an open-ended job has not been stopped. first_chunk: the first that is still kept.
     prompt_updates: prompts that came after submission, in the order of their arrival. trace: W3C traceparent of
     the call that submitted it.
+    The summary of a job, as lists have it and as it is after a cancelled or failed end, has no prompts.
     """
 
     id: str

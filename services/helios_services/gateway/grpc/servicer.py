@@ -15,12 +15,12 @@ from helios_engine.errors import InvalidField
 from helios_services.config import ServiceConfig
 from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.calls.live_session import LiveSession
-from helios_services.gateway.calls.paging import cursor_of, token_of
 from helios_services.gateway.calls.submission import Submitter
 from helios_services.gateway.calls.uploads import Uploads
 from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_stream import VideoStream
 from helios_services.gateway.guard.keys import caller
+from helios_services.jobs.errors import InvalidCursor
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.messages import STATES, job_message, media_message, model_message
@@ -57,17 +57,19 @@ class VideoGeneration(VideoGenerationServicer):
             if number not in known and number != pb.JOB_STATE_UNSPECIFIED:
                 raise InvalidField("states", number, ", ".join(pb.JobState.keys()))
         states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
-        page = await self._store.page(
-            limit=request.page_size or DEFAULT_PAGE,
-            cursor=cursor_of(request),
-            states=states,
-            model=request.model,
-            tenant=None if caller.get().admin else caller.get().tenant,
-            dead_letters=request.dead_letters,
-        )
-        return pb.ListJobsResponse(
-            jobs=map(job_message, page.jobs), next_page_token=token_of(page.next_cursor, request)
-        )
+        try:
+            page = await self._store.page(
+                limit=request.page_size or DEFAULT_PAGE,
+                cursor=request.page_token,
+                states=states,
+                model=request.model,
+                tenant=None if caller.get().admin else caller.get().tenant,
+                dead_letters=request.dead_letters,
+            )
+        except InvalidCursor:
+            allowed = "the next_page_token of a response to the same filters"
+            raise InvalidField("page_token", request.page_token, allowed) from None
+        return pb.ListJobsResponse(jobs=map(job_message, page.jobs), next_page_token=page.next_cursor)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.Job:
         """See the API."""
