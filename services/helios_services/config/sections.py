@@ -77,6 +77,8 @@ class JobsConfig(Section):
     """Queue bounds, leases and retention."""
 
     max_queued: PositiveInt = 1000
+    """Jobs of a model that wait. A full queue still takes jobs of accounts that have less than a tenth of it, until it
+    holds twice as many: so no account can fill it for all."""
     max_attempts: PositiveInt = 5
     """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
     fair_quantum_chunks: PositiveFloat = 4.0

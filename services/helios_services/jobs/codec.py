@@ -18,7 +18,7 @@ LATER_FIELDS = {"timeout_s": None, "queue_timeout_s": None, "webhook_url": ""}
 
 
 TEXTS = {"prompt": "", "negative_prompt": "", "prompt_schedule": []}
-"""Of a request's params: what a summary is without."""
+"""What a summary's params have in place of the request's texts."""
 SUMMARY = (
     *("summary", "state", "model", "priority", "tenant", "chunks_total", "chunks_done", "attempts", "revision"),
     *(

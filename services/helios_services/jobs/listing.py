@@ -14,13 +14,11 @@ from helios_services.jobs.upkeep import Upkeep
 JOBS_LOOKED_AT = 1000
 """By one page: one with filters may be short for that, and still have a successor."""
 PAGE_BYTES = 2 * 1024 * 1024
-"""Of summaries: gRPC's clients take 4 MiB a message unless told otherwise."""
+"""Summaries in one page: gRPC's clients take 4 MiB a message unless told otherwise."""
 
 
 class JobList(Upkeep):
     """Pages of summaries."""
-
-    _cursors: Cursors | None = None
 
     async def page(
         self,
@@ -39,7 +37,7 @@ class JobList(Upkeep):
         dead_letters: only those. Raises InvalidCursor.
         """
         await self._migrate()
-        cursors = self._cursors = self._cursors or Cursors(await self._secret())
+        cursors = Cursors(await self._secret())
         scope = json.dumps([sorted(states), model, tenant, dead_letters])
         below: int | str = cursors.open(cursor, scope) if cursor else ""
         every, one = ("dead", "tenant_dead") if dead_letters else ("index", "tenant")

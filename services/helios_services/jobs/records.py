@@ -60,7 +60,7 @@ class Account:
     max_queued: int | None = None
     max_running: int | None = None
     video_minutes_per_day: float | None = None
-    """Of video, by UTC day."""
+    """Charges of all chunks that start on a UTC day, in minutes of default video (charge.py)."""
 
 
 NOBODY = Account()

@@ -44,9 +44,9 @@ class ModelJob:
     prompts: list[str] = field(default_factory=list)
     update_bytes: int = 0
     copied_bytes: int = 0
-    """Of the state of the job that it continues, until it has one of its own."""
+    """The state of the job that it continues, until it has one of its own."""
     dropped: bool = False
-    """Of its request the summary is left."""
+    """The summary is all that is left of its request."""
     over: bool = False
     """Its record's time is over."""
     checkpoint: bytes | None = None
@@ -70,7 +70,7 @@ class ModelJob:
     begun: tuple[int, int] | None = None
     """The chunk that a worker was last told to make: the lease's token, and the index."""
     video_taken_ms: int = 0
-    """Of the account's video time, as long as some of it might be given back."""
+    """What it has of the account's video time, as long as some of it might be given back."""
 
     @property
     def record_bytes(self) -> int:
@@ -79,7 +79,7 @@ class ModelJob:
         return request + self.summary_bytes + 2 * len(self.key) + RECORD_BYTES + self.update_bytes + self.copied_bytes
 
     def charge(self, index: int) -> int:
-        """Of a chunk, in milliseconds."""
+        """What a chunk costs, in milliseconds."""
         return self.chunk_ms if index else self.first_chunk_ms
 
     @property
@@ -170,7 +170,8 @@ class Model:
         if new.key in self.keys:
             return "IdempotencyConflict" if known else f"ok {self.keys[new.key]}"
         account = new.account
-        if len(self.waiting()) >= self.config.max_queued:
+        full, waiting = self.config.max_queued, len(self.waiting())
+        if waiting >= full and (len(self.waiting(account.id)) >= full / 10 or waiting >= 2 * full):
             return "QueueFull"
         if account.max_queued is not None and len(self.waiting(account.id)) >= account.max_queued:
             return "QuotaExceeded"

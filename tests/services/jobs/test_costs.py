@@ -45,7 +45,7 @@ end}
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call."""
+    """What one call takes."""
 
     commands: int
     net_bytes: int
@@ -95,7 +95,7 @@ class Meter:
 
 @pytest.fixture
 async def client(redis: RedisConfig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
-    """Of an administrator. The scripts are metered."""
+    """An administrator. The scripts are metered."""
     monkeypatch.setattr(calls, "source", lambda name: METER + scripts.source(name))
     async with async_client(redis.url) as client:
         yield client

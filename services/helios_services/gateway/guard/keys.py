@@ -91,7 +91,7 @@ class Quotas(BaseModel):
     max_queued: int | None = Field(None, gt=0)
     max_running: int | None = Field(None, gt=0)
     video_minutes_per_day: float | None = Field(None, gt=0)
-    """Of video, by UTC day."""
+    """Charges of all chunks that start on a UTC day, in minutes of default video."""
 
 
 class KeyEntry(BaseModel):

@@ -52,7 +52,7 @@ local function member(id) return (field(id, 'tenant') or '') .. ':' .. id end
 local function keep_until(id, expire)
   local account = field(id, 'account') or ''
   redis.call('ZADD', at('kept', account), expire, member(id))
-  redis.call('ZADD', at('expiring'), 'NX', expire, account)
+  redis.call('ZADD', at('expiring'), 'LT', expire, account)
 end
 
 -- A record that has expired, or that goes early, leaves every list and the count.
@@ -70,13 +70,13 @@ local function forget(account, entry)
   count_bytes(id, account, 0)
 end
 
--- Forgets an account's records that have expired.
+-- Forgets an account's records that have expired. Returns how many.
 local function settle(account, now)
-  for _, entry in ipairs(redis.call('ZRANGEBYSCORE', at('kept', account), '-inf', now, 'LIMIT', 0, SETTLED)) do
-    forget(account, entry)
-  end
+  local due = redis.call('ZRANGEBYSCORE', at('kept', account), '-inf', now, 'LIMIT', 0, SETTLED)
+  for _, entry in ipairs(due) do forget(account, entry) end
   local _, first = unpack(redis.call('ZRANGE', at('kept', account), 0, 0, 'WITHSCORES'))
   if first then redis.call('ZADD', at('expiring'), first, account) else redis.call('ZREM', at('expiring'), account) end
+  return #due
 end
 
 -- Whether an account may store so many bytes more. Records of its ended jobs go early for them, the oldest end first;

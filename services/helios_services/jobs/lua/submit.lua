@@ -20,7 +20,10 @@ for _, name in ipairs(PRIORITIES) do
   queued = queued + redis.call('ZCARD', at('queue', model, name))
   of_account = of_account + redis.call('ZCARD', at('lane', model, name, account))
 end
-if queued >= tonumber(max_queued) then return {'full', queued} end
+-- A full queue still takes jobs of accounts that have little in it, up to twice its size: no account can fill it for all.
+if queued >= tonumber(max_queued) and (of_account >= max_queued / 10 or queued >= 2 * max_queued) then
+  return {'full', queued}
+end
 local function refused(limit, value, retry_ms)
   return {'quota', limit, tostring(value), retry_ms and tostring(math.ceil(retry_ms)) or ''}
 end

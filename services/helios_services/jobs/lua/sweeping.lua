@@ -54,9 +54,10 @@ local function revisit(now)
   return #due
 end
 
--- Forgets records that have expired, of the accounts whose first has. Returns how many accounts it saw.
+-- Forgets records that have expired, of a few accounts. Returns SWEPT if there may be more.
+local ACCOUNTS = 5
 local function clear(now)
-  local due = redis.call('ZRANGEBYSCORE', at('expiring'), '-inf', now, 'LIMIT', 0, SWEPT / 4)
-  for _, account in ipairs(due) do settle(account, now) end
-  return #due * 4
+  local due, most = redis.call('ZRANGEBYSCORE', at('expiring'), '-inf', now, 'LIMIT', 0, ACCOUNTS), 0
+  for _, account in ipairs(due) do most = math.max(most, settle(account, now)) end
+  return (#due == ACCOUNTS or most == SETTLED) and SWEPT or 0
 end
