@@ -59,8 +59,8 @@ def submit(service: QuickService) -> None:
 
 def only_lasting(service: QuickService) -> bool:
     """Whether all that belongs to single jobs has expired."""
-    kinds = ("job", "chunks", "fragment", "init", "checkpoint", "claim", "prompts", "idempotency", "held")
-    kinds += ("storage", "kept", "tenant")  # which sweeps clear
+    kinds = [*("job", "chunks", "fragment", "init", "checkpoint", "claim", "prompts", "idempotency", "held")]
+    kinds += ["storage", "kept", "tenant"]  # which sweeps clear
     return not any(next(service.redis.scan_iter(service.key(kind, "*"), 1000), None) for kind in kinds)
 
 

@@ -55,14 +55,14 @@ def test_an_amplified_first_chunk_counts_twice() -> None:
 
 
 async def submit(store: JobStore, job_id: str, account: Account, chunks: int = 2, **params: Any) -> None:
-    defaults = {"pyramid_steps": [2, 2, 2], "guidance_scale": 1.0, "amplify_first_chunk": False}
+    defaults: dict[str, Any] = {"pyramid_steps": [2, 2, 2], "guidance_scale": 1.0, "amplify_first_chunk": False}
     await store.submit(job_id, spec(chunks, **defaults | params), account=account)
 
 
 async def used_ms(redis: RedisConfig, account: str) -> int:
     async with async_client(redis.url) as client:
         keys = [key async for key in client.scan_iter(Keys(redis.namespace).of("video_ms", account, "*"))]
-        return sum([int(await client.get(key)) for key in keys])
+        return sum([int(await client.get(key) or 0) for key in keys])
 
 
 async def test_a_higher_frame_rate_gives_no_more_video(store: JobStore) -> None:

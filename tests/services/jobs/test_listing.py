@@ -92,7 +92,7 @@ async def test_cursors_tell_nothing_and_cannot_be_made(store: JobStore, redis: R
         {"tenant": "a", "dead_letters": True},
     ):
         with pytest.raises(InvalidCursor):
-            await store.page(limit=9, cursor=cursor, **options)  # type: ignore[arg-type]
+            await store.page(limit=9, cursor=cursor, **options)
 
 
 def test_positions_come_back_from_cursors_of_the_same_secret_only() -> None:

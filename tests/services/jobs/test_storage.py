@@ -58,7 +58,7 @@ async def test_a_request_of_more_bytes_than_allowed_is_refused_as_it_is_stored(r
         assert 3000 < caught.value.size_bytes < 3500
     await store.submit("c", long(700, "é"))
     async with async_client(redis.url) as client:
-        assert "é".encode() * 700 in await client.hget(Keys(redis.namespace).of("job", "c"), "spec")
+        assert "é".encode() * 700 in (await client.hgetall(Keys(redis.namespace).of("job", "c")))[b"spec"]
     assert (await store.get("c")).spec == long(700, "é")
     await store.close()
 
