@@ -75,7 +75,7 @@ class Encoding:
 async def test_a_chunk_is_what_decoding_and_encoding_make_of_it(tmp_path: Path) -> None:
     replica = DecoderReplica(config(tmp_path))
     encoded = await replica.decode_chunk(denoised(3), REQUEST)
-    frames = replica._decoder.decode(denoised(3).latents)
+    frames = replica._vae_decoder.decode(denoised(3).latents)
     expected = encode_chunk(frames, index=3, fps=REQUEST.fps, settings=EncoderSettings())
     assert encoded.fragment == expected.fragment
     assert encoded.init_segment == expected.init_segment

@@ -36,4 +36,4 @@ class TextEncoderReplica(TorchReplica):
             while len(self._cache) > self._cache_entries:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(cleaned)
-        return Embedded(tokens=self._cache[cleaned], seconds=time.perf_counter() - start)
+        return Embedded(prompt_embeds=self._cache[cleaned], seconds=time.perf_counter() - start)
