@@ -151,12 +151,12 @@ class MediaConfig(Section):
 
     max_bytes: PositiveInt = 64 * 1024 * 1024
     max_pixels: PositiveInt = 4096 * 4096
-    """Of a frame as it is in the file."""
+    """Pixels of a frame as it is in the file."""
     max_frames: PositiveInt = 7200
-    """Of a clip as it is in the file."""
+    """Frames of a clip as it is in the file."""
     max_duration_s: PositiveFloat = 300.0
     decode_timeout_s: PositiveFloat = 60.0
-    """From the start of the decoding process to its last byte."""
+    """Seconds from the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
     ttl_s: PositiveFloat = 86400.0
     """How long an upload is kept; longer once a job was given it."""

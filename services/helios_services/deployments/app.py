@@ -22,9 +22,10 @@ COLD_START_LOOK_BACK_S = 15.0
 """Serve starts a replica of a deployment without one if there were calls within this time. It wants more than 10."""
 
 MAX_CONSTRUCTOR_RETRIES = 1_000_000
-"""Leaves the number to Serve's other bound, RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT for each replica. Unset it is 3: on
-one machine a start that fails ends soon, with the reason. Clusters set it high: there nobody waits for that, and a
-volume that was away for a while is no reason to give up."""
+"""So high that Serve's other bound decides: RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT tries of each replica.
+
+Unset that is 3: on one machine a start that fails ends soon, with the reason. Clusters set it high: nobody waits for
+the reason there, and a volume that was away for a while is no reason to give up."""
 
 
 class BuildArgs(BaseModel):

@@ -51,7 +51,7 @@ class Dispatcher:
             raise RuntimeError("the dispatcher has stopped")
 
     async def drain(self) -> None:
-        """Stops claiming, gives running jobs back after their chunk in progress, and closes everything.
+        """Stops claiming, releases running jobs after their chunk in progress, and closes everything.
 
         A chunk that takes longer than half the shutdown time is dropped: it will be made again elsewhere.
         """

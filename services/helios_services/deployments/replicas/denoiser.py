@@ -39,21 +39,21 @@ class DenoiserReplica(TorchReplica):
     async def denoise_chunk(
         self,
         previous: Denoised | DenoiseState,
-        prompt_tokens: torch.Tensor,
-        negative_tokens: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor | None = None,
         turn: Turn = ANY_TIME,
     ) -> Denoised:
-        """Makes the chunk after `previous`. negative_tokens: with guidance only. Raises Expired."""
+        """Makes the chunk after `previous`. negative_prompt_embeds: with guidance only. Raises Expired."""
         state = previous if isinstance(previous, DenoiseState) else previous.state
         async with self._turns.take(turn):
-            return await self.run(self._denoise, state, prompt_tokens, negative_tokens)
+            return await self.run(self._denoise, state, prompt_embeds, negative_prompt_embeds)
 
     def _denoise(
-        self, state: DenoiseState, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None
+        self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None
     ) -> Denoised:
         start = time.perf_counter()
-        negative = None if negative_tokens is None else pad(negative_tokens)
-        latents, state = self._denoiser.denoise_chunk(state, pad(prompt_tokens), negative)
+        negative = None if negative_prompt_embeds is None else pad(negative_prompt_embeds)
+        latents, state = self._denoiser.denoise_chunk(state, pad(prompt_embeds), negative)
         return Denoised(
             latents=latents, state=state, seconds=time.perf_counter() - start, memory_bytes=self.memory_bytes()
         )
