@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save_file as save_tensors
 
 from helios_engine.configs import TransformerConfig, VAEConfig
-from helios_engine.loading.check import shapes, vae_shapes
-from helios_engine.model.transformer import HeliosTransformer
+from helios_engine.loading.shapes import transformer_shapes, vae_shapes
 from helios_engine.options import VariantName
 
 WORDS = "a an and at in of on over the to with cat dog lake forest city night rain sun snow red blue slow camera"
@@ -110,10 +109,8 @@ def _write_transformer(folder: Path, shape: TinyShape, generator: torch.Generato
         is_amplify_history=shape.is_amplify_history,
         history_scale_mode=shape.history_scale_mode,
     )
-    with torch.device("meta"):
-        model = HeliosTransformer(config)
     _write_json(folder / "config.json", {"_class_name": "HeliosTransformer3DModel", **asdict(config)})
-    _write_sharded(folder, random_weights(shapes(model), generator), shards=2)
+    _write_sharded(folder, random_weights(transformer_shapes(config), generator), shards=2)
 
 
 def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> None:
@@ -123,7 +120,7 @@ def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> No
 
 
 def _write_text_encoder(root: Path, shape: TinyShape, seed: int) -> None:
-    from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+    from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel  # slow to import, and many want the rest only
 
     letters = [chr(code) for code in range(33, 127)]
     words = [f"▁{word}" for word in WORDS.split()]

@@ -17,6 +17,7 @@ from ray import serve
 from ray.util.placement_group import placement_group_table
 
 from helios_engine.errors import InvalidField
+from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.request import GenerationRequest, LoraWeight
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
@@ -61,7 +62,7 @@ def deployed(checkpoint: Path, parallel: ParallelConfig) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def denoiser(checkpoint: Path) -> Denoiser:
     """The same on one device, in this process."""
-    return Denoiser.from_pretrained(checkpoint, dtype=torch.float32)
+    return load_denoiser(checkpoint, dtype=torch.float32)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.sampling.conditioning import Condition, conditioned_state
+from helios_engine.sampling.conditioning import conditioned_state
+from helios_engine.vae.conditions import Condition
 from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Encoded
