@@ -18,7 +18,7 @@ from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
-from helios_services.jobs.records import Control, Media
+from helios_services.jobs.records import Account, Control, Media
 from helios_services.jobs.state import JobState
 from services.jobs.conftest import JOBS, append, claim, spec
 
@@ -59,7 +59,9 @@ async def whole_life(config: RedisConfig) -> None:
             assert await arrivals.wait(60)  # subscribed
             await changes.wait(60)
             media = Media(id="m1", name="m1.png", content_type="image/png", size_bytes=3, expire_s=0.0)
-            await store.add_media(media, ttl_s=60, max_files=5)
+            account = Account(id="a", max_uploads=2, max_upload_bytes=5)
+            await store.reserve_media(media.name, 3, lease_s=60, max_files=5, account=account)
+            await store.add_media(media, ttl_s=60, account=account)
             for _ in range(2):
                 await store.submit("a", spec(chunks=2), idempotency_key="k")
             assert await arrivals.wait(60)

@@ -17,7 +17,8 @@ from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import Connection, HeliosClient, HeliosError
-from helios_services.gateway.guard.keys import Quotas, Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import Quotas, new_key
 
 QUEUE, EACH, JOBS_MADE = 40, 15, 80
 SLOTS = 2

@@ -27,7 +27,8 @@ from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient
 from helios_services.config import JobsConfig
-from helios_services.gateway.guard.keys import Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import new_key
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.records import Claim
 from services.gateway.conftest import Worker, fragment

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helios_services.gateway.guard.keys import KeyRing, Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import KeyRing, new_key
 from helios_services.jobs.embedded import EmbeddedRedis
 from helios_services.jobs.records import Account
 from helios_services.webhooks.sender import read_secrets

@@ -1,5 +1,7 @@
 """Settings of the model, the job store, the gateway, uploads, webhooks and traces."""
 
+from typing import Annotated
+
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from helios_engine.errors import InvalidField
@@ -135,6 +137,9 @@ class GatewayConfig(Section):
     """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     max_concurrent_rpcs: PositiveInt = 2000
+    """Calls in progress at a time, of all callers."""
+    max_concurrent_rpcs_per_key: PositiveInt = 500
+    """Of these, those of one API key."""
     drain_s: PositiveFloat = 20.0
     reflection: bool = True
     api_keys_file: str = ""
@@ -161,7 +166,13 @@ class MediaConfig(Section):
     ttl_s: PositiveFloat = 86400.0
     """How long an upload is kept; longer once a job was given it."""
     max_files: PositiveInt = 1000
-    """Uploads that are kept at a time."""
+    """Uploads that are kept at a time, of all accounts together."""
+    max_files_per_account: PositiveInt = 100
+    """Of these, those of one account, unless a key's `max_uploads` says otherwise."""
+    max_bytes_per_account: PositiveInt = 2 * 1024**3
+    """Bytes of these, unless a key's `max_upload_bytes` says otherwise."""
+    max_arriving_per_key: PositiveInt = 8
+    """Uploads of one API key that arrive at a gateway at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
     require_seccomp: bool = True
@@ -169,21 +180,19 @@ class MediaConfig(Section):
     `helios generate` warn and go on."""
 
 
-class WebhooksConfig(Section):
-    """HTTP calls that tell clients of ended jobs."""
+TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class WebhookPlaces(Section):
+    """Where the webhooks of one tenant may go, and who they say they are from."""
 
     urls: tuple[str, ...] = ()
-    """Where they may go: URLs that a job's webhook_url must equal or lie below. Empty: nowhere."""
+    """URLs that a job's webhook_url must equal or lie below. Empty: nowhere."""
     secret_file: str = ""
     """File of the secrets that sign them, one a line (whsec_ and base64); all sign, so that one can take over."""
-    timeout_s: PositiveFloat = 10.0
-    max_tries: PositiveInt = 12
-    first_wait_s: PositiveFloat = 5.0
-    """Before the second try; the waits double, up to `longest_wait_s`."""
-    longest_wait_s: PositiveFloat = 3600.0
 
     @model_validator(mode="after")
-    def _places_and_secret(self) -> "WebhooksConfig":
+    def _places_and_secret(self) -> "WebhookPlaces":
         for url in self.urls:
             try:
                 check_place(url)
@@ -192,6 +201,30 @@ class WebhooksConfig(Section):
         if self.urls and not self.secret_file:
             raise ValueError("secret_file must be set where there are urls")
         return self
+
+
+class WebhooksConfig(WebhookPlaces):
+    """HTTP calls that tell clients of ended jobs. `urls` and `secret_file` are for a service without API keys."""
+
+    tenants: dict[TenantName, WebhookPlaces] = Field({})
+    """Where API keys are asked for: urls and secret_file of each tenant that has webhooks. A secret file must be one
+    tenant's only."""
+    timeout_s: PositiveFloat = 10.0
+    max_tries: PositiveInt = 12
+    first_wait_s: PositiveFloat = 5.0
+    """Before the second try; the waits double, up to `longest_wait_s`."""
+    longest_wait_s: PositiveFloat = 3600.0
+
+    @model_validator(mode="after")
+    def _secrets_of_their_own(self) -> "WebhooksConfig":
+        files = [places.secret_file for places in self.tenants.values() if places.secret_file]
+        if len(set(files)) < len(files):
+            raise ValueError("tenants: two have the same secret_file, so that each could sign as the other")
+        return self
+
+    def of(self, tenant: str) -> WebhookPlaces:
+        """What a tenant may have; the nameless one is everybody, where no API keys are asked for."""
+        return self.tenants.get(tenant, WebhookPlaces()) if tenant else self
 
 
 class TracingConfig(Section):

@@ -44,6 +44,14 @@ class ServiceConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _webhooks_are_a_tenants_own(self) -> "ServiceConfig":
+        if self.gateway.api_keys_file and self.webhooks.urls:
+            raise ValueError(
+                "webhooks.urls must be empty with gateway.api_keys_file; webhooks.tenants names those of each tenant"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _8_bit_layers_of_a_gpu_give_bfloat16(self) -> "ServiceConfig":
         if self.denoiser.fp8 and self.denoiser.device == "cuda" and self.model.dtype != "bfloat16":
             raise ValueError(f"model.dtype must be bfloat16 with denoiser.fp8 on a GPU, is {self.model.dtype}")

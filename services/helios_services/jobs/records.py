@@ -61,6 +61,8 @@ class Account:
     max_running: int | None = None
     video_minutes_per_day: float | None = None
     """Charges of all chunks that start on a UTC day, in minutes of default video (charge.py)."""
+    max_uploads: int | None = None
+    max_upload_bytes: int | None = None
 
 
 NOBODY = Account()
@@ -177,11 +179,15 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True)
 class DueWebhook:
-    """A webhook that is to be called now. event: names the job's end that it tells of. tries: this one included."""
+    """A webhook that is to be called now. event: names the job's end that it tells of. tries: this one included.
+
+    lane: the tenant and the place that it goes to, among whose webhooks it waits.
+    """
 
     event: str
     job_id: str
     tries: int
+    lane: str
 
 
 @dataclass(frozen=True, kw_only=True)

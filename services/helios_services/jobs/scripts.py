@@ -8,7 +8,7 @@ from helios_services.jobs.codec import SUMMARY
 from helios_services.jobs.records import Priority
 from helios_services.jobs.state import DEAD_LETTERED, LEASED, MAX_DEAD_LETTERS, SUSPECT_LOSSES, TRANSITIONS
 
-SHARED = ("prelude", "storage", "sharing", "ending", "sweeping")
+SHARED = ("prelude", "storage", "uploads", "sharing", "ending", "sweeping")
 """Files that every script begins with, each built on those before."""
 JOB_BYTES = 512
 """What a job takes in a page besides the values of its record."""

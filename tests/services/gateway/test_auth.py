@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.gateway.guard.keys import SCOPES, KeyRing, Scope, new_key
+from helios_services.gateway.guard.caller import SCOPES, Scope
+from helios_services.gateway.guard.keys import KeyRing, new_key
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
 

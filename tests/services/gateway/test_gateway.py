@@ -18,7 +18,9 @@ from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
 from helios_services.config import RedisConfig, ServiceConfig
 from helios_services.gateway import server
-from helios_services.gateway.server import LIVENESS, SERVICE, Gateway
+from helios_services.gateway.grpc.door import LIVENESS
+from helios_services.gateway.grpc.handlers import SERVICE
+from helios_services.gateway.server import Gateway
 from helios_services.jobs.records import JobFailure
 from services.gateway.conftest import Worker, fragment
 
@@ -228,13 +230,13 @@ async def test_health_and_reflection(gateway: Gateway) -> None:
     target = f"127.0.0.1:{gateway.port}"
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        for name in ("", SERVICE):
+        for name in ("", SERVICE.full_name):
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == HealthStatus.SERVING
 
     def methods() -> set[str]:
         with grpc.insecure_channel(target) as channel:
             pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-            return set(pool.FindServiceByName(SERVICE).methods_by_name)
+            return set(pool.FindServiceByName(SERVICE.full_name).methods_by_name)
 
     assert {"SubmitJob", "StreamVideo", "Interact"} <= await asyncio.to_thread(methods)
 

@@ -201,7 +201,7 @@ async def test_chunks_that_an_open_ended_job_has_dropped_are_out_of_range(
     stream = client.stream(job.id, from_chunk=2)
     segments = [await anext(stream) for _ in range(4)]
     assert [segment.data for segment in segments] == [b"init", *(fragment(index, SIZE) for index in (2, 3, 4))]
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
 
 async def test_readers_beyond_a_stopped_jobs_end(client: AsyncHeliosClient, worker: Worker, tmp_path: Path) -> None:

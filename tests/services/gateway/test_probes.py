@@ -6,13 +6,15 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
-from helios_services.client import AsyncHeliosClient
+from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.gateway.metrics import METHODS, GatewayMetrics
-from helios_services.gateway.server import LIVENESS
+from helios_services.gateway.grpc.door import LIVENESS
+from helios_services.gateway.guard.caller import SCOPES
+from helios_services.gateway.guard.metrics import CallMetrics
 from services.gateway.test_auth import Authority, served
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -56,10 +58,11 @@ async def test_a_gateway_that_is_full_is_not_dead(config: ServiceConfig) -> None
             job = await client.submit("a lake")
             watching = client.watch(job.id)
             await anext(watching)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await health(gateway.port, LIVENESS)
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert await health(gateway.health_port, LIVENESS) == SERVING
+            with pytest.raises(HeliosError) as caught:
+                await client.models()
+            assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            for port in (gateway.port, gateway.health_port):
+                assert await health(port, LIVENESS) == SERVING
     finally:
         await gateway.stop()
 
@@ -74,6 +77,7 @@ async def test_a_taken_port_is_named(config: ServiceConfig) -> None:
 
 
 def test_calls_in_progress_are_counted_from_the_first_scrape_on() -> None:
-    registry = GatewayMetrics().registry
-    for method in METHODS:  # an autoscaler takes a missing series for a missing gateway
+    registry = CollectorRegistry()
+    CallMetrics(registry, "grpc")
+    for method in SCOPES:  # an autoscaler takes a missing series for a missing gateway
         assert registry.get_sample_value("helios_grpc_active_requests", {"method": method}) == 0.0

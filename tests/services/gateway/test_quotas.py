@@ -13,7 +13,8 @@ from google.rpc.status_pb2 import Status
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ServiceConfig
-from helios_services.gateway.guard.keys import KeyEntry, Quotas, Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import KeyEntry, Quotas, new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.records import Account, JobFailure
 from services.gateway.conftest import Worker

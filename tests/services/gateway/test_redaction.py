@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.config import ConfigError, RedisConfig, ServiceConfig, load_config
-from helios_services.gateway.guard.keys import Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.store import JobStore
@@ -144,7 +145,7 @@ async def calls_of_every_kind(stub: Any, metadata: Any, monkeypatch: pytest.Monk
     await every_call()
     for fault in (broken, unreachable):
         with monkeypatch.context() as patch:
-            for name in ("get", "submit", "page", "update_prompt", "add_media"):
+            for name in ("get", "submit", "page", "update_prompt", "reserve_media", "add_media"):
                 patch.setattr(JobStore, name, fault)
             await every_call()
     codes.add(await drained(stub.CancelJob(pb.CancelJobRequest(job_id=job.id), metadata=metadata)))

@@ -25,6 +25,7 @@ from services.jobs.conftest import JOBS, append, spec
 from services.redis_clients import async_client
 
 LOUD, QUIET = Account(id="loud", max_running=40), Account(id="quiet")
+UPLOADS: dict[str, Any] = {"max_uploads": 1000, "max_upload_bytes": 1000}
 WEBHOOK = "https://hooks.example/x"
 LIMITS = JOBS.model_copy(update={"max_queued": 1000, "max_account_bytes": 64 * 1024**2})
 METER = """
@@ -152,7 +153,8 @@ async def fill(store: JobStore) -> None:
         await submit("queued", queue_timeout_s=86400.0)
     for number in range(100):
         media = Media(id=f"m{number}", name=f"m{number}.png", content_type="i", size_bytes=1, expire_s=0, tenant="loud")
-        await store.add_media(media, ttl_s=1000, max_files=1000)
+        await store.reserve_media(media.name, 1, lease_s=1000, max_files=1000, account=replace(LOUD, **UPLOADS))
+        await store.add_media(media, ttl_s=1000, account=LOUD)
 
 
 async def a_quiet_life(store: JobStore, meter: Meter) -> None:
@@ -204,8 +206,11 @@ async def a_quiet_life(store: JobStore, meter: Meter) -> None:
     await meter.of("control", store.control("c", Control.RESUME))
     await meter.of("cancel", store.cancel("c"))
     media = Media(id="q", name="q.png", content_type="i", size_bytes=1, expire_s=0, tenant="quiet")
-    await meter.of("add_media", store.add_media(media, ttl_s=1000, max_files=1000))
+    place = store.reserve_media(media.name, 1, lease_s=1000, max_files=1000, account=replace(QUIET, **UPLOADS))
+    await meter.of("reserve_media", place)
+    await meter.of("add_media", store.add_media(media, ttl_s=1000, account=QUIET))
     await meter.of("media", store.media("q"))
+    await meter.of("forget_media", store.forget_media(["q.png"], QUIET))
     await meter.of("sweep", store.sweep())
     await meter.of("sweep", store.sweep())
     await meter.of("depths", store.depths("m"))

@@ -41,6 +41,14 @@ local function give_up(id, chunk_ttl_ms)
   give_back_video_time(id)
 end
 
+-- Webhooks wait in a lane for each tenant and each place that it has called, so that one that hangs holds up no other.
+-- `webhook_lanes` has the lanes by their next call.
+local function see_to_webhooks(lane)
+  local next_ms = redis.call('ZRANGE', at('webhooks', lane), 0, 0, 'WITHSCORES')[2]
+  if next_ms then redis.call('ZADD', at('webhook_lanes'), next_ms, lane)
+  else redis.call('ZREM', at('webhook_lanes'), lane) end
+end
+
 -- Ends a job: `event` is succeed, fail, cancel or expire. From here on everything of it expires. What failed through no
 -- fault of its request is kept whole for as long as its record, to be queued again.
 local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
@@ -80,7 +88,11 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   local idempotency_key = field(id, 'idempotency_key')
   if idempotency_key ~= '' then redis.call('PEXPIRE', at('idempotency', idempotency_key), job_ttl_ms) end
   redis.call('HINCRBY', at('ended'), state, 1)
-  if field(id, 'webhook') == '1' then redis.call('ZADD', at('webhooks'), now, id .. ':' .. now) end
+  local lane = field(id, 'webhook')
+  if lane and lane ~= '' then
+    redis.call('ZADD', at('webhooks', lane), now, id .. ':' .. now)
+    see_to_webhooks(lane)
+  end
   changed(id)
 end
 

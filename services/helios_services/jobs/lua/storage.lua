@@ -3,7 +3,7 @@
 -- ENTRY_BYTES for what Redis takes besides an update's text.
 local RECORD_BYTES, ENTRY_BYTES = 4096, 64
 local SETTLED, EVICTED = 20, 64  -- records looked at by one call
-local TOTAL = ':total'  -- no job's id has a colon
+local TOTAL = ':total'  -- no job's id and no file has a colon
 
 local function stored(account) return tonumber(redis.call('HGET', at('storage', account), TOTAL) or 0) end
 
