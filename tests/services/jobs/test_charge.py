@@ -12,7 +12,7 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Account, Verdict
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 
 def charged(variant: str = "distilled", **fields: Any) -> Charge:

@@ -22,7 +22,7 @@ from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from helios_services.jobs.work import JOBS_COUNTED
 from services.jobs.conftest import JOBS, append, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 LOUD, QUIET = Account(id="loud", max_running=40), Account(id="quiet")
 UPLOADS: dict[str, Any] = {"max_uploads": 1000, "max_upload_bytes": 1000}

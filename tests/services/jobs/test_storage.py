@@ -15,7 +15,7 @@ from helios_services.jobs.records import Account, JobFailure, JobSpec
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 A, B = Account(id="a"), Account(id="b")
 OF_A_RECORD = ("job", "prompts", "idempotency")

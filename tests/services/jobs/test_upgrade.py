@@ -24,7 +24,7 @@ from helios_services.jobs.records import Account, Claim, Control, Lease, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, let_lapse, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 WRITTEN = json.loads((Path(__file__).parent / "written_by_0_1_0.json").read_text())
 PROMPT = "ein See bei Nacht, Nebel über dem Wasser"
