@@ -233,6 +233,10 @@ async def test_health_and_reflection(gateway: Gateway) -> None:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICE.full_name):
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == HealthStatus.SERVING
+        changes = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await changes.read()).status == HealthStatus.SERVING
+        await gateway._door.serving(False)
+        assert (await changes.read()).status == HealthStatus.NOT_SERVING
 
     def methods() -> set[str]:
         with grpc.insecure_channel(target) as channel:
