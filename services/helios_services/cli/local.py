@@ -24,6 +24,7 @@ from helios_services.cli.progress import chunk_progress
 from helios_services.config import ServiceConfig, load_config
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.media.inputs import decode_clip, decode_image
+from helios_services.media.kinds import by_name
 from helios_services.media.remux import remux
 from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 
@@ -123,7 +124,7 @@ def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig,
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    content_type = mimetypes.guess_type(file.name)[0] or ""
+    content_type = by_name(file.name) or mimetypes.guess_type(file.name)[0] or ""
     size: dict[str, int] = {"height": request.height, "width": request.width}
     limits = for_one_machine(config.media)
     check_sandbox(limits)
