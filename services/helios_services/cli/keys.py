@@ -4,9 +4,8 @@ import sys
 from typing import Annotated
 
 import typer
-import yaml
-from pydantic import ValidationError
 
+from helios_engine.extras import needs
 from helios_services.cli.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Make API keys.")
@@ -27,8 +26,12 @@ def new(
     max_upload_bytes: Annotated[int | None, typer.Option(help="Quota of their bytes.")] = None,
 ) -> None:
     """Make a key: its entry for gateway.api_keys_file on standard output, the key itself on standard error."""
-    from helios_services.gateway.guard.caller import Scope
-    from helios_services.gateway.guard.keys import Quotas, new_key
+    with needs("gateway", "helios keys"):
+        import yaml
+        from pydantic import ValidationError
+
+        from helios_services.gateway.guard.caller import Scope
+        from helios_services.gateway.guard.keys import Quotas, new_key
 
     names = scope or ["submit", "read", "cancel"]
     unknown = [name for name in names if name not in tuple(Scope)]

@@ -7,10 +7,12 @@ import grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from helios_services.errors import ExpectedError
+
 DETAILS = "grpc-status-details-bin"
 
 
-class HeliosError(Exception):
+class HeliosError(ExpectedError):
     """A call failed.
 
     Attributes: `code`; `violations` (field to description, of INVALID_ARGUMENT); `retry_after_s` (None: the server did

@@ -16,6 +16,7 @@ class ModelConfig(Section):
     """The model this service runs and the limits of its jobs."""
 
     name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """What jobs and metrics call the model."""
     variant: VariantName = "distilled"
     """What the checkpoint is; the gateway, which does not read it, checks requests by it."""
     checkpoint: str = ""
@@ -25,8 +26,11 @@ class ModelConfig(Section):
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
     dtype: DtypeName = "bfloat16"
+    """Of the weights of DiT and text encoder."""
     max_frames: PositiveInt = 14_520
+    """Most frames that a job may ask for."""
     max_pixels: PositiveInt = 1280 * 768
+    """Most pixels in a frame that a job may ask for."""
     warm_up_sizes: tuple[tuple[int, int], ...] = ((384, 640),)
     """Height and width of videos that replicas get ready for before their first job, where something is compiled or
     timed; those that max_pixels allows. A size that is not here makes its first job wait, and the jobs behind it."""
@@ -67,22 +71,28 @@ class RedisConfig(Section):
     tls_certificate_file: str = ""
     """PEM certificate chain of this client, with `tls_key_file`, for mutual TLS."""
     tls_key_file: str = ""
+    """PEM key of `tls_certificate_file`."""
     cluster: bool = False
     """The URL is that of a node of a Redis Cluster, which names the others."""
     namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Part of every key: services with different namespaces share a server without seeing each other."""
     socket_timeout_s: PositiveFloat = 5.0
+    """An answer that takes longer counts as no answer."""
 
 
 class JobsConfig(Section):
     """Queue bounds, leases and retention."""
 
     max_queued: PositiveInt = 1000
+    """Jobs that may wait, for each model. Beyond that submissions are refused."""
     max_attempts: PositiveInt = 5
     """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
     fair_quantum_chunks: PositiveFloat = 4.0
     """A job gives way to one of equal priority whose account has had less by so many chunks, each over its weight."""
     lease_s: PositiveFloat = 15.0
+    """A worker that has not renewed its lease for so long has lost the job."""
     heartbeat_s: PositiveFloat = 5.0
+    """How often leases are renewed."""
     job_ttl_s: PositiveFloat = 7 * 86400.0
     """How long the record of an ended job is kept."""
     chunk_ttl_s: PositiveFloat = 3600.0
@@ -110,23 +120,31 @@ class GatewayConfig(Section):
     """The gRPC server."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. The default is reached from this machine only."""
     port: Port = 50051
+    """0: the system chooses; the gateway prints which."""
     metrics_host: str = "127.0.0.1"
+    """Address of the metrics."""
     metrics_port: Port = 9464
+    """Prometheus metrics over HTTP. 0: the system chooses."""
     health_port: Port | None = None
-    """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
+    """Health without TLS and apart from the API, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
+    """Larger messages are refused."""
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
     max_concurrent_rpcs_per_key: PositiveInt = 500
     """Of these, those of one API key."""
     drain_s: PositiveFloat = 20.0
+    """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True
+    """Whether clients may ask for the API's definition."""
     api_keys_file: str = ""
     """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for."""
     tls_certificate_file: str = ""
     """PEM certificate chain; with `tls_key_file` turns TLS on. Both are read again when they change."""
     tls_key_file: str = ""
+    """PEM key of `tls_certificate_file`."""
     tls_client_ca_file: str = ""
     """PEM authorities of client certificates, which are then required (mutual TLS)."""
 
@@ -135,14 +153,17 @@ class MediaConfig(Section):
     """Limits of the pictures and clips that users send, and of the process that decodes one."""
 
     max_bytes: PositiveInt = 64 * 1024 * 1024
+    """Of an uploaded file."""
     max_pixels: PositiveInt = 4096 * 4096
     """Pixels of a frame as it is in the file."""
     max_frames: PositiveInt = 7200
     """Frames of a clip as it is in the file."""
     max_duration_s: PositiveFloat = 300.0
+    """Of a clip."""
     decode_timeout_s: PositiveFloat = 60.0
     """Seconds from the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
+    """Processor time of the decoding process."""
     ttl_s: PositiveFloat = 86400.0
     """How long an upload is kept; longer once a job was given it."""
     max_files: PositiveInt = 1000
@@ -190,10 +211,13 @@ class WebhooksConfig(WebhookPlaces):
     """Where API keys are asked for: urls and secret_file of each tenant that has webhooks. A secret file must be one
     tenant's only."""
     timeout_s: PositiveFloat = 10.0
+    """A call that takes longer has failed."""
     max_tries: PositiveInt = 12
+    """Calls in all, before one is given up."""
     first_wait_s: PositiveFloat = 5.0
     """Before the second try; the waits double, up to `longest_wait_s`."""
     longest_wait_s: PositiveFloat = 3600.0
+    """Between two tries."""
 
     @model_validator(mode="after")
     def _secrets_of_their_own(self) -> "WebhooksConfig":
@@ -215,3 +239,4 @@ class TracingConfig(Section):
     sample_ratio: float = Field(1.0, ge=0, le=1)
     """Share of the traces that are recorded where the caller has not decided."""
     export_delay_s: PositiveFloat = 5.0
+    """Longest time that a finished span waits for others to be sent with."""

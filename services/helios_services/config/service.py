@@ -22,9 +22,11 @@ class ServiceConfig(Section):
     """Everything."""
 
     state_dir: Path = Path("~/.local/state/helios")
+    """Folder of the embedded Redis, finished videos and compiled code."""
     artifact_url: str = ""
     """fsspec URL of the folder for finished videos. Empty: `artifacts` under the state folder."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged."""
     model: ModelConfig = ModelConfig()
     redis: RedisConfig = RedisConfig()
     jobs: JobsConfig = JobsConfig()

@@ -18,8 +18,8 @@ from helios_services.gateway.guard import patience
 from helios_services.gateway.guard.caller import Scope
 from helios_services.gateway.guard.keys import new_key
 from helios_services.gateway.server import Gateway
-from services.raw_http2 import HeadersOnly, RawClient
-from services.waiting import until
+from support.raw_http2 import HeadersOnly, RawClient
+from support.waiting import until
 
 CALLS, CONNECTIONS = 4000, 8
 METHODS = ("GetJob", "SubmitJob", "WatchJob", "GenerateVideo", "UploadMedia", "Interact")

@@ -17,8 +17,8 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
 from services.gateway.conftest import Worker, fragment
 from services.jobs.conftest import let_session_lapse
-from services.redis_clients import async_client
-from services.waiting import until
+from support.redis_clients import async_client
+from support.waiting import until
 
 SIZE = 1000
 GRACE_S = 600.0

@@ -19,8 +19,8 @@ from helios_services.gateway.guard.keys import Quotas, new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.keys import Keys
 from helios_services.media.artifacts import ArtifactStore
-from services.redis_clients import async_client
-from services.waiting import until
+from support.redis_clients import async_client
+from support.waiting import until
 
 LIMIT = 100_000
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED

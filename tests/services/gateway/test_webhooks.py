@@ -31,8 +31,8 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import JobFailure, JobSpec
 from helios_services.webhooks.sender import CALLS_PER_LANE
 from services.gateway.conftest import BY_HAND, Worker
-from services.redis_clients import async_client
-from services.waiting import until
+from support.redis_clients import async_client
+from support.waiting import until
 
 SECRETS = ("whsec_" + "b2xk" * 8, "whsec_" + "bmV3" * 8)
 
@@ -50,10 +50,8 @@ class Receiver:
         status = self.answers.pop(0) if self.answers else 200
         return web.Response(status=status, headers={"location": "/elsewhere"} if status == 302 else {})
 
-    async def until(self, calls: int) -> None:
-        async with asyncio.timeout(60):
-            while len(self.calls) < calls:  # noqa: ASYNC110 - received on the server's side
-                await asyncio.sleep(0.02)
+    async def called(self, calls: int) -> None:
+        await until(lambda: len(self.calls) >= calls)
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(body) for _, _, body in self.calls]
@@ -96,7 +94,7 @@ async def test_every_end_is_told_once_signed_and_without_prompts(
     await worker.store.fail(claim.lease, JobFailure(reason="GENERATION_FAILED", message="why"))
     await client.cancel(jobs[2].id)
     await client.cancel((await worker.claim()).job.id)
-    await receiver.until(3)
+    await receiver.called(3)
     await asyncio.sleep(0.5)
     told = {event["data"]["id"]: event for event in receiver.events()}
     assert [told[job.id]["type"] for job in jobs] == ["job.succeeded", "job.failed", "job.cancelled"]
@@ -117,7 +115,7 @@ async def test_a_call_is_made_again_with_the_same_id_until_it_is_taken(
     receiver.answers = [status]
     job = await client.submit("a lake", num_frames=33, webhook_url=receiver.url)
     await client.cancel(job.id)
-    await receiver.until(2)
+    await receiver.called(2)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.calls}) == 1
     assert {path for path, _, _ in receiver.calls} == {"/hooks"}  # a redirect is not followed
 
@@ -129,9 +127,7 @@ async def test_it_is_given_up_after_the_last_try(
     job = await client.submit("a lake", num_frames=33, webhook_url=receiver.url)
     await client.cancel(job.id)
     read = gateway.metrics.registry.get_sample_value
-    async with asyncio.timeout(60):
-        while not read("helios_webhooks_total", {"outcome": "given_up"}):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(lambda: read("helios_webhooks_total", {"outcome": "given_up"}))
     await asyncio.sleep(0.5)
     assert len(receiver.calls) == 3
     assert read("helios_webhooks_total", {"outcome": "failed"}) == 2
@@ -301,7 +297,7 @@ async def test_calls_that_hang_are_their_tenants_own(tenants: Tenants, receiver:
         await ended(tenants.slow, silent.url)
     await until(lambda: silent.calls == CALLS_PER_LANE)
     jobs = [await ended(tenants.quick, receiver.url) for _ in range(20)]
-    await receiver.until(20)
+    await receiver.called(20)
     assert {each["data"]["id"] for each in receiver.events()} == set(jobs)
     assert silent.calls == CALLS_PER_LANE
 
@@ -310,7 +306,7 @@ async def test_a_webhook_says_whose_it_is_and_is_signed_by_that_tenants_secret(
     tenants: Tenants, receiver: Receiver
 ) -> None:
     await ended(tenants.quick, receiver.url)
-    await receiver.until(1)
+    await receiver.called(1)
     ((_, headers, body),) = receiver.calls
     assert json.loads(body)["tenant"] == "quick"
     Webhook(QUICK_SECRET).verify(body, headers)
@@ -336,7 +332,7 @@ async def test_webhooks_that_an_older_release_has_put_down_are_sent(
         ended_ms = round(1000 * ((await worker.store.cancel(job.id)).ended_s or 0))
         await redis.hset(of("job", job.id), "webhook", "1")
         await redis.zadd(of("webhooks"), {f"{job.id}:{ended_ms}": ended_ms})
-        await receiver.until(1)
+        await receiver.called(1)
         assert receiver.events()[0]["data"]["id"] == job.id
 
         async def nothing_is_left() -> bool:

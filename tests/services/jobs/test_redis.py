@@ -17,7 +17,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 
 async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) -> None:
