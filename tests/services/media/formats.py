@@ -122,7 +122,15 @@ CLIPS = (
     Clip(name="Motion JPEG, 4:2:2", **MOV, encoder="mjpeg", pix_fmt="yuvj422p", options={"b": "20M"}),
     Clip(name="H.264", container="ipod", suffix="m4v", **H264),
     Clip(
-        name="H.263", container="3gp", suffix="3gp", encoder="h263", options={"b": "8M"}, height=96, width=128, psnr=22
+        name="H.263",
+        container="3gp",
+        suffix="3gp",
+        encoder="h263",
+        options={"b": "8M"},
+        height=96,
+        width=128,
+        aspect=Fraction(12, 11),
+        note="its pixels are not square",
     ),
     Clip(name="MPEG-4 part 2", container="3gp", suffix="3gp", encoder="mpeg4", options={"b": "8M"}),
     Clip(name="H.264", container="3g2", suffix="3g2", **H264),
