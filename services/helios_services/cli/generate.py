@@ -55,8 +55,6 @@ def generate(
     device: Annotated[str, typer.Option(help="Torch device (in-process).")] = "cpu",
 ) -> None:
     """Generate a video."""
-    if not output.parent.is_dir():
-        raise UserError(f"output: {str(output)!r}: the folder {str(output.parent)!r} does not exist")
     given: dict[str, Any] = {
         "num_frames": frames,
         "height": height,

@@ -3,6 +3,7 @@
 import mimetypes
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from helios_engine.text.embeds import chunk_tokens, pad
 from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_engine.variants import make_request
 from helios_services.cli.errors import UserError
+from helios_services.cli.output import written
 from helios_services.cli.progress import chunk_progress
 from helios_services.config import ServiceConfig, load_config
 from helios_services.media.encoder import EncoderSettings, encode_chunk
@@ -58,19 +60,22 @@ def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: L
     request = make_request(open_checkpoint(folder).variant, prompt=prompt, **fields)
     settings = EncoderSettings(crf=config.decoder.crf, preset=config.decoder.preset)
     pieces: list[bytes] = []
-    with chunk_progress(request.num_chunks) as progress:
-        for made in _chunks(request, previous, folder, config, local):
-            before = time.perf_counter()
-            chunk = encode_chunk(made.frames, index=made.index, fps=request.fps, settings=settings)
-            pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
-            progress.chunk(
-                num_frames=chunk.num_frames,
-                duration_s=chunk.num_frames / request.fps,
-                stage_s=made.stage_s | {"encode": time.perf_counter() - before},
-            )
-    size = remux(pieces, output)
-    if local.save is not None:
-        local.save.write_bytes(made.state.to_bytes())
+    with ExitStack() as files:
+        file = files.enter_context(written(output))
+        save = None if local.save is None else files.enter_context(written(local.save))
+        with chunk_progress(request.num_chunks) as progress:
+            for made in _chunks(request, previous, folder, config, local):
+                before = time.perf_counter()
+                chunk = encode_chunk(made.frames, index=made.index, fps=request.fps, settings=settings)
+                pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
+                progress.chunk(
+                    num_frames=chunk.num_frames,
+                    duration_s=chunk.num_frames / request.fps,
+                    stage_s=made.stage_s | {"encode": time.perf_counter() - before},
+                )
+        size = remux(pieces, file)
+        if save is not None:
+            save.write_bytes(made.state.to_bytes())
     progress.summary()
     print(f"wrote {output} ({size:,} bytes)")
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.cli.connect import connect
 from helios_services.cli.errors import UserError
+from helios_services.cli.output import written
 from helios_services.cli.progress import chunk_progress, stages_of
 from helios_services.client import HeliosClient, HeliosError
 
@@ -31,7 +32,7 @@ def generate_remotely(
         params["prompt_schedule"] = [pb.ScheduledPrompt(**asdict(entry)) for entry in params["prompt_schedule"]]
     if "loras" in params:
         params["loras"] = [pb.LoraWeight(**asdict(entry)) for entry in params["loras"]]
-    with connect(server) as client:
+    with written(output) as file_made, connect(server) as client:
         for name, file in (("image_id", image), ("video_id", video)):
             if file is not None:
                 params[name] = client.upload(_existing(file)).id
@@ -49,7 +50,7 @@ def generate_remotely(
             *_, ended = client.watch(job.id)
             if ended.HasField("error"):
                 raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
-            size = client.download(job.id, output)
+            size = client.download(job.id, file_made)
         except KeyboardInterrupt:
             _leave(client, job.id, server)
     progress.summary()

@@ -66,7 +66,8 @@ def join(denoiser: Denoiser, parallel: ParallelConfig, *, rank: int, address: st
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if address.startswith(f"tcp://{LOOPBACK}:"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback_interface())
+        for library in ("GLOO", "NCCL"):  # they would listen on an address of the network
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", _loopback_interface())
     init_ranks(
         rank=rank,
         world_size=parallel.world_size,
