@@ -133,8 +133,8 @@ class GatewayConfig(Section):
     """Larger messages are refused."""
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
-    max_concurrent_rpcs_per_key: PositiveInt = 500
-    """Of these, those of one API key."""
+    max_concurrent_rpcs_per_key: PositiveInt = 1200
+    """Of these, those of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True

@@ -12,7 +12,8 @@ import pytest
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ServiceConfig
 from helios_services.gateway.server import Gateway
-from services.gateway.test_auth import Authority, served
+from support.authority import Authority
+from support.gateway import serving
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,9 @@ async def mutual(config: ServiceConfig, tmp_path: Path) -> AsyncIterator[Mutual]
     certificate, key = authority.issue("gateway")
     clients = tmp_path / "clients.pem"
     clients.write_bytes(authority.file.read_bytes())
-    gateway = await served(
-        config, tls_certificate_file=str(certificate), tls_key_file=str(key), tls_client_ca_file=str(clients)
-    )
-    yield Mutual(gateway, certificate, key, clients, authority)
-    await gateway.stop()
+    options = {"tls_certificate_file": str(certificate), "tls_key_file": str(key), "tls_client_ca_file": str(clients)}
+    async with serving(config, **options) as gateway:
+        yield Mutual(gateway, certificate, key, clients, authority)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from helios_services.client.connection import is_loopback
 from helios_services.config import ServiceConfig
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
-from services.waiting import until
+from support.waiting import until
 
 HERE = ("localhost:50051", "LocalHost", "127.0.0.1:50051", "127.9.8.7:1", "[::1]:50051", "127.0.0.1")
 ELSEWHERE = (

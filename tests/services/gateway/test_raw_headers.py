@@ -23,8 +23,8 @@ from helios_services.gateway.guard.caller import Scope
 from helios_services.gateway.guard.keys import new_key
 from helios_services.gateway.server import Gateway
 from helios_services.telemetry.logs import configure_logging
-from services.raw_http2 import HeadersOnly
-from services.waiting import until
+from support.raw_http2 import HeadersOnly
+from support.waiting import until
 
 UNAUTHENTICATED = "16"
 KEY, ENTRY = new_key("k", "acme", frozenset({Scope.READ, Scope.SUBMIT}))
