@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.cli.connect import connect
 from helios_services.cli.errors import UserError
-from helios_services.cli.output import written
 from helios_services.cli.progress import chunk_progress, stages_of
 from helios_services.client import HeliosClient, HeliosError
 
@@ -32,7 +31,7 @@ def generate_remotely(
         params["prompt_schedule"] = [pb.ScheduledPrompt(**asdict(entry)) for entry in params["prompt_schedule"]]
     if "loras" in params:
         params["loras"] = [pb.LoraWeight(**asdict(entry)) for entry in params["loras"]]
-    with written(output) as file_made, connect(server) as client:
+    with connect(server) as client:
         for name, file in (("image_id", image), ("video_id", video)):
             if file is not None:
                 params[name] = client.upload(_existing(file)).id
@@ -50,11 +49,20 @@ def generate_remotely(
             *_, ended = client.watch(job.id)
             if ended.HasField("error"):
                 raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
-            size = client.download(job.id, file_made)
+            size = download(client, job.id, output)
         except KeyboardInterrupt:
             _leave(client, job.id, server)
     progress.summary()
     print(f"wrote {output} ({size:,} bytes, job {job.id})")
+
+
+def download(client: HeliosClient, job_id: str, output: Path) -> int:
+    """Writes a job's video to a file; its size in bytes. Raises UserError when it cannot be written, HeliosError."""
+    try:
+        return client.download(job_id, output)
+    except OSError as error:
+        again = f"the server keeps it: helios jobs download {job_id}"
+        raise UserError(f"output: {str(output)!r}: {error.strerror}; {again}") from None
 
 
 def _leave(client: HeliosClient, job_id: str, server: str) -> NoReturn:

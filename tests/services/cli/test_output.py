@@ -101,4 +101,4 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
 def test_generating_into_a_folder_fails_at_once_with_one_line(checkpoint: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["generate", "x", "--checkpoint", str(checkpoint), "-o", str(tmp_path)])
     assert done.exit_code == 1 or done.exception is not None
-    assert f"{tmp_path}: is a folder" in done.output + done.stderr + str(done.exception)
+    assert "is a folder" in done.output + done.stderr + str(done.exception)
