@@ -69,7 +69,7 @@ def timed(seconds: float) -> dict[str, float]:
     return {"median": seconds, "min": seconds, "max": seconds}
 
 
-def test_a_measured_gpu_row_shows_times_memory_rate_and_share_and_ends_the_disclaimer(tmp_path: Path) -> None:
+def test_a_measured_gpu_row_shows_its_figures_and_ends_the_disclaimer(tmp_path: Path) -> None:
     row = {OURS: timed(1.1), EAGER: timed(2.2), COMPILED: "failed: E: x", "commit": "abc", "relative_error": 0.01}
     row |= {"ratio": {EAGER: timed(2.0)}, "share_of_roofline": 0.5, "date": "d", "torch": "2", "gpu": "An H100"}
     row |= {"fps": {OURS: 30.0, EAGER: 15.0}, "memory": {OURS: {"kept_bytes": 30e9, "working_bytes": 5e9}}}
