@@ -207,8 +207,8 @@ def gpu_measured(results: Path) -> str:
     found = measured_on_gpus(results)
     if not found:
         return (
-            "Everything that is measured here was measured on a CPU. **No figure of a GPU has been measured**, so there\n"
-            "are no tables for GPUs yet. The roofline is arithmetic from counts.\n"
+            "Everything that is measured here was measured on a CPU. **No figure of a GPU has been measured**, so\n"
+            "there are no tables for GPUs yet. The roofline is arithmetic from counts.\n"
         )
     return (
         f"The tables for GPUs were measured on: {_gpus(found)}, with random weights in the published sizes\n"

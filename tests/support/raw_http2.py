@@ -132,7 +132,7 @@ class HeadersOnly:
     def close(self) -> None:
         self._socket.close()
 
-    def begin(self, methods: Iterable[str], *headers: tuple[str, str]) -> None:
+    def begin(self, methods: Iterable[str], *headers: tuple[str, str | bytes]) -> None:
         """Begins a call of each of these methods of the API."""
         frames = []
         for method in methods:
@@ -166,7 +166,17 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def _literal(header: tuple[str, str]) -> bytes:
-    """HPACK: a literal without indexing and without Huffman coding; lengths below 127."""
-    name, value = (part.encode() for part in header)
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+def _literal(header: tuple[str, str | bytes]) -> bytes:
+    """HPACK: a literal without indexing and without Huffman coding."""
+    name, value = (part.encode() if isinstance(part, str) else part for part in header)
+    return b"\0" + _length(len(name)) + name + _length(len(value)) + value
+
+
+def _length(count: int) -> bytes:
+    if count < 127:
+        return bytes([count])
+    count, sizes = count - 127, [127]
+    while count >= 128:
+        sizes.append(count % 128 + 128)
+        count //= 128
+    return bytes([*sizes, count])

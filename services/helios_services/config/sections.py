@@ -61,7 +61,7 @@ class RedisConfig(Section):
     """Where jobs are kept."""
 
     url: str = ""
-    """redis:// or rediss:// (TLS) URL. Empty: the embedded server under the state folder."""
+    """redis://, rediss:// (TLS) or unix:// (a socket's path) URL. Empty: the embedded server under the state folder."""
     username: str = ""
     """ACL user of `password_file`'s password; empty: Redis' default user."""
     password_file: str = ""
@@ -128,13 +128,13 @@ class GatewayConfig(Section):
     metrics_port: Port = 9464
     """Prometheus metrics over HTTP. 0: the system chooses."""
     health_port: Port | None = None
-    """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
+    """Health without TLS and apart from the API, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     """Larger messages are refused."""
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
-    max_concurrent_rpcs_per_key: PositiveInt = 500
-    """Of these, those of one API key."""
+    max_concurrent_rpcs_per_key: PositiveInt = 1200
+    """Of these, those of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True

@@ -6,6 +6,7 @@ from ray.serve.handle import DeploymentHandle
 from helios_services.config import ServiceConfig
 from helios_services.deployments.autoscaling.meter import WorkMeter
 from helios_services.deployments.dispatch.dispatcher import Dispatcher
+from helios_services.deployments.ray_loopback import keep_replica_on_loopback
 from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.telemetry.logs import configure_logging
 from helios_services.telemetry.metrics import serve_metrics
@@ -19,6 +20,7 @@ class DispatcherReplica:
         self, config: ServiceConfig, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle
     ) -> None:
         configure_logging(config.log_level)
+        keep_replica_on_loopback()
         configure_tracing(config.tracing, "helios-dispatcher")
         app = serve.get_replica_context().app_name
         self._dispatcher = Dispatcher(config, RayStages(app, text, denoiser, decoder))
