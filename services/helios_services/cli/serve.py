@@ -95,9 +95,7 @@ def _warn_of_open_door(config: "ServiceConfig") -> None:
     if gateway.host in ("localhost", "::1") or gateway.host.startswith("127."):
         return
     if not gateway.api_keys_file:
-        _warn(
-            f"gateway.host: {gateway.host}: other machines can call, and no API key is asked for (gateway.api_keys_file)"
-        )
+        _warn(f"gateway.host: {gateway.host}: who reaches it may call, without a key (gateway.api_keys_file)")
     if not gateway.tls_certificate_file:
         _warn(f"gateway.host: {gateway.host}: calls are not encrypted (gateway.tls_certificate_file)")
 

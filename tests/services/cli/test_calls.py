@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from helios.v1 import video_generation_pb2 as pb
@@ -60,7 +61,7 @@ def test_a_wrong_word_is_told_what_is_allowed(words: tuple[str, ...], said: str,
 def test_a_gpu_that_is_not_there_is_said_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(local.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="device: 'cuda' is not allowed; allowed: cpu, for torch finds no GPU"):
         local.generate_here("a lake", {}, tmp_path / "x.mp4", local.Local(checkpoint="/nowhere", device="cuda"))
 
