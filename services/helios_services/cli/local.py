@@ -47,6 +47,10 @@ def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: L
     """fields: of GenerationRequest, where they are not the model's defaults."""
     from helios_engine.checkpoint import open_checkpoint
 
+    if local.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(
+            f"device: {local.device!r} is not allowed; allowed: cpu, for torch finds no GPU on this machine"
+        )
     config = load_config()
     folder = local.checkpoint or config.model.checkpoint
     if not folder:
