@@ -1,5 +1,6 @@
 """`helios up`, `helios gateway` and `helios worker`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ def up(
         from helios_services.stack import running_stack
 
     settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
+    _warn_of_open_door(settings)
     stop = Stop()
     with running_stack(settings, stop.lost) as address:
         stop.listen()
@@ -48,7 +50,10 @@ def gateway(
         from helios_services.gateway.main import run_gateway
         from helios_services.jobs.embedded import with_redis
 
-    with with_redis(_with(load_config(config), "gateway", port=port)) as settings:
+    settings = _with(load_config(config), "gateway", port=port)
+    _warn_of_own_redis(settings)
+    _warn_of_open_door(settings)
+    with with_redis(settings) as settings:
         run_gateway(settings)
 
 
@@ -68,6 +73,7 @@ def worker(
     settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
     settings, stop = settled(settings), Stop()
+    _warn_of_own_redis(settings)
     with with_redis(settings, stop.lost) as settings, serving(settings, address=address, on_lost=stop.lost):
         stop.listen()
         print("worker: ready", flush=True)
@@ -79,3 +85,25 @@ def _with(config: "ServiceConfig", section: str, **values: Any) -> "ServiceConfi
     """The configuration with the given (not None) values of one section replaced."""
     given = {name: value for name, value in values.items() if value is not None}
     return config.model_copy(update={section: getattr(config, section).model_copy(update=given)})
+
+
+def _warn_of_own_redis(config: "ServiceConfig") -> None:
+    if not config.redis.url:
+        _warn(
+            f"redis.url: is empty: a Redis of this machine keeps the jobs, under {config.state_dir}; processes "
+            "elsewhere do not see them (HELIOS_REDIS_URL names a Redis for all)"
+        )
+
+
+def _warn_of_open_door(config: "ServiceConfig") -> None:
+    gateway = config.gateway
+    if gateway.host in ("localhost", "::1") or gateway.host.startswith("127."):
+        return
+    if not gateway.api_keys_file:
+        _warn(f"gateway.host: {gateway.host}: who reaches it may call, without a key (gateway.api_keys_file)")
+    if not gateway.tls_certificate_file:
+        _warn(f"gateway.host: {gateway.host}: calls are not encrypted (gateway.tls_certificate_file)")
+
+
+def _warn(text: str) -> None:
+    print(f"helios: warning: {text}", file=sys.stderr, flush=True)
