@@ -1,6 +1,7 @@
 """`helios jobs`: look at a gateway's jobs."""
 
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from helios.v1 import video_generation_pb2 as pb
+from helios_engine.errors import InvalidField
 from helios_services.cli.connect import connect
+from helios_services.cli.generate import check_output
+from helios_services.cli.remote import download
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, cancel and watch jobs; queue dead letters again.")
 Server = Annotated[str, typer.Option(envvar="HELIOS_SERVER", help="HOST:PORT of the gateway.")]
@@ -17,6 +21,7 @@ JobId = Annotated[str, typer.Argument(help="Job id.")]
 JobIds = Annotated[list[str], typer.Argument(help="Job ids.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one job a line.")]
 DEFAULT_SERVER = "localhost:50051"
+STATES = tuple(name.removeprefix("JOB_STATE_").lower() for name in pb.JobState.keys()[1:])
 
 
 @app.command("ls")
@@ -28,8 +33,12 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
+    states = tuple(state or ())
+    for name in states:
+        if name.lower() not in STATES:
+            raise InvalidField("state", name, ", ".join(STATES))
     with connect(server) as client:
-        jobs = list(islice(client.list(states=tuple(state or ()), dead_letters=dead_letters), limit))
+        jobs = list(islice(client.list(states=states, dead_letters=dead_letters), limit))
     _show(jobs, as_json)
 
 
@@ -72,14 +81,27 @@ def watch_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = 
                 print(f"{job.id}  {_state(job)}  {job.chunks_done}/{job.chunks_total}", flush=True)
 
 
+@app.command("download")
+def download_video(
+    job_id: JobId,
+    server: Server = DEFAULT_SERVER,
+    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 file to write.")] = Path("out.mp4"),
+) -> None:
+    """Write the video of a job that has succeeded."""
+    check_output(output)
+    with connect(server) as client:
+        size = download(client, job_id, output)
+    print(f"wrote {output} ({size:,} bytes)")
+
+
 def _show(jobs: list[pb.Job], as_json: bool) -> None:
     if as_json:
         for job in jobs:
             print(MessageToJson(job, indent=None, preserving_proto_field_name=True), flush=True)
         return
-    table = Table("id", "state", "priority", "chunks", "attempts", "created", "error")
-    for job in jobs:
-        table.add_row(
+    head = ("id", "state", "priority", "chunks", "attempts", "created", "error")
+    rows = [
+        (
             job.id,
             _state(job),
             pb.Priority.Name(job.priority).removeprefix("PRIORITY_").lower(),
@@ -88,7 +110,17 @@ def _show(jobs: list[pb.Job], as_json: bool) -> None:
             job.create_time.ToDatetime().isoformat(" ", "seconds"),
             f"{job.error.reason}: {job.error.message}" if job.HasField("error") else "",
         )
-    Console().print(table)
+        for job in jobs
+    ]
+    console = Console()
+    if console.is_terminal:
+        table = Table(*head)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:  # for other programs: nothing is cut, columns are separated by tabs
+        for line in (head, *rows):
+            print("\t".join(" ".join(cell.split()) for cell in line))
 
 
 def _state(job: pb.Job) -> str:

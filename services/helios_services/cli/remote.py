@@ -21,6 +21,7 @@ def generate_remotely(
     output: Path,
     server: str,
     *,
+    priority: str = "normal",
     image: Path | None = None,
     video: Path | None = None,
     continue_from: str = "",
@@ -35,7 +36,7 @@ def generate_remotely(
         for name, file in (("image_id", image), ("video_id", video)):
             if file is not None:
                 params[name] = client.upload(_existing(file)).id
-        job = client.submit(prompt, priority="interactive", continue_from=continue_from, **params)
+        job = client.submit(prompt, priority=priority, continue_from=continue_from, **params)
         print(f"job {job.id}", file=sys.stderr)
         try:
             with chunk_progress(job.chunks_total) as progress:
@@ -49,11 +50,20 @@ def generate_remotely(
             *_, ended = client.watch(job.id)
             if ended.HasField("error"):
                 raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
-            size = client.download(job.id, output)
+            size = download(client, job.id, output)
         except KeyboardInterrupt:
             _leave(client, job.id, server)
     progress.summary()
     print(f"wrote {output} ({size:,} bytes, job {job.id})")
+
+
+def download(client: HeliosClient, job_id: str, output: Path) -> int:
+    """Writes a job's video to a file; its size in bytes. Raises UserError when it cannot be written, HeliosError."""
+    try:
+        return client.download(job_id, output)
+    except OSError as error:
+        again = f"the server keeps it: helios jobs download {job_id}"
+        raise UserError(f"output: {str(output)!r}: {error.strerror}; {again}") from None
 
 
 def _leave(client: HeliosClient, job_id: str, server: str) -> NoReturn:
