@@ -19,6 +19,7 @@ from helios_services.gateway.guard.keys import KeyRing
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import StoreUnavailable
+from helios_services.jobs.patched import warn_of_old_server
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import cancelled
 from helios_services.webhooks.sender import WebhookSender
@@ -79,7 +80,10 @@ class Gateway:
         await self._server.start()
         await self._webhooks.start()
         await self._probed.start()
-        self._background = [asyncio.create_task(self._watch_redis(), name="redis-watch")]
+        self._background = [
+            asyncio.create_task(self._watch_redis(), name="redis-watch"),
+            asyncio.create_task(warn_of_old_server(self._config.redis), name="redis-version"),
+        ]
         log.info("gateway_serving", host=options.host, port=self.port)
 
     async def stop(self) -> None:

@@ -15,12 +15,14 @@ from ray.serve.handle import DeploymentHandle
 from helios_services.config import ServiceConfig
 from helios_services.deployments.autoscaling.meter import WorkMeter
 from helios_services.deployments.dispatch.job_run import JobRun
+from helios_services.deployments.dispatch.own_store import with_own_store
 from helios_services.deployments.dispatch.readiness import Readiness
 from helios_services.deployments.dispatch.stages import Stages
 from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost, StoreUnavailable
 from helios_services.jobs.notify import Watch
+from helios_services.jobs.patched import warn_of_old_server
 from helios_services.jobs.records import Claim
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import cancelled
@@ -76,10 +78,12 @@ class Dispatcher:
         options = self._config.dispatcher
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._readiness.watch())
+            looking = group.create_task(warn_of_old_server(self._config.redis))
             slots = [group.create_task(self._slot()) for _ in range(options.concurrent_jobs)]
             slots += [group.create_task(self._slot(interactive_only=True)) for _ in range(options.interactive_jobs)]
             await asyncio.wait(slots)
             watching.cancel()
+            looking.cancel()
 
     async def _slot(self, *, interactive_only: bool = False) -> None:
         with self._notifier.queue(self._config.model.name) as watch:
@@ -158,6 +162,7 @@ class DispatcherReplica:
     def __init__(
         self, config: ServiceConfig, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle
     ) -> None:
+        config = with_own_store(config)
         configure_logging(config.log_level)
         configure_tracing(config.tracing, "helios-dispatcher")
         app = serve.get_replica_context().app_name
