@@ -2,8 +2,8 @@
 
     python -m k8s.pin_images MY_OVERLAY/images
 
-FOLDER/tags.yaml says which image stands for each one that the manifests name. FOLDER/kustomization.yaml is written: the same
-by digest. `crane`, `skopeo` or `docker` asks the registries, whichever is installed, with its own credentials.
+FOLDER/tags.yaml says which image stands for each one that the manifests name. FOLDER/kustomization.yaml is written: the
+same by digest. `crane`, `skopeo` or `docker` asks the registries, whichever is installed, with its own credentials.
 """
 
 import re

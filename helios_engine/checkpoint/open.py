@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from helios_engine.checkpoint.resolve import resolve_checkpoint
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError, shorten
-from helios_engine.variants import VariantName
+from helios_engine.options import VariantName
 
 Config = TypeVar("Config")
 

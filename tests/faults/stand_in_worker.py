@@ -109,14 +109,14 @@ class StandInStages:
     async def embed(self, prompt: str) -> Embedded:
         """See Stages."""
         await self._points.reach(f"embed {prompt}")
-        return Embedded(tokens=torch.full((2, 4), float(len(prompt))), seconds=0.001)
+        return Embedded(prompt_embeds=torch.full((2, 4), float(len(prompt))), seconds=0.001)
 
     async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
         """See Stages."""
         return Conditioned(state=DenoiseState.initial(request), seconds=0.001)
 
     def denoise(
-        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+        self, previous: Any, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None, turn: Turn
     ) -> Any:
         """See Stages."""
 

@@ -109,7 +109,7 @@ def test_every_component_and_secret_is_explained(scratch: Path) -> None:
     for component in (ROOT / "k8s/components").iterdir():
         assert f"`k8s/components/{component.name}`" in TEXT
     used: set[str] = set()
-    for name in ("base", "production+client-certificates"):
+    for name in ("base", "production+client-certificates", "production+webhooks"):
         text = str(Manifests(variant(name, scratch)).objects)
         used |= set(re.findall(r"'secretKeyRef': \{[^}]*'name': '([\w-]+)'", text))
         used |= set(re.findall(r"'secretName': '([\w-]+)'", text))

@@ -53,6 +53,16 @@ def test_taken_ports_are_skipped_and_the_exposition_is_served() -> None:
         assert line in text
 
 
+def test_a_chunk_has_missed_its_objective_or_else_its_play_time() -> None:
+    metrics = WorkerMetrics()
+    for interval_s, objective_s in ((1.4, None), (1.3, None), (1.4, 1.5), (1.6, 1.5)):
+        timing = ChunkTiming(
+            stage_s={}, interval_s=interval_s, duration_s=1.375, num_frames=33, objective_s=objective_s
+        )
+        metrics.record_chunk(timing)
+    assert metrics.registry.get_sample_value("helios_chunk_deadline_missed_total") == 2
+
+
 def test_running_jobs_and_the_longest_stall_are_asked_for_at_each_scrape() -> None:
     metrics, progress = WorkerMetrics(), [time.perf_counter() - 1000, time.perf_counter() - 5]
     metrics.watch(lambda: progress)

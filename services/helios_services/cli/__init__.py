@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from helios_services.cli import checkpoint, generate, jobs, keys, serve
+from helios_services.cli import checkpoint, config, generate, jobs, keys, serve
 from helios_services.cli.errors import user_errors
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("worker")(serve.worker)
 app.command("generate")(generate.generate)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(config.app, name="config")
 app.command("tiny")(checkpoint.tiny)
 app.command("check")(checkpoint.check)
 

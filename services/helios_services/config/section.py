@@ -14,6 +14,6 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    """Frozen, and strict about unknown names."""
+    """Frozen, and strict about unknown names. The text below a setting is its description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

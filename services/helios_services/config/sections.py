@@ -1,10 +1,9 @@
 """Settings of the model, the job store, the gateway, uploads, webhooks and traces."""
 
-from typing import Literal
-
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from helios_engine.errors import InvalidField
+from helios_engine.options import DtypeName, VariantName
 from helios_engine.request import check_size
 from helios_engine.variants import VARIANTS
 from helios_services.config.places import check_place
@@ -15,7 +14,7 @@ class ModelConfig(Section):
     """The model this service runs and the limits of its jobs."""
 
     name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    variant: Literal["base", "mid", "distilled"] = "distilled"
+    variant: VariantName = "distilled"
     """What the checkpoint is; the gateway, which does not read it, checks requests by it."""
     checkpoint: str = ""
     """Folder in the published diffusers layout, or a Hub id (org/name, optionally @revision). Not for the gateway."""
@@ -23,7 +22,7 @@ class ModelConfig(Section):
     """LoRA adapters that requests may name, and their files."""
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: DtypeName = "bfloat16"
     max_frames: PositiveInt = 14_520
     max_pixels: PositiveInt = 1280 * 768
     warm_up_sizes: tuple[tuple[int, int], ...] = ((384, 640),)
@@ -132,12 +131,12 @@ class MediaConfig(Section):
 
     max_bytes: PositiveInt = 64 * 1024 * 1024
     max_pixels: PositiveInt = 4096 * 4096
-    """Of a frame as it is in the file."""
+    """Pixels of a frame as it is in the file."""
     max_frames: PositiveInt = 7200
-    """Of a clip as it is in the file."""
+    """Frames of a clip as it is in the file."""
     max_duration_s: PositiveFloat = 300.0
     decode_timeout_s: PositiveFloat = 60.0
-    """From the start of the decoding process to its last byte."""
+    """Seconds from the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
     ttl_s: PositiveFloat = 86400.0
     """How long an upload is kept; longer once a job was given it."""

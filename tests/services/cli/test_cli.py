@@ -51,7 +51,7 @@ def test_a_wrong_checkpoint_is_explained_without_a_traceback(command: str, check
     [
         (["worker"], {}, ["model.checkpoint", "helios tiny"]),
         (["gateway"], {"HELIOS_GATEWAY__PORT": "99999"}, ["gateway.port", "99999", "65535"]),
-        (["gateway"], {"HELIOS_GATEWAY__PROT": "1"}, ["gateway.prot", "Extra inputs"]),
+        (["gateway"], {"HELIOS_GATEWAY__PROT": "1"}, ["gateway.prot", "did you mean gateway.port?"]),
         (["gateway", "--config", "/nowhere.yaml"], {}, ["/nowhere.yaml", "No such file"]),
         (["generate", "x", "--prompt-at", "soon:rain"], {}, ["prompt-at", "soon:rain", "CHUNK:TEXT"]),
         (["generate", "x", "--lora", "style:much"], {}, ["lora", "style:much", "NAME:SCALE"]),

@@ -56,7 +56,7 @@ class FakeStages:
 
     async def embed(self, prompt: str) -> Embedded:
         self.prompts.append(prompt)
-        return Embedded(tokens=torch.full((2, 4), float(len(prompt))), seconds=0.5)
+        return Embedded(prompt_embeds=torch.full((2, 4), float(len(prompt))), seconds=0.5)
 
     async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
         await self._step(f"condition {media.id}")
@@ -66,13 +66,15 @@ class FakeStages:
         return Conditioned(state=replace(state, anchor=torch.ones(1, 16, 1, 8, 8)), seconds=0.125)
 
     def denoise(
-        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+        self, previous: Any, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None, turn: Turn
     ) -> Any:
         self.turns.append(turn)
 
         async def call() -> Denoised:
             state = previous if isinstance(previous, DenoiseState) else previous.result().state
-            self.seen.append((float(prompt_tokens[0, 0]), None if negative_tokens is None else len(negative_tokens)))
+            self.seen.append(
+                (float(prompt_embeds[0, 0]), None if negative_prompt_embeds is None else len(negative_prompt_embeds))
+            )
             await self._step(f"denoise {state.chunks_made}")
             generator = state.generator()
             latents = torch.randn(1, 16, 9, 8, 8, generator=generator)

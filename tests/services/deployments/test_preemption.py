@@ -33,10 +33,10 @@ class OneDenoiser(FakeStages):
 
     async def embed(self, prompt: str) -> Any:
         embedded = await super().embed(prompt)
-        return type(embedded)(tokens=torch.full((2, 4), float(ord(prompt[0]))), seconds=0.0)
+        return type(embedded)(prompt_embeds=torch.full((2, 4), float(ord(prompt[0]))), seconds=0.0)
 
-    def denoise(self, previous: Any, prompt_tokens: torch.Tensor, negative: Any, turn: Turn) -> Any:
-        name = chr(int(prompt_tokens[0, 0]))
+    def denoise(self, previous: Any, prompt_embeds: torch.Tensor, negative: Any, turn: Turn) -> Any:
+        name = chr(int(prompt_embeds[0, 0]))
         if name in self.late:
             assert turn.left_s is not None
             assert 0 < turn.left_s <= TIMEOUT_S
@@ -48,7 +48,7 @@ class OneDenoiser(FakeStages):
                 self.waiting.remove(name)
                 self.made.append(name)
                 await self.go.acquire()
-                return await super(OneDenoiser, self).denoise(previous, prompt_tokens, negative, turn)
+                return await super(OneDenoiser, self).denoise(previous, prompt_embeds, negative, turn)
 
         return asyncio.ensure_future(call())
 

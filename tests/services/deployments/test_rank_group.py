@@ -17,6 +17,7 @@ from ray import serve
 from ray.util.placement_group import placement_group_table
 
 from helios_engine.errors import InvalidField
+from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.request import GenerationRequest, LoraWeight
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
@@ -24,7 +25,7 @@ from helios_engine.text.embeds import pad
 from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, ServiceConfig
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.dispatch.stages import Denoised
-from helios_services.deployments.replicas.denoiser import DenoiserReplica
+from helios_services.deployments.ranks.replica import RankedDenoiserReplica
 from services.deployments.local_serve import local_serve
 
 pytestmark = [
@@ -45,7 +46,7 @@ def deploy(checkpoint: Path, parallel: ParallelConfig) -> Any:
     """Deploys the denoiser alone; its handle."""
     options = DenoiserConfig(parallel=parallel, torch_threads=1, health_check_period_s=1.0)
     config = ServiceConfig(model=ModelConfig(checkpoint=str(checkpoint), dtype="float32"), denoiser=options)
-    deployment = serve.deployment(DenoiserReplica, name="denoiser", **deployment_options(options))
+    deployment = serve.deployment(RankedDenoiserReplica, name="denoiser", **deployment_options(options))
     return serve.run(deployment.bind(config), name="ranks", route_prefix=None)
 
 
@@ -61,7 +62,7 @@ def deployed(checkpoint: Path, parallel: ParallelConfig) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def denoiser(checkpoint: Path) -> Denoiser:
     """The same on one device, in this process."""
-    return Denoiser.from_pretrained(checkpoint, dtype=torch.float32)
+    return load_denoiser(checkpoint, dtype=torch.float32)
 
 
 @dataclass(frozen=True)

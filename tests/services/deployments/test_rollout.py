@@ -65,7 +65,7 @@ def slow_to_load(gate: Path) -> type[Any]:
 
 
 def states() -> dict[str, set[str]]:
-    """Of the replicas, by deployment."""
+    """The states of the replicas, by deployment."""
     application = serve.status().applications.get(APP_NAME)
     deployments = {} if application is None else application.deployments
     return {

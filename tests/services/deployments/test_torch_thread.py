@@ -40,11 +40,6 @@ class Seen:
         monkeypatch.setattr(owner, name, staticmethod(call) if name == "from_pretrained" else call)
 
 
-class Unserved(DenoiserReplica):
-    def __del__(self) -> None:  # type: ignore[override]
-        """Only Serve awaits the other one."""
-
-
 async def test_the_denoiser_compiles_warms_up_and_serves_on_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,7 +48,7 @@ async def test_the_denoiser_compiles_warms_up_and_serves_on_one_thread(
     monkeypatch.setattr(Denoiser, "warm_up", lambda *_: seen.threads.update(warm_up={threading.get_ident()}))
     for name in ("from_pretrained", "denoise_chunk"):
         seen.wrap(monkeypatch, Denoiser, name)
-    replica = Unserved(config(tmp_path, compile="regional"))
+    replica = DenoiserReplica(config(tmp_path, compile="regional"))
 
     def no_chunk(state: DenoiseState, *_: Any) -> tuple[torch.Tensor, DenoiseState]:
         limits.append(torch._dynamo.config.recompile_limit)
