@@ -70,8 +70,9 @@ def secret_file(pod: Pod, path: str) -> Iterator[str]:
     mount = next((mount for mount in pod.main["volumeMounts"] if mount["mountPath"] == folder), None)
     volume: Object = pod.volume(mount["name"]) if mount else {}
     whole = volume.get("secret") or volume.get("projected")
-    parts = [part["secret"] for part in whole["sources"]] if whole and "sources" in whole else [whole]
-    if mount is None or whole is None or name not in {entry["path"] for part in parts for entry in part["items"]}:
+    parts = [part["secret"] for part in whole["sources"]] if whole and "sources" in whole else [whole or {}]
+    files = {entry["path"] for part in parts for entry in part.get("items", [])}
+    if mount is None or whole is None or name not in files:
         yield f"{path} is in no mounted Secret"
         return
     if not mount.get("readOnly"):

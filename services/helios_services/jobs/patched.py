@@ -51,7 +51,7 @@ async def _look(client: Any, key: str) -> tuple[bool, str]:
     """Whether the fixes are there, and the server's version. Raises RedisError."""
     written, version = await client.eval(PROBE, 1, key)
     if not version and isinstance(client, aio.Redis):  # scripts know it from 7.0 on
-        hello = await client.execute_command("HELLO")
+        hello: Any = await client.execute_command("HELLO")  # type: ignore[no-untyped-call]
         pairs = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
         version = pairs[b"version"]
     return not written, version.decode() or "older than 7.0"

