@@ -40,7 +40,7 @@ def empty_model(checkpoint: Checkpoint) -> UMT5EncoderModel:
     """The encoder that text_encoder/config.json describes, without weights. Raises CheckpointError."""
     file = checkpoint.root / "text_encoder" / "config.json"
     try:
-        config = AutoConfig.from_pretrained(file.parent, local_files_only=True)
+        config = AutoConfig.from_pretrained(file.parent, local_files_only=True, trust_remote_code=False)
         _check_sizes(file, config)
         if config.model_type == "umt5":
             with torch.device("meta"):
@@ -75,7 +75,7 @@ def load_tokenizer(root: Path, vocab_size: int) -> Any:
         # the library would go on with a vocabulary of its own, in which every word is unknown
         raise CheckpointError(f"{folder}: is missing or holds none of {', '.join(VOCABULARIES)}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
         raise CheckpointError(f"{folder}: no tokenizer can be loaded from it: {_one_line(error)}") from None
     if len(tokenizer) > vocab_size:

@@ -18,7 +18,6 @@ FOR_NOBODY_ELSE = {
     ("helios-artifacts-read", "secret-access-key"): {"ray-decoder", "ray-denoiser"},
     ("helios-gateway-tls", "tls.key"): {"gateway"},
     ("helios-api-keys", "keys.yaml"): {"gateway"},
-    ("helios-webhooks", "secrets"): {"gateway"},
 }
 """The secrets, and the components that may have them. (KubeRay hands the head its Redis' password by itself.)"""
 
@@ -28,8 +27,7 @@ def gateways(manifests: Manifests) -> Iterator[str]:
     pod, config = manifests.pod("gateway"), gateway_config(manifests)
     if not config.gateway.api_keys_file:
         yield "gateway: anyone may call"
-    named = {name: getattr(config.gateway, name) for name in OF_GATEWAYS}
-    for name, path in (named | {"webhooks.secret_file": config.webhooks.secret_file}).items():
+    for name, path in ((name, getattr(config.gateway, name)) for name in OF_GATEWAYS):
         if path:
             yield from (f"gateway: {name}: {complaint}" for complaint in secret_file(pod, path))
     (service,) = (item for item in manifests.of_kind("Service") if item["metadata"]["name"] == "helios-gateway")

@@ -79,7 +79,7 @@ def read_by(pod: Pod) -> set[tuple[str, str]]:
     for volume in pod.spec.get("volumes", []):
         sources = [volume, *volume.get("projected", {}).get("sources", [])]
         for secret in (source["secret"] for source in sources if "secret" in source):
-            found |= {(secret.get("secretName") or secret["name"], item["key"]) for item in secret["items"]}
+            found |= {(secret.get("secretName") or secret["name"], item["key"]) for item in secret.get("items", [])}
     for container in pod.containers:
         for variable in container.get("env", []):
             if reference := variable.get("valueFrom", {}).get("secretKeyRef"):

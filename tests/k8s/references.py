@@ -82,7 +82,7 @@ def secrets(manifests: Manifests) -> Iterator[str]:
                 yield f"{item['kind']}: Secret {reference['name']}[{reference['key']}] is not documented"
     for source in _all_values(manifests.objects, "secret"):
         name = source.get("secretName") or source["name"]
-        for entry in source["items"]:
+        for entry in source.get("items", []):
             if entry["key"] not in known.get(name, set()):
                 yield f"volume: Secret {name}[{entry['key']}] is not documented"
     for pod in manifests.pods:

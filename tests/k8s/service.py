@@ -13,7 +13,7 @@ from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig,
 from helios_services.deployments.app import MAX_CONSTRUCTOR_RETRIES, BuildArgs
 from helios_services.deployments.ranks.placement import ranks
 from helios_services.deployments.serving import SHARED_GPU
-from helios_services.gateway.server import LIVENESS
+from helios_services.gateway.grpc.door import LIVENESS
 from k8s.build import Object
 from k8s.manifests import COMPONENT, Manifests, Pod, quantity
 

@@ -19,7 +19,7 @@ from helios_services.jobs.records import Claim, JobSpec
 from helios_services.jobs.state import JobState
 from k8s.redis_pod import redis_pod
 from services.gateway.conftest import Worker, fragment
-from services.redis_clients import blocking_client
+from support.redis_clients import blocking_client
 
 ROOT = Path(__file__).parents[2]
 JOBS = JobsConfig(lease_s=0.5, heartbeat_s=0.2)

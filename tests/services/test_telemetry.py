@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.records import Priority
@@ -87,7 +88,9 @@ def test_counters_with_labels_begin_at_zero_so_that_their_first_increase_is_seen
     for priority in Priority:
         assert f'helios_job_starts_total{{priority="{priority.value}"}} 0.0' in text
     assert 'helios_stage_retries_total{stage="denoise"} 0.0' in text
-    text = generate_latest(GatewayMetrics().registry).decode()
+    registry = CollectorRegistry()
+    CallMetrics(registry, "grpc")
+    text = generate_latest(registry).decode()
     assert 'helios_grpc_requests_total{code="RESOURCE_EXHAUSTED",method="SubmitJob"} 0.0' in text
     assert 'helios_grpc_request_seconds_count{method="GetJob"} 0.0' in text
 

@@ -1,11 +1,13 @@
 """`helios generate`: a video from a prompt, an image, a clip or another video, in this process or from a server."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from helios_engine.errors import InvalidField
+from helios_engine.extras import needs
 from helios_engine.prompts import DEFAULT_INTERPOLATION_CHUNKS, ScheduledPrompt
 from helios_engine.request import LoraWeight
 from helios_services.cli.errors import UserError
@@ -54,8 +56,7 @@ def generate(
     device: Annotated[str, typer.Option(help="Torch device (in-process).")] = "cpu",
 ) -> None:
     """Generate a video."""
-    if not output.parent.is_dir():
-        raise UserError(f"output: {str(output)!r}: the folder {str(output.parent)!r} does not exist")
+    check_output(output)
     given: dict[str, Any] = {
         "num_frames": frames,
         "height": height,
@@ -82,11 +83,22 @@ def generate(
             raise UserError("save-state: is for generation in this process; a server keeps a job's state by itself")
         generate_remotely(prompt, fields, output, server, image=image, video=video, continue_from=continue_from)
     else:
-        from helios_services.cli.local import Local, generate_here
+        with needs("engine", "helios generate without --server"):
+            from helios_services.cli.local import Local, generate_here
 
         source = Path(continue_from) if continue_from else None
         local = Local(checkpoint=checkpoint, device=device, image=image, video=video, state=source, save=save_state)
         generate_here(prompt, fields, output, local)
+
+
+def check_output(output: Path) -> None:
+    """Raises UserError for a file that cannot be written: before a video is made that would be lost."""
+    if output.is_dir():
+        raise UserError(f"output: {str(output)!r} is a folder; allowed: a file")
+    if not output.parent.is_dir():
+        raise UserError(f"output: {str(output)!r}: the folder {str(output.parent)!r} does not exist")
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"output: {str(output)!r}: you may not write into {str(output.parent)!r}")
 
 
 def _steps(text: str) -> tuple[int, ...]:

@@ -15,7 +15,9 @@ class AutoscalingConfig(Section):
     """
 
     min_replicas: int = Field(1, ge=0)
+    """0: the deployment may go to nothing when there is no work."""
     max_replicas: int = Field(1, gt=0, validate_default=True)
+    """Never more than this."""
     backlog_target_s: PositiveFloat = 60.0
     """Replicas are added until the chunks that wait could be made in this time."""
     live_utilization: float = Field(0.8, gt=0, le=1)
@@ -44,6 +46,7 @@ class DeploymentConfig(Section):
     """Resources, concurrency and timeouts of one Ray Serve deployment."""
 
     num_cpus: float = Field(1.0, ge=0)
+    """CPUs that a replica takes of its node, as Ray counts them."""
     num_gpus: float = Field(0.0, ge=0, le=1)
     """Share of a GPU that each process takes; Ray shows it that GPU and no other."""
     accelerator_type: str = ""
@@ -52,8 +55,10 @@ class DeploymentConfig(Section):
     """Custom resource of Ray that a node must offer, for example "decoder": what `ray start --resources` gave a group
     of nodes. Empty: any node."""
     device: DeviceType = "cpu"
+    """What the replica computes on."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
+    """Calls that a replica takes on at a time."""
     request_timeout_s: PositiveFloat = 600.0
     """The dispatcher gives up on a call after this long, waiting included, and repeats it. A replica whose device is at
     one call for longer counts as hung and is replaced. Must exceed the time that the first call of a size compiles."""
@@ -61,9 +66,13 @@ class DeploymentConfig(Section):
     """A call waits this long while no replica runs: scaled to zero, or starting. Then the job is released. Neither
     counts as a loss."""
     graceful_shutdown_timeout_s: PositiveFloat = 30.0
+    """Time that a replica has to end its calls before it is killed."""
     graceful_shutdown_wait_loop_s: PositiveFloat = 0.5
+    """How often it looks whether they have ended."""
     health_check_period_s: PositiveFloat = 5.0
+    """How often Serve asks a replica whether it is well."""
     health_check_timeout_s: PositiveFloat = 30.0
+    """A replica that has not answered for so long is replaced."""
     torch_threads: int = Field(0, ge=0)
     """CPU threads torch uses in a replica; 0 leaves torch's default."""
 
@@ -83,6 +92,7 @@ class DispatcherConfig(DeploymentConfig):
     """The dispatcher: claims jobs and drives them."""
 
     num_cpus: float = Field(0.1, ge=0)
+    """CPUs that a replica takes of its node, as Ray counts them."""
     concurrent_jobs: PositiveInt = 2
     """Jobs one dispatcher replica drives at a time."""
     interactive_jobs: int = Field(1, ge=0)
@@ -95,7 +105,9 @@ class DispatcherConfig(DeploymentConfig):
     publish_attempts: PositiveInt = 5
     """Tries to write a finished video to the artifact store before the job fails."""
     metrics_host: str = "127.0.0.1"
+    """Address of the metrics."""
     metrics_port: Port = 9465
+    """Prometheus metrics of all Ray processes over HTTP. A taken port is skipped for one of the next nine."""
 
     @field_validator("autoscaling")
     @classmethod
@@ -181,7 +193,9 @@ class TextEncoderConfig(DeploymentConfig):
     """The UMT5 text encoder."""
 
     max_ongoing_requests: PositiveInt = 32
+    """Prompts that a replica takes on; it encodes one at a time."""
     cache_entries: PositiveInt = 256
+    """Prompts whose embeddings a replica keeps."""
 
 
 class DecoderConfig(DeploymentConfig):
@@ -195,5 +209,8 @@ class DecoderConfig(DeploymentConfig):
     vae_dtype: DtypeName = "float32"
     """What chunks are decoded in; uploads are encoded in float32."""
     crf: int = Field(18, ge=0, le=51)
+    """Quality of the video: H.264's constant rate factor, 0 (lossless) to 51."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
+    """libx264's preset: slower ones make smaller files."""
     encoder_threads: PositiveInt = 2
+    """CPU threads of the H.264 encoder."""

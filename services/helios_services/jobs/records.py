@@ -60,7 +60,9 @@ class Account:
     max_queued: int | None = None
     max_running: int | None = None
     video_minutes_per_day: float | None = None
-    """Of video, by UTC day."""
+    """Charges of all chunks that start on a UTC day, in minutes of default video (charge.py)."""
+    max_uploads: int | None = None
+    max_upload_bytes: int | None = None
 
 
 NOBODY = Account()
@@ -82,6 +84,7 @@ class Job:
     chunks_total: 0 while an open-ended job has not been stopped. first_chunk: the first that is still kept.
     prompt_updates: prompts that came after submission, in the order of their arrival. trace: W3C traceparent of
     the call that submitted it.
+    The summary of a job, as lists have it and as it is after a cancelled or failed end, has no prompts.
     """
 
     id: str
@@ -176,11 +179,15 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True)
 class DueWebhook:
-    """A webhook that is to be called now. event: names the job's end that it tells of. tries: this one included."""
+    """A webhook that is to be called now. event: names the job's end that it tells of. tries: this one included.
+
+    lane: the tenant and the place that it goes to, among whose webhooks it waits.
+    """
 
     event: str
     job_id: str
     tries: int
+    lane: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-HELIOS = str(Path(sys.executable).parent / "helios")
+from support.processes import HELIOS
 
 
 def helios(*args: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":

@@ -26,15 +26,16 @@ from helios_services.deployments.replicas import decoder as module
 from helios_services.deployments.replicas import load_vae as loading
 from helios_services.deployments.replicas.decoder import DecoderReplica
 from helios_services.media.encoder import EncoderSettings, encode_chunk
-from services.waiting import until
+from support.tiny import tiny_service
+from support.waiting import until
 
 REQUEST: GenerationRequest = make_request("distilled", prompt="a lake", height=64, width=64)
 
 
 def config(tmp_path: Path, **decoder: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")
-    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32", "warm_up_sizes": [[64, 128], [128, 64]]}
-    return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "decoder": decoder})
+    model = {"warm_up_sizes": [[64, 128], [128, 64]]}
+    return tiny_service(tmp_path / "tiny", tmp_path, model=model, decoder=decoder)
 
 
 def denoised(number: int) -> Denoised:

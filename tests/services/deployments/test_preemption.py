@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +13,10 @@ from helios_services.deployments.dispatch.dispatcher import Dispatcher
 from helios_services.deployments.dispatch.turns import Expired, Turn, Turns
 from helios_services.jobs.records import Account, JobSpec, Priority
 from helios_services.jobs.state import JobState
-from services import waiting
 from services.deployments.bench import Bench, FakeStages
 from services.jobs.conftest import expire
+from support.jobs import ended
+from support.waiting import until
 
 TIMEOUT_S = 600.0
 
@@ -82,9 +82,6 @@ async def submit(bench: Bench, name: str, priority: Priority, account: str = "",
     return name
 
 
-until = partial(waiting.until, limit_s=120.0)
-
-
 async def test_an_interactive_job_starts_when_the_chunk_in_progress_ends(busy: tuple[Bench, OneDenoiser]) -> None:
     bench, stages = busy
     stages.queue._linger_s = 600.0  # however long the next chunk's call takes to come
@@ -120,12 +117,10 @@ async def test_everything_ends_once_and_whole_whoever_gave_way(busy: tuple[Bench
     for _ in range(6 * 6):
         stages.go.release()
 
-    async def ended() -> bool:
+    async def over() -> bool:
         return all(job.ended_s for job in (await bench.store.page(limit=9)).jobs)
 
-    async with asyncio.timeout(60):
-        while not await ended():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until(over)
     jobs = (await bench.store.page(limit=9)).jobs
     assert {job.state for job in jobs} == {JobState.SUCCEEDED}
     assert all(job.chunks_done == 6 for job in jobs)
@@ -147,10 +142,8 @@ async def test_a_chunk_whose_deadline_passes_in_the_denoisers_queue_is_not_made(
     stages.go.release()
     await until(lambda: stages.made == ["a", "b"])
 
-    async with asyncio.timeout(60):
-        while (await bench.store.page(limit=1)).jobs[0].state is not JobState.FAILED:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    (job,) = (await bench.store.page(limit=1)).jobs
+    job = await ended(bench.store, job.id)
+    assert job.state is JobState.FAILED
     assert job.error is not None
     assert job.error.reason == "DEADLINE_EXCEEDED"
     assert Expired.__name__ not in job.error.message

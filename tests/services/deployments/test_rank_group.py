@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,8 @@ from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, 
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.ranks.replica import RankedDenoiserReplica
-from services.deployments.local_serve import local_serve
+from support.local_ray import local_serve
+from support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable"),  # read in place from the object store
@@ -112,13 +113,6 @@ def processes() -> dict[str, psutil.Process]:
     return found
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def check_equal(ours: list[Denoised], theirs: list[Denoised]) -> None:
     """Bit for bit."""
     for one, other in zip(ours, theirs, strict=True):
@@ -160,7 +154,7 @@ def test_two_ranks(cluster: None, checkpoint: Path, denoiser: Denoiser) -> None:
         group = processes()
     _, alive = psutil.wait_procs(group.values(), timeout=60)
     assert not alive
-    until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))
+    wait_until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))
 
 
 def made_at_last(handle: Any, prompts: Prompts) -> list[Denoised]:
@@ -187,5 +181,5 @@ def test_a_group_that_cannot_start_says_why_and_is_gone(cluster: None, tmp_path:
         deploy(tmp_path / "missing", ParallelConfig(ulysses_degree=2))
     assert "missing: is not a folder" in serve.status().applications["ranks"].deployments["denoiser"].message
     serve.delete("ranks")
-    until(lambda: not processes())
-    until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))
+    wait_until(lambda: not processes())
+    wait_until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))

@@ -16,12 +16,12 @@ from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
 from helios_services.deployments.replicas.denoiser import DenoiserReplica
 from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
+from support.tiny import tiny_service
 
 
 def config(tmp_path: Path, **denoiser: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")
-    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32"}
-    return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "denoiser": denoiser})
+    return tiny_service(tmp_path / "tiny", tmp_path, denoiser=denoiser)
 
 
 class Seen:

@@ -1,10 +1,8 @@
 """API keys, tenants, scopes, and TLS with and without client certificates."""
 
 import asyncio
-import datetime
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,19 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from google.protobuf.message_factory import GetMessageClass
 
 from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.gateway.guard.keys import SCOPES, KeyRing, Scope, new_key
+from helios_services.gateway.guard.caller import SCOPES, Scope
+from helios_services.gateway.guard.keys import KeyRing, new_key
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
+from support.authority import Authority
+from support.gateway import serving
+from support.processes import HELIOS
 
 EVERYTHING = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
 Keys = dict[str, str]
@@ -116,6 +116,75 @@ async def test_a_job_exists_for_its_tenant_only(callers: Callers, worker: Worker
     assert (await alice.submit("a lake", image_id=media.id)).params.image_id == media.id
 
 
+def requests_about(job_id: str, media_id: str) -> dict[str, list[Any]]:
+    """For every call of the API, requests that name a job or an upload wherever they can."""
+    requests: dict[str, list[Any]] = {}
+    for method in pb.DESCRIPTOR.services_by_name["VideoGeneration"].methods:
+        made = []
+        for field in method.input_type.fields:
+            if field.name == "job_id":
+                made.append(GetMessageClass(method.input_type)(job_id=job_id))
+        requests[method.name] = made
+    for request in requests["UpdatePrompt"]:
+        request.prompt = "a sea"
+    params = [
+        pb.GenerationParams(prompt="a sea", continue_from=job_id),
+        pb.GenerationParams(prompt="a sea", image_id=media_id),
+    ]
+    submissions = [pb.SubmitJobRequest(params=each) for each in params]
+    requests["SubmitJob"] = list(submissions)
+    requests["GenerateVideo"] = [pb.GenerateVideoRequest(job=each) for each in submissions]
+    attach = pb.InteractRequest(attach=pb.StreamVideoRequest(job_id=job_id))
+    requests["Interact"] = [attach, *(pb.InteractRequest(start=each) for each in submissions)]
+    return requests
+
+
+ABOUT_NOTHING = {"ListJobs", "ListModels", "UploadMedia"}
+"""Calls that name neither a job nor an upload."""
+ODD_IDS = ("", "*", "a:b", "../a", "a b", "\0", "\n", "é", "{}", "a" * 5000)
+
+
+async def codes(gateway: Gateway, key: str, requests: dict[str, list[Any]]) -> dict[str, set[str]]:
+    """The codes of these calls with a key."""
+    found: dict[str, set[str]] = {}
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub: Any = VideoGenerationStub(channel)
+        for name, messages in requests.items():
+            for message in messages:
+                sent = iter([message]) if name == "Interact" else message
+                call = getattr(stub, name)(sent, metadata=(("authorization", f"Bearer {key}"),), timeout=60)
+                found.setdefault(name, set()).add((await call.code()).name)
+    return found
+
+
+async def test_no_call_reaches_another_tenants_job_or_upload(
+    gateway: Gateway, callers: Callers, keys: Keys, tmp_path: Path
+) -> None:
+    """Whatever calls there will be: each is either here, or fails this test until somebody has thought about it."""
+    alice = callers("alice")
+    job = await alice.submit("a lake", num_frames=33)
+    file = tmp_path / "cat.png"
+    await asyncio.to_thread(file.write_bytes, b"x")
+    requests = requests_about(job.id, (await alice.upload(file)).id)
+    assert {name for name, made in requests.items() if not made} == ABOUT_NOTHING
+    found = await codes(gateway, keys["bob"], requests)
+    for name in ("RequeueJob", "PurgeJob"):
+        assert found.pop(name) == {"PERMISSION_DENIED"}
+    assert found.keys() == requests.keys() - ABOUT_NOTHING - {"RequeueJob", "PurgeJob"}
+    assert {code for codes in found.values() for code in codes} == {"NOT_FOUND"}
+    assert (await alice.get(job.id)) == job
+
+
+@pytest.mark.parametrize("odd", ODD_IDS, ids=repr)
+async def test_odd_ids_are_nothings(gateway: Gateway, callers: Callers, keys: Keys, odd: str) -> None:
+    requests = requests_about(odd, odd)
+    if not odd:  # unset, in these
+        for name in ("SubmitJob", "GenerateVideo", "Interact"):
+            requests[name] = []
+    found = await codes(gateway, keys["root"], requests)
+    assert {code for codes in found.values() for code in codes} == {"NOT_FOUND"}
+
+
 async def test_scopes(callers: Callers) -> None:
     reader = callers("reader")
     assert len(await reader.models()) == 1
@@ -160,16 +229,15 @@ def test_a_bad_key_file_is_explained_without_its_values(content: str, named: str
 
 
 def test_keys_are_made_on_the_command_line(tmp_path: Path) -> None:
-    helios = str(Path(sys.executable).parent / "helios")
     made = subprocess.run(
-        [helios, "keys", "new", "ci", "--tenant", "a", "--scope", "read"], capture_output=True, text=True
+        [HELIOS, "keys", "new", "ci", "--tenant", "a", "--scope", "read"], capture_output=True, text=True
     )
     (tmp_path / "keys.yaml").write_text(made.stdout)
     key = made.stderr.split(": ")[1].strip()
     assert key not in made.stdout
     metadata = (("authorization", f"Bearer {key}"),)
     assert KeyRing(str(tmp_path / "keys.yaml")).authenticate("GetJob", metadata).tenant == "a"
-    refused = subprocess.run([helios, "keys", "new", "ci", "--tenant", "a b"], capture_output=True, text=True)
+    refused = subprocess.run([HELIOS, "keys", "new", "ci", "--tenant", "a b"], capture_output=True, text=True)
     assert (refused.returncode, "tenant: 'a b'" in refused.stderr) == (1, True)
 
 
@@ -181,49 +249,9 @@ def test_keys_are_not_sent_in_the_clear() -> None:
 # ---- TLS ----
 
 
-class Authority:
-    """Signs certificates for 127.0.0.1."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self.name = folder, name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(self._subject, self._key.public_key(), ca=True)
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), ca=False
-        )
-        pem, encoding = self._folder / f"{name}.crt", serialization.Encoding.PEM
-        pem.write_bytes(certificate.public_bytes(encoding))
-        key_file = self._folder / f"{name}.key"
-        no_password = serialization.NoEncryption()
-        key_file.write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, no_password))
-        return pem, key_file
-
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key)
-        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        return builder.add_extension(names, critical=False).sign(self._key, hashes.SHA256())
-
-
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "authority")
-
-
-async def served(config: ServiceConfig, **options: Any) -> Gateway:
-    gateway = Gateway(config.model_copy(update={"gateway": config.gateway.model_copy(update=options)}))
-    await gateway.start()
-    return gateway
 
 
 @pytest.mark.parametrize("mutual", [False, True])
@@ -232,15 +260,14 @@ async def test_tls(config: ServiceConfig, keys: Keys, authority: Authority, tmp_
     options = {"tls_certificate_file": str(certificate), "tls_key_file": str(key)}
     if mutual:
         options["tls_client_ca_file"] = str(authority.file)
-    gateway = await served(config, **options)
-    target = f"localhost:{gateway.port}"
     mine, my_key = authority.issue("client")
     stranger = Authority(tmp_path, "stranger")
     trusting = Connection(
         api_key=keys["alice"], ca_file=authority.file, certificate_file=mine if mutual else None,
         key_file=my_key if mutual else None,
     )  # fmt: skip
-    try:
+    async with serving(config, **options) as gateway:
+        target = f"localhost:{gateway.port}"
         async with AsyncHeliosClient(target, trusting) as client:
             assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
         wrong = [Connection(api_key=keys["alice"]), Connection(api_key=keys["alice"], ca_file=stranger.file)]
@@ -258,12 +285,10 @@ async def test_tls(config: ServiceConfig, keys: Keys, authority: Authority, tmp_
         if not mutual:
             async with AsyncHeliosClient(target, Connection(api_key=keys["alice"], ca_file=newer.file)) as client:
                 assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
-    finally:
-        await gateway.stop()
 
 
 async def test_half_a_certificate_is_refused(config: ServiceConfig) -> None:
     with pytest.raises(ConfigError, match="must be given together"):
-        await served(config, tls_key_file="/nowhere.key")
+        await serving(config, tls_key_file="/nowhere.key").__aenter__()
     with pytest.raises(ConfigError, match=r"gateway.tls_key_file: /nowhere.key: No such file"):
-        await served(config, tls_key_file="/nowhere.key", tls_certificate_file="/nowhere.crt")
+        await serving(config, tls_key_file="/nowhere.key", tls_certificate_file="/nowhere.crt").__aenter__()

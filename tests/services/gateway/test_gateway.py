@@ -18,9 +18,12 @@ from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
 from helios_services.config import RedisConfig, ServiceConfig
 from helios_services.gateway import server
-from helios_services.gateway.server import LIVENESS, SERVICE, Gateway
+from helios_services.gateway.grpc.door import LIVENESS
+from helios_services.gateway.grpc.handlers import SERVICE
+from helios_services.gateway.server import Gateway
 from helios_services.jobs.records import JobFailure
 from services.gateway.conftest import Worker, fragment
+from support.gateway import serving
 
 HealthStatus = health_pb2.HealthCheckResponse
 
@@ -71,6 +74,29 @@ async def test_listing_pages_and_tokens_are_bound_to_filters(client: AsyncHelios
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.ListJobs(pb.ListJobsRequest(page_token=token, **filters))
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_no_answer_is_larger_than_clients_take(client: AsyncHeliosClient, gateway: Gateway) -> None:
+    """Clients of gRPC take 4 MiB a message unless told otherwise; here are 9 MiB of labels and prompts in two calls."""
+    labels = {f"{number:02d}{'k' * 62}": "é" * 256 for number in range(16)}
+    params: dict[str, Any] = {"prompt": "é" * 8000, "labels": labels}
+    ids = set()
+    for _ in range(250):
+        job = await client.submit(**params)
+        await client.cancel(job.id)
+        ids.add(job.id)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub: Any = VideoGenerationStub(channel)
+        listed, token, pages = [], "", 0
+        while token or not pages:
+            page = await stub.ListJobs(pb.ListJobsRequest(page_size=500, page_token=token))
+            assert page.ByteSize() < 4 * 1024**2
+            listed += page.jobs
+            token, pages = page.next_page_token, pages + 1
+        assert {job.id for job in listed} == ids
+        assert pages > 1
+        assert not any(job.params.prompt for job in listed)
+        assert all(job.params.seed and job.labels == labels for job in listed)
 
 
 async def test_chunks_arrive_as_they_are_made_in_order_and_whole(client: AsyncHeliosClient, worker: Worker) -> None:
@@ -205,23 +231,28 @@ async def test_health_and_reflection(gateway: Gateway) -> None:
     target = f"127.0.0.1:{gateway.port}"
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        for name in ("", SERVICE):
+        for name in ("", SERVICE.full_name):
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == HealthStatus.SERVING
+        changes = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await changes.read()).status == HealthStatus.SERVING
+        await gateway._door.serving(False)
+        assert (await changes.read()).status == HealthStatus.NOT_SERVING
 
     def methods() -> set[str]:
         with grpc.insecure_channel(target) as channel:
             pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-            return set(pool.FindServiceByName(SERVICE).methods_by_name)
+            return set(pool.FindServiceByName(SERVICE.full_name).methods_by_name)
 
     assert {"SubmitJob", "StreamVideo", "Interact"} <= await asyncio.to_thread(methods)
 
 
 async def test_without_redis_health_is_down_and_calls_are_unavailable(config: ServiceConfig) -> None:
     dead = RedisConfig(url="redis://127.0.0.1:1/0", socket_timeout_s=0.2)
-    gateway = Gateway(config.model_copy(update={"redis": dead}))
-    await gateway.start()
-    target = f"127.0.0.1:{gateway.port}"
-    async with grpc.aio.insecure_channel(target) as channel, AsyncHeliosClient(target) as client:
+    async with (
+        serving(config.model_copy(update={"redis": dead})) as gateway,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+        AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client,
+    ):
         stub: Any = health_pb2_grpc.HealthStub(channel)
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == HealthStatus.NOT_SERVING
         alive = await stub.Check(health_pb2.HealthCheckRequest(service=LIVENESS))
@@ -230,7 +261,6 @@ async def test_without_redis_health_is_down_and_calls_are_unavailable(config: Se
             await client.submit("a lake")
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         assert caught.value.retry_after_s
-    await gateway.stop()
 
 
 @pytest.mark.parametrize("stalled_s", [0.0, 100.0])
