@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from helios_engine.model.attention import Attention, TextKeysValues
+from helios_engine.model.attention import Attention, TextKeysValues, key_scales
 from helios_engine.model.block import Block
-from helios_engine.model.rope import rotate
 from helios_engine.model.transformer import HeliosTransformer, unpatchify
+from helios_kernels.norm_rotate import norm_rotate
 
 
 class _Modulation(NamedTuple):
@@ -111,18 +111,21 @@ def _block(
 
 
 def _self_attention(attention: Attention, x_BLD: torch.Tensor, count: int, table_LP: torch.Tensor) -> torch.Tensor:
-    def heads(projected: torch.Tensor) -> torch.Tensor:
-        split: torch.Tensor = projected.unflatten(-1, (attention.heads, -1))  # B L H K
-        return split
-
-    q_BLHK = rotate(heads(attention.norm_q(attention.to_q(x_BLD))), table_LP)
-    k_BLHK = rotate(heads(attention.norm_k(attention.to_k(x_BLD))), table_LP)
-    if attention.history_key_scale is not None:
-        from helios_engine.model.attention import key_scales
-
-        scale = key_scales(attention.history_key_scale).type_as(k_BLHK)[:, None]
-        k_BLHK = torch.cat([k_BLHK[:, :count] * scale, k_BLHK[:, count:]], dim=1)
-    v_BLHK = heads(attention.to_v(x_BLD))
+    scale = attention.history_key_scale
+    eps = attention.norm_q.eps
+    assert eps is not None
+    q_BLHK, k_BLHK = norm_rotate(
+        attention.to_q(x_BLD),
+        attention.to_k(x_BLD),
+        attention.norm_q.weight,
+        attention.norm_k.weight,
+        table_LP,
+        attention.heads,
+        eps,
+        count,
+        None if scale is None else key_scales(scale),
+    )
+    v_BLHK = attention.to_v(x_BLD).unflatten(-1, (attention.heads, -1))
     return attention.project(attention.attend(q_BLHK, k_BLHK, v_BLHK))
 
 

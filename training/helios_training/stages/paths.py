@@ -12,9 +12,10 @@ from helios_engine.configs import HISTORY_FRAMES, PYRAMID_STAGES, SolverConfig
 from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.sampling.guidance import guide
-from helios_engine.sampling.noise import block_noise, chunk_noise, upsample
+from helios_engine.sampling.noise import block_noise, chunk_noise
 from helios_engine.sampling.scheduler import stage_schedule
 from helios_engine.sampling.solvers import make_solver
+from helios_kernels.upsample import upsample_renoise
 from helios_training.stages.ode import GUIDANCE_SCALE
 from helios_training.stages.pyramid import GAMMA
 from helios_training.velocity import Conditions, velocity
@@ -81,7 +82,7 @@ def _section(
         plan = stage_schedule(scheduler, stage, steps[stage], latents[0, 0].numel() // 4)
         if stage > 0:
             size = (*latents.shape[:-2], *(2 * side for side in latents.shape[-2:]))
-            latents = upsample(latents, block_noise(size, GAMMA, generator), plan.alpha, plan.beta)
+            latents = upsample_renoise(latents, block_noise(size, GAMMA, generator), plan.alpha, plan.beta)
         solver = make_solver(scheduler, plan, latents)
         states = []
         for moment in plan.timesteps:

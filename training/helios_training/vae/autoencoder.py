@@ -21,7 +21,7 @@ from helios_engine.vae.layers import (
     as_video,
 )
 
-SMALLEST_SQUARE = 1e-12
+SMALLEST_SQUARE = 1e-24
 """Keeps the norm of an all-zero pixel, and its gradient, finite."""
 
 
