@@ -65,6 +65,7 @@ def test_joined_projections_are_the_three_layers() -> None:
     x = torch.randn(1, 5, 48, generator=torch.Generator().manual_seed(1))
     joined, separate = model(), model()
     joined.join_projections()
+    assert joined.blocks[0].attn1.joined.weight.grad_fn is None  # no graph that keeps the separate weights alive
     results = []
     for transformer in (joined, separate):
         quantise_linears(transformer)
