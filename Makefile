@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: help setup demo test lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
+.PHONY: help setup demo test check docs lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -27,6 +27,13 @@ demo: $(STAMP) ## Start everything on this machine, generate a video over gRPC, 
 test: $(STAMP) ## Lint, type-check and run the test suite
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+check: $(STAMP) ## Lint, types and the quick tests: under five minutes, for between two commits
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m "not slow and not fault"
+
+docs: $(STAMP) ## Build the documentation site into build/site, every link and anchor checked (no network needed)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(STAMP) ## ruff and mypy --strict over everything
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """Where the time of one chunk goes, kernel by kernel: `python -m benchmarks.chunk_profile`.
 
-One chunk at [1,1,1] with its decoding runs under torch's profiler, after a warm-up. The JSON names the kernels that took
-most of the time with their calls, and sums them up by kind: products, attention, convolutions, our Triton kernels, all
-else. On a CPU the operators stand in for the kernels.
+One chunk at [1,1,1] with its decoding runs under torch's profiler, after a warm-up. The JSON names the kernels that
+took most of the time with their calls. It sums them up by kind: products, attention, convolutions, our Triton kernels,
+all else. On a CPU the operators stand in for the kernels.
 """
 
 import argparse

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.sizes import Size, TextShape
-from helios_engine.configs import TransformerConfig, VAEConfig
-from helios_engine.model.transformer import HISTORY_FRAMES
+from helios_engine.configs import HISTORY_FRAMES, TransformerConfig, VAEConfig
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.text.embeds import MAX_TOKENS
 

@@ -33,8 +33,8 @@ from benchmarks.records import FAILED, NOT_MEASURED, RESULTS, failed, is_measure
 from benchmarks.rows import PROMPT, rows
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name
-from helios_engine.accelerate.compiling import CompileMode
 from helios_engine.ops.attention_backends import CHOOSER
+from helios_engine.options import CompileMode
 
 RESERVE_S = 180.0
 """Of the budget on a GPU: for what is left to measure when compiling has to stop."""

@@ -12,8 +12,8 @@ from benchmarks.records import failed
 from benchmarks.rows import PROMPT, Row, request_for
 from benchmarks.sizes import Size
 from benchmarks.timing import measure
-from helios_engine.accelerate.compiling import CompileMode
 from helios_engine.ops.attention_backends import preferred
+from helios_engine.options import CompileMode
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
 

@@ -20,11 +20,12 @@ from rich.table import Table
 
 from benchmarks.conditions import conditions
 from benchmarks.memory import PeakMemory, high_water, reset_high_water, resident
-from benchmarks.random_checkpoint import config_of, shapes_of, write_transformer
+from benchmarks.random_checkpoint import config_of, write_transformer
 from benchmarks.service import dig
 from helios_engine.checkpoint.open import read_config
 from helios_engine.checkpoint.weights import read_headers, stream_weights
 from helios_engine.configs import TransformerConfig
+from helios_engine.loading.shapes import transformer_shapes
 from helios_engine.model.transformer import parameter_dtype
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -75,7 +76,7 @@ def in_fresh_process(folder: Path, target: str, mode: str) -> dict[str, Any]:
 
 def measure(folder: Path, target: torch.dtype, *, keep: bool) -> dict[str, Any]:
     """Loads the transformer; bytes of memory are those beyond what the process had before."""
-    expected = shapes_of(read_config(folder / "config.json", "HeliosTransformer3DModel", TransformerConfig))
+    expected = transformer_shapes(read_config(folder / "config.json", "HeliosTransformer3DModel", TransformerConfig))
     largest_shard = max(file.stat().st_size for file in {info.file for info in read_headers(folder).values()})
     kept: dict[str, torch.Tensor] = {}
     sizes: list[int] = []

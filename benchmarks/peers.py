@@ -15,15 +15,15 @@ from transformers import UMT5Config, UMT5EncoderModel
 from benchmarks.sizes import Size, TextShape
 from helios_engine import HeliosPipeline
 from helios_engine.configs import TransformerConfig
+from helios_engine.loading.text import load_tokenizer
 from helios_engine.loading.tiny import write_tiny
+from helios_engine.loading.vae import DECODER_PREFIXES, ENCODER_PREFIXES
 from helios_engine.model.attention import JoinedProjections
 from helios_engine.model.block import Block
 from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 from helios_engine.sampling.denoiser import Denoiser
-from helios_engine.text.encoder import TextEncoder, load_tokenizer
-from helios_engine.vae.decoder import IGNORED_PREFIXES as ENCODER_PREFIXES
+from helios_engine.text.encoder import TextEncoder
 from helios_engine.vae.decoder import VideoDecoder, WanDecoder
-from helios_engine.vae.encoder import IGNORED_PREFIXES as DECODER_PREFIXES
 from helios_engine.vae.encoder import VideoEncoder, WanEncoder
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from helios_engine.configs import TransformerConfig
-from helios_engine.model.transformer import HeliosTransformer
+from helios_engine.loading.shapes import transformer_shapes
 
 
 def config_of(num_bytes: float, dtype: torch.dtype) -> TransformerConfig:
@@ -21,21 +21,14 @@ def config_of(num_bytes: float, dtype: torch.dtype) -> TransformerConfig:
             num_attention_heads=12, ffn_dim=8192, text_dim=1024, num_layers=layers, is_amplify_history=True
         )
 
-    one, two = (sum(map(prod, shapes_of(config(layers)).values())) for layers in (1, 2))
+    one, two = (sum(map(prod, transformer_shapes(config(layers)).values())) for layers in (1, 2))
     return config(max(1, round((num_bytes / dtype.itemsize - one) / (two - one)) + 1))
-
-
-def shapes_of(config: TransformerConfig) -> dict[str, torch.Size]:
-    """Names and shapes of the transformer's tensors."""
-    with torch.device("meta"):
-        model = HeliosTransformer(config)
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 def write_transformer(folder: Path, config: TransformerConfig, dtype: torch.dtype, shard_bytes: float) -> None:
     """Writes config.json, the index and shards of at most `shard_bytes` (or of one tensor, where that is larger)."""
     folder.mkdir(parents=True)
-    shapes = shapes_of(config)
+    shapes = transformer_shapes(config)
     generator = torch.Generator().manual_seed(0)
     shards = list(_shards(shapes, dtype, shard_bytes))
     weight_map: dict[str, str] = {}

@@ -12,13 +12,10 @@ COPY protos protos
 COPY helios_engine helios_engine
 COPY kernels kernels
 COPY services services
-COPY docker docker
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
-# The project's wheel without its dependencies, which are the worker's.
-RUN python -m venv /opt/venv \
-    && python docker/constraints.py > constraints.txt \
-    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt -r docker/gateway-requirements.txt \
-    && /opt/venv/bin/pip install --no-cache-dir --no-deps /wheels/*.whl
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir '.[gateway,s3]'
 
 FROM ${PYTHON}
 COPY --from=build /opt/venv /opt/venv

@@ -29,7 +29,7 @@ COPY helios_engine helios_engine
 COPY kernels kernels
 COPY services services
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir '.[s3]'
+RUN pip install --no-cache-dir '.[serve,s3]'
 
 FROM ${CUDA}
 # bash: KubeRay starts Ray through it (in the base).

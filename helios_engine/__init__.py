@@ -6,6 +6,8 @@ Names are imported on first use, so that `helios_engine.request` costs no torch 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from helios_engine.extras import needs
+
 if TYPE_CHECKING:
     from helios_engine.errors import CheckpointError, InvalidField
     from helios_engine.pipeline import Chunk, HeliosPipeline
@@ -25,4 +27,5 @@ __all__ = ["CheckpointError", "Chunk", "GenerationRequest", "HeliosPipeline", "I
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with needs("engine", f"helios_engine.{name}"):
+        return getattr(import_module(_HOMES[name]), name)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 PYRAMID_STAGES = 3
+HISTORY_FRAMES = (16, 2, 1)
+"""Latent frames of long, mid and short memory; the short one gets another: the video's first frame (the anchor), or
+where that is not kept, one more recent frame."""
 
 
 @dataclass(frozen=True, kw_only=True)

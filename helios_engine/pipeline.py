@@ -8,6 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from helios_engine.checkpoint import open_checkpoint
+from helios_engine.loading.denoiser import load_denoiser
+from helios_engine.loading.text import load_text_encoder
+from helios_engine.loading.vae import load_decoder, load_encoder
+from helios_engine.options import VariantName
 from helios_engine.request import GenerationRequest
 from helios_engine.sampling.conditioning import conditioned_state
 from helios_engine.sampling.denoiser import Denoiser
@@ -16,7 +21,7 @@ from helios_engine.text.embeds import chunk_tokens, pad
 from helios_engine.text.encoder import TextEncoder
 from helios_engine.vae.decoder import VideoDecoder
 from helios_engine.vae.encoder import VideoEncoder
-from helios_engine.variants import VariantName, resolve
+from helios_engine.variants import resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +60,12 @@ class HeliosPipeline:
         dtype: torch.dtype = torch.bfloat16,
     ) -> "HeliosPipeline":
         """Loads a checkpoint folder in the published diffusers layout; the VAE in float32. Raises CheckpointError."""
-        from helios_engine.checkpoint import open_checkpoint
-
         return cls(
             open_checkpoint(path).variant,
-            TextEncoder.from_pretrained(path, device=device, dtype=dtype),
-            Denoiser.from_pretrained(path, device=device, dtype=dtype),
-            VideoDecoder.from_pretrained(path, device=device),
-            VideoEncoder.from_pretrained(path, device=device),
+            load_text_encoder(path, device=device, dtype=dtype),
+            load_denoiser(path, device=device, dtype=dtype),
+            load_decoder(path, device=device),
+            load_encoder(path, device=device),
         )
 
     def generate(self, request: GenerationRequest, *, continue_from: DenoiseState | None = None) -> Iterator[Chunk]:

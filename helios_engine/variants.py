@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from helios_engine.errors import InvalidField
+from helios_engine.options import VariantName
 from helios_engine.request import GenerationRequest, check_size
-
-VariantName = Literal["base", "mid", "distilled"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from helios_engine.model.transformer import HeliosTransformer
 
-CompileMode = Literal["off", "regional", "graphs"]
-"""off: the fused kernels, launched one by one. regional: one block is compiled and serves all. graphs: the fused
-kernels as CUDA graphs."""
 VARIANTS_OF_A_BLOCK = 64
 """Shapes (stages, sizes of video, with and without guidance; each as last block too) that may be compiled."""
 CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}

@@ -2,7 +2,8 @@
 
 import torch
 
-from helios_engine.model.transformer import HISTORY_FRAMES, HeliosTransformer
+from helios_engine.configs import HISTORY_FRAMES
+from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from helios_engine.checkpoint.resolve import resolve_checkpoint
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError, shorten
-from helios_engine.variants import VariantName
+from helios_engine.options import VariantName
 
 Config = TypeVar("Config")
 
@@ -27,6 +27,8 @@ POSITIVE = frozenset({"eps", "rope_theta", "latents_std", "shift", "gamma"})
 INDICES = frozenset({"disable_corrector"})
 MAX_SIZE, MAX_COUNT = 1 << 18, 512
 """Of an integer. Beyond, a model could not be described: its tensors' sizes overflow, or its layers take forever."""
+MAX_JSON_BYTES = 1 << 25
+"""Of a configuration or an index; the published ones have at most 0.2 MB."""
 COUNTS = frozenset({"num_layers", "num_attention_heads", "num_res_blocks", "dim_mult", "num_heads"})
 
 
@@ -124,6 +126,10 @@ def read_config(file: Path, class_name: str, kind: type[Config]) -> Config:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. Raises CheckpointError."""
     try:
+        if file.exists() and not file.is_file():  # a pipe would never end
+            raise CheckpointError(f"{file}: is no file")
+        if (size := file.stat().st_size) > MAX_JSON_BYTES:
+            raise CheckpointError(f"{file}: has {size:,} bytes; allowed: at most {MAX_JSON_BYTES:,}")
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None

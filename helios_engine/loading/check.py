@@ -5,13 +5,11 @@ from math import prod
 from os import PathLike
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from helios_engine.checkpoint.open import open_checkpoint
 from helios_engine.checkpoint.weights import TensorInfo, compare, read_headers
-from helios_engine.configs import TransformerConfig, VAEConfig
 from helios_engine.errors import CheckpointError
+from helios_engine.loading.shapes import shapes, transformer_shapes, vae_shapes
+from helios_engine.loading.text import TIED_PREFIXES, empty_model, load_tokenizer
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
@@ -41,51 +39,28 @@ def check_checkpoint(path: str | PathLike[str]) -> CheckReport:
 
     Weights are held against what the configurations describe, so configurations have to be sound first.
     """
-    from helios_engine.text.encoder import TIED_PREFIXES, empty_model, load_tokenizer, shapes_of
-
     checkpoint = open_checkpoint(path)
     problems: list[str] = []
     components: list[ComponentReport] = []
-    expected = {"transformer": _transformer(checkpoint.transformer), "vae": vae_shapes(checkpoint.vae)}
+    expected = {"transformer": transformer_shapes(checkpoint.transformer), "vae": vae_shapes(checkpoint.vae)}
     try:
         text_encoder = empty_model(checkpoint)
-        expected["text_encoder"] = shapes_of(text_encoder)
+        expected["text_encoder"] = shapes(text_encoder)
         load_tokenizer(checkpoint.root, text_encoder.config.vocab_size)
     except CheckpointError as error:
         problems.append(str(error))
-    for name, shapes in expected.items():
+    for name, tensors in expected.items():
         folder = checkpoint.root / name
         try:
             headers = read_headers(folder)
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        problems += compare(folder, headers, shapes, TIED_PREFIXES if name == "text_encoder" else ())
+        problems += compare(folder, headers, tensors, TIED_PREFIXES if name == "text_encoder" else ())
         components.append(_report(name, headers))
     if problems:
         raise CheckpointError("\n".join(problems))
     return CheckReport(root=checkpoint.root, variant=checkpoint.variant, components=tuple(components))
-
-
-def _transformer(config: TransformerConfig) -> dict[str, torch.Size]:
-    from helios_engine.model.transformer import HeliosTransformer
-
-    with torch.device("meta"):
-        return shapes(HeliosTransformer(config))
-
-
-def vae_shapes(config: VAEConfig) -> dict[str, torch.Size]:
-    """Names and shapes of a published VAE folder's tensors, both halves."""
-    from helios_engine.vae.decoder import WanDecoder
-    from helios_engine.vae.encoder import WanEncoder
-
-    with torch.device("meta"):
-        return shapes(WanDecoder(config)) | shapes(WanEncoder(config))
-
-
-def shapes(module: nn.Module) -> dict[str, torch.Size]:
-    """Names and shapes of a module's parameters."""
-    return {name: parameter.shape for name, parameter in module.named_parameters()}
 
 
 def _report(name: str, headers: dict[str, TensorInfo]) -> ComponentReport:

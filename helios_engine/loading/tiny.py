@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import save_file as save_tensors
 
 from helios_engine.configs import TransformerConfig, VAEConfig
-from helios_engine.loading.check import shapes, vae_shapes
-from helios_engine.model.transformer import HeliosTransformer
+from helios_engine.loading.shapes import transformer_shapes, vae_shapes
+from helios_engine.options import VariantName
 
-Variant = Literal["base", "mid", "distilled"]
 WORDS = "a an and at in of on over the to with cat dog lake forest city night rain sun snow red blue slow camera"
 LATENTS_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -43,7 +42,7 @@ class TinyShape:
 
 
 def write_tiny(
-    path: str | PathLike[str], *, variant: Variant = "distilled", seed: int = 0, shape: TinyShape | None = None
+    path: str | PathLike[str], *, variant: VariantName = "distilled", seed: int = 0, shape: TinyShape | None = None
 ) -> None:
     """Writes a checkpoint of a few hundred kB; the same arguments give the same bytes."""
     root, shape = Path(path), shape or TinyShape()
@@ -68,7 +67,7 @@ def random_weights(tensors: Mapping[str, torch.Size], generator: torch.Generator
     return weights
 
 
-def _model_index(variant: Variant) -> dict[str, Any]:
+def _model_index(variant: VariantName) -> dict[str, Any]:
     return {
         "_class_name": "HeliosPipeline" if variant == "base" else "HeliosPyramidPipeline",
         "_diffusers_version": "0.42.1",
@@ -81,7 +80,7 @@ def _model_index(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _scheduler(variant: Variant) -> dict[str, Any]:
+def _scheduler(variant: VariantName) -> dict[str, Any]:
     config: dict[str, Any] = {
         "_class_name": "HeliosDMDScheduler" if variant == "distilled" else "HeliosScheduler",
         "num_train_timesteps": 1000,
@@ -110,10 +109,8 @@ def _write_transformer(folder: Path, shape: TinyShape, generator: torch.Generato
         is_amplify_history=shape.is_amplify_history,
         history_scale_mode=shape.history_scale_mode,
     )
-    with torch.device("meta"):
-        model = HeliosTransformer(config)
     _write_json(folder / "config.json", {"_class_name": "HeliosTransformer3DModel", **asdict(config)})
-    _write_sharded(folder, random_weights(shapes(model), generator), shards=2)
+    _write_sharded(folder, random_weights(transformer_shapes(config), generator), shards=2)
 
 
 def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> None:
@@ -123,7 +120,7 @@ def _write_vae(folder: Path, shape: TinyShape, generator: torch.Generator) -> No
 
 
 def _write_text_encoder(root: Path, shape: TinyShape, seed: int) -> None:
-    from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+    from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel  # slow to import, and many want the rest only
 
     letters = [chr(code) for code in range(33, 127)]
     words = [f"▁{word}" for word in WORDS.split()]

@@ -18,17 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.configs import TransformerConfig
+from helios_engine.configs import HISTORY_FRAMES, TransformerConfig
 from helios_engine.model.attention import TextKeysValues, key_scales
 from helios_engine.model.block import Block, Modulation, modulated_norm
 from helios_engine.model.rope import pad_to_multiple, rotary_table
 from helios_engine.ops.attention_backends import CHOOSER, AttendFn, sdpa
 from helios_engine.ops.transfer import to_device
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
-
-HISTORY_FRAMES = (16, 2, 1)
-"""Latent frames of long, mid and short memory; the short one gets another: the video's first frame (the anchor), or
-where that is not kept, one more recent frame."""
 
 FLOAT32_PARTS = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "history_key_scale"})
 """Name parts of parameters that stay float32 whatever the model's dtype (as the reference keeps them)."""

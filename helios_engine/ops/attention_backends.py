@@ -6,11 +6,11 @@ chooses from. FlashAttention-3 takes part where it is installed (`flash_attn_int
 
 import statistics
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
+from helios_engine.options import AttentionKernel
 from helios_kernels.backend import on_device
 
 try:
@@ -20,8 +20,6 @@ except ImportError:
 
 AttendFn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Queries, keys and values, (B, L, H, K) each with their own L, to the queries' attention of the same shape."""
-AttentionKernel = Literal["auto", "torch", "cudnn", "flash", "efficient", "flash_attention_3"]
-"""auto: by timing, so that two GPUs of one type may choose differently, and their results differ in the last bits."""
 SecondsFn = Callable[[Callable[[], object]], float]
 Shape = tuple[torch.Size, torch.Size, torch.dtype, torch.device]
 

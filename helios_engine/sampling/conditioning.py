@@ -5,48 +5,13 @@ before any chunk's noise, in the reference's order. Source: `prepare_image_laten
 `__call__` of the Helios pipelines (diffusers).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.state import DenoiseState
-
-
-@dataclass(frozen=True, kw_only=True)
-class Posterior:
-    """Normal distribution of normalised latents; mean and std (1, 16, T, H/8, W/8) float32."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """A draw, given N(0, 1) noise of the same shape."""
-        return torch.addcmul(self.mean, self.std, noise)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageCondition:
-    """image: the still as one latent frame. still: the last latent frame of the still held for a whole chunk."""
-
-    image: Posterior
-    still: Posterior
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoCondition:
-    """first: the clip's first frame as one latent frame. chunks: its last chunks, oldest first, of 9 frames each.
-
-    num_chunks: chunks that the whole clip has; those before the given ones are out of the history's reach, so that
-    they need not be encoded, but their share of the random numbers is drawn.
-    """
-
-    first: Posterior
-    chunks: tuple[Posterior, ...]
-    num_chunks: int
-
-
-Condition = ImageCondition | VideoCondition
+from helios_engine.vae.conditions import Condition, ImageCondition, VideoCondition
 
 
 def conditioned_state(request: GenerationRequest, condition: Condition) -> DenoiseState:

@@ -3,25 +3,21 @@
 Source: the chunk loops of `HeliosPipeline` and `HeliosPyramidPipeline.__call__` (diffusers).
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
-from typing import Literal
 
 import torch
 
-from helios_engine.accelerate.compiling import CompileMode, compile_blocks
-from helios_engine.accelerate.fp8 import quantise_linears
+from helios_engine.accelerate.compiling import compile_blocks
 from helios_engine.accelerate.graphs import CudaRecorder, GraphedForward
 from helios_engine.accelerate.memory import forward_fits
 from helios_engine.configs import PYRAMID_STAGES, SchedulerConfig
 from helios_engine.errors import InvalidField
-from helios_engine.lora import AdapterSet, load_adapter, merge
+from helios_engine.lora import AdapterSet
 from helios_engine.model.attention import TextKeysValues
-from helios_engine.model.transformer import HeliosTransformer, History, parameter_dtype, timestep_rows
-from helios_engine.offload import offload_blocks
-from helios_engine.ops.attention_backends import AttentionKernel, attention_by
+from helios_engine.model.transformer import HeliosTransformer, History, timestep_rows
+from helios_engine.ops.attention_backends import attention_by
 from helios_engine.ops.transfer import to_device, to_host
+from helios_engine.options import AttentionKernel, CompileMode, GuidanceBatching
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.guidance import guide, guide_zero_star
@@ -31,8 +27,6 @@ from helios_engine.sampling.scheduler import StageSchedule, single_schedule, sta
 from helios_engine.sampling.solvers import make_solver
 from helios_engine.sampling.state import DenoiseState
 from helios_engine.text.embeds import MAX_TOKENS
-
-GuidanceBatching = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,74 +73,6 @@ class Denoiser:
         transformer.use_attention(attention_by(attention, *size, self.dtype, self.device))
         if compile != "off":
             self._compile(compile)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | PathLike[str],
-        *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
-        prompt_cache_entries: int = 4,
-        guidance_batching: GuidanceBatching = "auto",
-        offload_budget_bytes: int | None = None,
-        loras: Mapping[str, str | PathLike[str]] | None = None,
-        merged_loras: Sequence[tuple[str | PathLike[str], float]] = (),
-        compile: CompileMode = "off",
-        fp8: bool = False,
-        attention: AttentionKernel = "auto",
-    ) -> "Denoiser":
-        """Loads `transformer/` and `scheduler/` of a published checkpoint folder.
-
-        offload_budget_bytes: device memory for the blocks' weights; the others wait in host memory (None: all are on
-        the device). loras: adapter files by the names that requests use. merged_loras: adapter files and scales that
-        become part of the weights. compile, attention: see `Denoiser`. fp8: 8-bit linear layers (`fp8.py`). Raises
-        CheckpointError; ValueError for a budget below one block, and for options that do not go together or not with
-        the device.
-        """
-        if offload_budget_bytes is not None and (fp8 or compile != "off"):
-            raise ValueError("offload_budget_bytes: a budget is not allowed with fp8 or compile; allowed: None")
-        if loras and fp8:
-            raise ValueError("loras: adapters are not allowed with fp8; allowed: merged ones")
-        from helios_engine.checkpoint import load_weights, open_checkpoint
-
-        checkpoint = open_checkpoint(path)
-        with torch.device("meta"):
-            transformer = HeliosTransformer(checkpoint.transformer)
-        expected = {name: parameter.shape for name, parameter in transformer.named_parameters()}
-        weights = load_weights(
-            checkpoint.root / "transformer",
-            expected,
-            device=device if offload_budget_bytes is None else "cpu",
-            dtype_of=lambda name: parameter_dtype(name, dtype),
-        )
-        transformer.load_state_dict(weights, assign=True)
-        del weights  # offloading repacks blocks: nothing else may hold them
-        if merged_loras:
-            merge(transformer, [(load_adapter(path, transformer), scale) for path, scale in merged_loras])
-        adapters = AdapterSet(
-            transformer,
-            {name: load_adapter(path, transformer) for name, path in (loras or {}).items()},
-            device=device,
-        )
-        if offload_budget_bytes is not None:
-            offload_blocks(transformer, device, offload_budget_bytes)
-        elif torch.device(device).type == "cuda":
-            transformer.join_projections()
-        if fp8:
-            quantise_linears(transformer)
-        if torch.device(device).type == "cuda":
-            torch.cuda.empty_cache()  # what joining and quantising have left, which nothing of that size will ask for
-        return cls(
-            transformer,
-            checkpoint.scheduler,
-            zero_star=checkpoint.cfg_zero_star,
-            prompt_cache_entries=prompt_cache_entries,
-            guidance_batching=guidance_batching,
-            adapters=adapters,
-            compile=compile,
-            attention=attention,
-        )
 
     def _compile(self, mode: CompileMode) -> None:
         if not isinstance(self.transformer, HeliosTransformer) or self.adapters.names:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from safetensors.torch import load, save
 
-from helios_engine.model.transformer import HISTORY_FRAMES
+from helios_engine.configs import HISTORY_FRAMES
 from helios_engine.request import GenerationRequest
 
 LATENT_CHANNELS = 16

@@ -3,24 +3,13 @@
 import html
 import re
 from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import ftfy
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoTokenizer, UMT5EncoderModel
 
-from helios_engine.checkpoint import Checkpoint, load_weights, open_checkpoint
-from helios_engine.checkpoint.open import largest
-from helios_engine.errors import CheckpointError, shorten
 from helios_engine.text.embeds import MAX_TOKENS
-
-TIED_PREFIXES = ("encoder.embed_tokens.",)
-"""Another name of `shared.weight`, which some writers store twice."""
-MAX_VOCABULARY = 1 << 22
-VOCABULARIES = ("tokenizer.json", "spiece.model")
 
 
 def clean_prompt(text: str) -> str:
@@ -34,23 +23,6 @@ class TextEncoder:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str | PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16
-    ) -> "TextEncoder":
-        """Loads `text_encoder/` and `tokenizer/` of a published checkpoint folder. Raises CheckpointError."""
-        checkpoint = open_checkpoint(path)
-        model = empty_model(checkpoint)
-        weights = load_weights(
-            checkpoint.root / "text_encoder",
-            shapes_of(model),
-            device=device,
-            dtype_of=lambda _: dtype,
-            ignored_prefixes=TIED_PREFIXES,
-        )
-        model.load_state_dict(weights, assign=True, strict=False)  # load_weights is strict; the tied name is left out
-        return cls(model, load_tokenizer(checkpoint.root, model.config.vocab_size))
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -67,60 +39,3 @@ class TextEncoder:
         embeds: torch.Tensor = self.model(tokens.input_ids.to(self.model.device), mask).last_hidden_state
         embeds = embeds.masked_fill(mask[..., None] == 0, 0).cpu()
         return F.pad(embeds, (0, 0, 0, MAX_TOKENS - embeds.shape[1]))
-
-
-def empty_model(checkpoint: Checkpoint) -> UMT5EncoderModel:
-    """The encoder that text_encoder/config.json describes, without weights. Raises CheckpointError."""
-    file = checkpoint.root / "text_encoder" / "config.json"
-    try:
-        config = AutoConfig.from_pretrained(file.parent, local_files_only=True)
-        _check_sizes(file, config)
-        if config.model_type == "umt5":
-            with torch.device("meta"):
-                model = UMT5EncoderModel(config)
-    except CheckpointError:
-        raise
-    except Exception as error:  # the library raises whatever its parsers and layers raise
-        raise CheckpointError(f"{file}: describes no encoder: {_one_line(error)}") from None
-    if config.model_type != "umt5":
-        raise CheckpointError(f"{file}: model_type: {config.model_type!r} is not allowed; allowed: umt5")
-    if config.d_model != checkpoint.transformer.text_dim:
-        allowed = f"{checkpoint.transformer.text_dim}, the transformer's text_dim"
-        raise CheckpointError(f"{file}: d_model: {config.d_model!r} is not allowed; allowed: {allowed}")
-    # published configurations say tie_word_embeddings: false and still store the shared table only
-    model.encoder.set_input_embeddings(model.shared)
-    return model
-
-
-def _check_sizes(file: Path, config: Any) -> None:
-    """The library would build whatever it is told to."""
-    for name in ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"):
-        value, most = getattr(config, name, 1), MAX_VOCABULARY if name == "vocab_size" else largest(name)
-        if not isinstance(value, int) or not 1 <= value <= most:
-            allowed = f"an integer from 1 to {most:,}"
-            raise CheckpointError(f"{file}: {name}: {shorten(value)} is not allowed; allowed: {allowed}")
-
-
-def shapes_of(model: UMT5EncoderModel) -> dict[str, torch.Size]:
-    """Names and shapes of the tensors that the encoder is loaded from."""
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
-
-
-def load_tokenizer(root: Path, vocab_size: int) -> Any:
-    """The checkpoint's tokenizer, for an encoder with `vocab_size` embeddings. Raises CheckpointError."""
-    folder = root / "tokenizer"
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        # the library would go on with a vocabulary of its own, in which every word is unknown
-        raise CheckpointError(f"{folder}: is missing or holds none of {', '.join(VOCABULARIES)}")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # as above
-        raise CheckpointError(f"{folder}: no tokenizer can be loaded from it: {_one_line(error)}") from None
-    if len(tokenizer) > vocab_size:
-        # a prompt could name such a token, and on a GPU a lookup beyond the table ends the process
-        raise CheckpointError(f"{folder}: has {len(tokenizer)} tokens, more than the encoder's vocab_size {vocab_size}")
-    return tokenizer
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -7,7 +7,6 @@ same function.
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from os import PathLike
 
 import numpy as np
 import torch
@@ -35,9 +34,6 @@ from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, 
 from helios_kernels.backend import use_triton
 from helios_kernels.rgb import rgb_frames
 from helios_kernels.yuv420 import yuv420_frames
-
-IGNORED_PREFIXES = ("encoder.", "quant_conv.")
-"""The encoder half of a published VAE folder."""
 
 
 class Upsampler(nn.Module):
@@ -176,45 +172,17 @@ class WanDecoder(nn.Module):
 
 
 class VideoDecoder:
-    """Decodes one chunk of latents into frames. Chunks are independent of each other."""
+    """Decodes one chunk of latents into frames. Chunks are independent of each other.
+
+    activation_budget_bytes: a chunk whose activations would take more is decoded in temporal slices, of one latent
+    frame at least. None: never for that.
+    """
 
     def __init__(self, model: WanDecoder, *, activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES) -> None:
-        """activation_budget_bytes: see `from_pretrained`."""
         self.model = model.eval().requires_grad_(False)
         self.activation_budget_bytes = activation_budget_bytes
         if channels_last(model.post_quant_conv.weight):
             channels_last_(model)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | PathLike[str],
-        *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES,
-    ) -> "VideoDecoder":
-        """Loads `vae/` of a published checkpoint folder (its decoder half). Raises CheckpointError.
-
-        dtype: on a GPU float32's convolutions are in TF32 unless torch.backends.cudnn.allow_tf32 is off; what bfloat16
-        costs is measured by benchmarks/vae_precision.py. activation_budget_bytes: a chunk whose activations would take
-        more is decoded in temporal slices, of one latent frame at least; None: never for that.
-        """
-        from helios_engine.checkpoint import load_weights, open_checkpoint
-
-        checkpoint = open_checkpoint(path)
-        with torch.device("meta"):
-            model = WanDecoder(checkpoint.vae)
-        expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-        weights = load_weights(
-            checkpoint.root / "vae",
-            expected,
-            device=device,
-            dtype_of=lambda _: dtype,
-            ignored_prefixes=IGNORED_PREFIXES,
-        )
-        model.load_state_dict(weights, assign=True)
-        return cls(model, activation_budget_bytes=activation_budget_bytes)
 
     def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """Normalised latents (1, 16, 9, H/8, W/8) to frames (33, H, W, 3) uint8."""

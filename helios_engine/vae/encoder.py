@@ -5,17 +5,15 @@ feature cache; causal convolutions over the whole clip are the same function.
 """
 
 from collections.abc import Iterator
-from os import PathLike
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from helios_engine.configs import VAEConfig
-from helios_engine.model.transformer import HISTORY_FRAMES
+from helios_engine.configs import HISTORY_FRAMES, VAEConfig
 from helios_engine.request import FRAMES_PER_CHUNK, LATENT_FRAMES_PER_CHUNK
-from helios_engine.sampling.conditioning import Condition, ImageCondition, Posterior, VideoCondition
+from helios_engine.vae.conditions import Condition, ImageCondition, Posterior, VideoCondition
 from helios_engine.vae.layers import (
     CausalConv3d,
     ChannelRMSNorm,
@@ -31,8 +29,6 @@ from helios_engine.vae.layers import (
 )
 from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES, Carry, Footprint, even_parts, longest_slice
 
-IGNORED_PREFIXES = ("decoder.", "post_quant_conv.")
-"""The decoder half of a published VAE folder."""
 HISTORY_CHUNKS = -(-(sum(HISTORY_FRAMES) + 1) // LATENT_FRAMES_PER_CHUNK)
 """Chunks of a clip that the history can reach back to; earlier ones are not encoded."""
 
@@ -135,44 +131,17 @@ class WanEncoder(nn.Module):
 
 
 class VideoEncoder:
-    """Encodes what a request is conditioned on."""
+    """Encodes what a request is conditioned on.
+
+    activation_budget_bytes: frames whose activations would take more are encoded in temporal slices, of one latent
+    frame at least. None: never for that.
+    """
 
     def __init__(self, model: WanEncoder, *, activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES) -> None:
-        """activation_budget_bytes: see `from_pretrained`."""
         self.model = model.eval().requires_grad_(False)
         self.activation_budget_bytes = activation_budget_bytes
         if channels_last(model.quant_conv.weight):
             channels_last_(model)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | PathLike[str],
-        *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES,
-    ) -> "VideoEncoder":
-        """Loads `vae/` of a published checkpoint folder (its encoder half). Raises CheckpointError.
-
-        activation_budget_bytes: frames whose activations would take more are encoded in temporal slices, of one latent
-        frame at least; None: never for that.
-        """
-        from helios_engine.checkpoint import load_weights, open_checkpoint
-
-        checkpoint = open_checkpoint(path)
-        with torch.device("meta"):
-            model = WanEncoder(checkpoint.vae)
-        expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-        weights = load_weights(
-            checkpoint.root / "vae",
-            expected,
-            device=device,
-            dtype_of=lambda _: dtype,
-            ignored_prefixes=IGNORED_PREFIXES,
-        )
-        model.load_state_dict(weights, assign=True)
-        return cls(model, activation_budget_bytes=activation_budget_bytes)
 
     def condition_on_image(self, image: NDArray[np.uint8]) -> Condition:
         """image: (H, W, 3) uint8, H and W as requested."""

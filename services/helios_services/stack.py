@@ -1,4 +1,7 @@
-"""The whole service on one machine: Redis, Ray with the Serve application, and a gateway in a process of its own."""
+"""The whole service on one machine: Redis, Ray with the Serve application, and a gateway in a process of its own.
+
+Nothing of it listens beyond loopback, and other users of the machine reach none of its files.
+"""
 
 import os
 import subprocess
@@ -10,6 +13,7 @@ from helios_services.config import ConfigError, ServiceConfig
 from helios_services.deployments.serving import serving, settled
 from helios_services.jobs.embedded import with_redis
 from helios_services.media.sandbox_check import check_sandbox, for_one_machine
+from helios_services.private_files import check_folder, private_folder, private_umask
 from helios_services.telemetry.logs import configure_logging
 
 STOP_MARGIN_S = 5.0
@@ -24,7 +28,10 @@ def running_stack(config: ServiceConfig) -> Iterator[str]:
     configure_logging(config.log_level)
     config = settled(config).model_copy(update={"media": for_one_machine(config.media)})
     check_sandbox(config.media)
-    with with_redis(config) as config, serving(config), _gateway(config) as address:
+    check_folder("state_dir", config.state_dir)
+    for folder in (config.state_dir / "artifacts", config.compile_cache):
+        private_folder(folder)
+    with private_umask(), with_redis(config) as config, serving(config), _gateway(config) as address:
         yield address
 
 

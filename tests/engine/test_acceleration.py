@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from helios_engine.accelerate.compiling import CACHES, compile_blocks
 from helios_engine.accelerate.graphs import GraphedForward
 from helios_engine.configs import SchedulerConfig, SolverConfig, TransformerConfig
+from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.loading.tiny import random_weights, write_tiny
 from helios_engine.model import transformer as transformer_module
 from helios_engine.model.transformer import HeliosTransformer
@@ -182,7 +183,7 @@ def test_compiled_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together(tmp_path: Path, options: dict[str, Any], named: str) -> None:
     write_tiny(tmp_path)
     with pytest.raises(ValueError, match=named):
-        Denoiser.from_pretrained(tmp_path, dtype=torch.float32, **options)
+        load_denoiser(tmp_path, dtype=torch.float32, **options)
 
 
 class NoWaiting(TorchDispatchMode):

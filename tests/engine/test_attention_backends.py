@@ -11,6 +11,7 @@ from engine.test_acceleration import model, prompt, request
 from helios_engine.configs import SchedulerConfig
 from helios_engine.ops import attention_backends
 from helios_engine.ops.attention_backends import AttendFn, Chooser, attention_by, torchs_choice
+from helios_engine.options import AttentionKernel
 from helios_engine.parallel.degrees import ContextParallel
 from helios_engine.parallel.mesh import Axis, Mesh
 from helios_engine.parallel.transformer import ParallelTransformer
@@ -170,7 +171,7 @@ def test_a_named_kernel_computes_the_attention_of_a_rank(cudnn: Counted) -> None
 
 
 @pytest.mark.parametrize("name", ["cudnn", "flash_attention_3"])
-def test_a_kernel_that_cannot_run_here_is_refused(name: attention_backends.AttentionKernel) -> None:
+def test_a_kernel_that_cannot_run_here_is_refused(name: AttentionKernel) -> None:
     with pytest.raises(ValueError, match=rf"attention: '{name}' is not allowed .* on cpu; allowed: 'auto', 'torch'$"):
         attention_by(name, 2, 8, torch.float32, CPU)
     assert attention_by("torch", 2, 8, torch.float32, CPU) is torchs_choice

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from helios_engine.errors import CheckpointError
 from helios_engine.loading.check import check_checkpoint
+from helios_engine.loading.denoiser import load_denoiser
+from helios_engine.loading.text import load_text_encoder
 from helios_engine.loading.tiny import write_tiny
-from helios_engine.sampling.denoiser import Denoiser
-from helios_engine.text.encoder import TextEncoder
-from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.loading.vae import load_decoder
 
 TRANSFORMER_INDEX = "transformer/diffusion_pytorch_model.safetensors.index.json"
 SHARD = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"
@@ -38,9 +38,9 @@ def edit_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -
 
 
 def load_all(root: Path) -> None:
-    Denoiser.from_pretrained(root, dtype=torch.float32)
-    VideoDecoder.from_pretrained(root)
-    TextEncoder.from_pretrained(root, dtype=torch.float32)
+    load_denoiser(root, dtype=torch.float32)
+    load_decoder(root)
+    load_text_encoder(root, dtype=torch.float32)
 
 
 def _truncate(root: Path) -> None:
@@ -139,7 +139,7 @@ def test_tiny_checkpoints_are_sound_and_reproducible(variant: Any, tmp_path: Pat
 
 
 def test_float32_parts_stay_float32_in_bfloat16(checkpoint: Path) -> None:
-    transformer = Denoiser.from_pretrained(checkpoint, dtype=torch.bfloat16).transformer
+    transformer = load_denoiser(checkpoint, dtype=torch.bfloat16).transformer
     dtypes = {name: parameter.dtype for name, parameter in transformer.named_parameters()}
     for name in ("norm_out.scale_shift_table", "condition_embedder.time_embedder.linear_1.weight"):
         assert dtypes[name] == torch.float32

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from helios_engine.configs import VAEConfig
 from helios_engine.errors import CheckpointError
-from helios_engine.loading.check import check_checkpoint, vae_shapes
+from helios_engine.loading.check import check_checkpoint
+from helios_engine.loading.shapes import vae_shapes
 from helios_engine.loading.tiny import LATENTS_MEAN, LATENTS_STD, write_tiny
-from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.loading.vae import load_decoder
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
@@ -61,7 +62,7 @@ def test_a_folder_with_half_an_encoder_decodes_but_is_not_sound(tmp_path: Path) 
     del weights["encoder.conv_in.bias"]
     weights["quant_conv.bias"] = torch.ones(3)
     save_file(weights, tmp_path / VAE)
-    VideoDecoder.from_pretrained(tmp_path)
+    load_decoder(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         check_checkpoint(tmp_path)
     first, second = str(caught.value).splitlines()

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helios_engine import checkpoint as checkpoint_package
 from helios_engine.checkpoint import weights
 from helios_engine.errors import InvalidField
+from helios_engine.loading import denoiser as loading
+from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.loading.tiny import write_tiny
 from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.request import GenerationRequest, LoraWeight
@@ -32,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lora(checkpoint: Path) -> Path:
     """An adapter file for some linear layers and a patch embedding."""
-    model = Denoiser.from_pretrained(checkpoint, dtype=torch.float32).transformer
+    model = load_denoiser(checkpoint, dtype=torch.float32).transformer
     generator = torch.Generator().manual_seed(2)
     tensors = {}
     for layer in LAYERS[:3]:
@@ -44,7 +45,7 @@ def lora(checkpoint: Path) -> Path:
 
 
 def load(checkpoint: Path, **options: Any) -> Denoiser:
-    return Denoiser.from_pretrained(checkpoint, dtype=torch.float32, **options)
+    return load_denoiser(checkpoint, dtype=torch.float32, **options)
 
 
 def chunk(denoiser: Denoiser, **fields: Any) -> torch.Tensor:
@@ -96,7 +97,7 @@ def test_a_gpu_gets_back_what_loading_took_beside_the_weights(
         join(transformer)
         done.append("joined")
 
-    monkeypatch.setattr(checkpoint_package, "load_weights", on_cpu)
+    monkeypatch.setattr(loading, "load_weights", on_cpu)
     monkeypatch.setattr(HeliosTransformer, "join_projections", joined)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
     load(checkpoint)

@@ -16,7 +16,8 @@ from transformers import UMT5EncoderModel
 
 from helios_engine.errors import CheckpointError
 from helios_engine.loading.check import check_checkpoint
-from helios_engine.text.encoder import TextEncoder, clean_prompt
+from helios_engine.loading.text import load_text_encoder
+from helios_engine.text.encoder import clean_prompt
 
 WEIGHTS = "text_encoder/model.safetensors"
 CONFIG = "text_encoder/config.json"
@@ -34,7 +35,7 @@ def edit_config(root: Path, **values: Any) -> None:
 
 
 def encode(root: Path, *prompts: str) -> torch.Tensor:
-    return TextEncoder.from_pretrained(root, dtype=torch.float32).encode(prompts)
+    return load_text_encoder(root, dtype=torch.float32).encode(prompts)
 
 
 def test_odd_characters_are_cleaned_as_by_the_reference() -> None:
@@ -60,7 +61,7 @@ def test_cleaning(raw: str, clean: str) -> None:
 
 
 def test_embeddings_are_zero_exactly_beyond_the_prompts_tokens(checkpoint: Path) -> None:
-    encoder = TextEncoder.from_pretrained(checkpoint, dtype=torch.float32)
+    encoder = load_text_encoder(checkpoint, dtype=torch.float32)
     prompts = ["a cat", "the lake at night", "red " * 700]
     embeds = encoder.encode(prompts)
     assert embeds.shape == (3, 512, 32)
@@ -109,7 +110,7 @@ def test_a_sentencepiece_model_alone_is_a_tokenizer(copy: Path) -> None:
     (copy / "tokenizer/tokenizer.json").unlink()
     (copy / "tokenizer/spiece.model").write_bytes(model.getvalue())
     check_checkpoint(copy)
-    tokenizer = TextEncoder.from_pretrained(copy).tokenizer
+    tokenizer = load_text_encoder(copy).tokenizer
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     for text in ("a cat", "Ａ ｃａｔ  by the  ｌａｋｅ", "cafe\u0301 ﬁre", "zebra"):
         assert tokenizer(text).input_ids == [*pieces.encode(text), tokenizer.eos_token_id], text
@@ -117,7 +118,7 @@ def test_a_sentencepiece_model_alone_is_a_tokenizer(copy: Path) -> None:
 
 def test_a_tokenizer_without_a_vocabulary_is_refused(copy: Path) -> None:
     (copy / "tokenizer/tokenizer.json").unlink()
-    for attempt in (check_checkpoint, TextEncoder.from_pretrained):
+    for attempt in (check_checkpoint, load_text_encoder):
         with pytest.raises(CheckpointError, match=r"tokenizer: .*none of tokenizer\.json, spiece\.model"):
             attempt(copy)
 
@@ -127,7 +128,7 @@ def test_a_tokenizer_larger_than_the_table_is_refused(copy: Path) -> None:
     weights = load_file(copy / WEIGHTS)
     tokens = len(weights["shared.weight"])
     save_file(weights | {"shared.weight": weights["shared.weight"][:100].clone()}, copy / WEIGHTS)
-    for attempt in (check_checkpoint, TextEncoder.from_pretrained):
+    for attempt in (check_checkpoint, load_text_encoder):
         with pytest.raises(CheckpointError, match=f"tokenizer: has {tokens} tokens, .* vocab_size 100"):
             attempt(copy)
 
@@ -145,7 +146,7 @@ def test_a_tokenizer_larger_than_the_table_is_refused(copy: Path) -> None:
 )
 def test_a_bad_encoder_configuration_is_named_in_one_line(copy: Path, values: dict[str, Any], named: list[str]) -> None:
     edit_config(copy, **values)
-    for attempt in (check_checkpoint, TextEncoder.from_pretrained):
+    for attempt in (check_checkpoint, load_text_encoder):
         with pytest.raises(CheckpointError) as caught:
             attempt(copy)
         message = str(caught.value)

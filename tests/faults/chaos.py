@@ -23,12 +23,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it
 from faults.chaos_check import check, drain
 from faults.chaos_load import Load
 from faults.proxy import FaultProxy, Mode, sha_of
-from faults.quick_service import GatewayProcess, Worker
-from faults.redis_servers import RedisServer, until
+from faults.quick_service import Worker
 from faults.stand_in_worker import Plan
 
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
 from helios_services.jobs.keys import Keys
+from support.processes import GatewayProcess
+from support.redis_servers import RedisServer
+from support.waiting import wait_until
 
 GATEWAYS, WORKERS = 2, 3
 CHUNK_S = 0.05
@@ -187,7 +189,7 @@ def run(seed: int, seconds: float, folder: Path) -> dict[str, int]:
     with _service(folder) as service:
         load = Load(service.addresses, seed)
         ended = Keys(service.config.redis.namespace).of("ended")
-        until(lambda: service.redis.client.hexists(ended, "succeeded"))  # everything is up
+        wait_until(lambda: service.redis.client.hexists(ended, "succeeded"))  # everything is up
         started = time.monotonic()
         with ThreadPoolExecutor(max(len(faults), 1)) as pool:
             suffered = []

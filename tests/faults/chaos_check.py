@@ -7,12 +7,12 @@ from typing import Any
 
 import grpc
 from faults.chaos_load import Load
-from faults.redis_servers import until
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient, HeliosError
 from helios_services.config import ServiceConfig
 from helios_services.jobs.keys import Keys
+from support.waiting import wait_until
 
 DRAIN_S = 240.0
 SUCCEEDED, CANCELLED = pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_CANCELLED
@@ -32,7 +32,7 @@ def drain(address: str, load: Load) -> None:
                     raise
                 return False
 
-        until(over, DRAIN_S)
+        wait_until(over, DRAIN_S)
 
 
 def check(address: str, redis: Any, config: ServiceConfig, load: Load) -> dict[str, int]:

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,8 +13,8 @@ import pytest
 
 from helios_services.client import HeliosClient
 from helios_services.jobs.embedded import EmbeddedRedis, free_port
+from support.processes import HELIOS, ServiceProcess
 
-HELIOS = str(Path(sys.executable).parent / "helios")
 JOB: dict[str, Any] = {
     "prompt": "a lake",
     "num_frames": 33 * 5,
@@ -46,20 +44,18 @@ class Service:
             "HELIOS_DISPATCHER__METRICS_PORT": str(self._ports["worker"]),
             **settings,
         }
-        self.worker: subprocess.Popen[str] | None = None
+        self.worker: ServiceProcess | None = None
         self._gateway = self._start("gateway", "--port", "0")
-        self.address = self._said(self._gateway, "gateway: ")
+        self.address = self._gateway.said
 
     def start_worker(self) -> None:
         """Starts a worker and waits until it is ready."""
         self.worker = self._start("worker")
-        self._said(self.worker, "worker: ")
 
     def worker_processes(self) -> list[psutil.Process]:
         """The worker, its Ray cluster and the replicas."""
         assert self.worker is not None
-        top = psutil.Process(self.worker.pid)
-        return [top, *top.children(recursive=True)]
+        return [self.worker.ps, *self.worker.ps.children(recursive=True)]
 
     def replica(self, deployment: str) -> psutil.Process:
         """The process of the deployment's replica."""
@@ -98,7 +94,7 @@ class Service:
         assert self.worker is not None
         processes = [*self.worker_processes(), *others]
         self.worker.terminate()
-        assert self.worker.wait(150) == 0
+        assert self.worker.ended() == 0
         _, alive = psutil.wait_procs(processes, timeout=60)
         assert alive == []
         self.forget_worker()
@@ -106,36 +102,18 @@ class Service:
     def forget_worker(self) -> None:
         """Reaps a worker that has ended."""
         assert self.worker is not None
-        _reap(self.worker)
+        self.worker.ended()
         self.worker = None
 
     def close(self) -> None:
         """Ends what still runs."""
         for process in (self.worker, self._gateway):
             if process is not None:
-                process.terminate()
-                _reap(process)
+                process.close()
 
-    def _start(self, *command: str) -> "subprocess.Popen[str]":
-        log = (self._folder / f"{command[0]}.log").open("a")
-        with log:
-            return subprocess.Popen(
-                [HELIOS, *command], env=self._env, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-            )
-
-    def _said(self, process: "subprocess.Popen[str]", prefix: str) -> str:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(prefix):
-                return line.removeprefix(prefix).strip()
-        logs = "\n".join(file.read_text()[-3000:] for file in self._folder.glob("*.log"))
-        raise AssertionError(f"the process ended without saying {prefix!r}:\n{logs}")
-
-
-def _reap(process: "subprocess.Popen[str]") -> int:
-    assert process.stdout is not None
-    process.stdout.close()
-    return process.wait(150)
+    def _start(self, command: str, *options: str) -> ServiceProcess:
+        log = self._folder / f"{command}.log"
+        return ServiceProcess(HELIOS, command, *options, says=f"{command}: ", log=log, env=self._env)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ What is checked is checked from outside: through gRPC, in Redis, and in the fold
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import urllib.request
 from collections import Counter
 from multiprocessing.context import ForkServerProcess
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from faults.redis_servers import until
 from faults.stand_in_worker import Harm, Plan, run
 from redis import Redis
 
@@ -24,6 +21,8 @@ from helios_services.client import HeliosClient
 from helios_services.config import GatewayConfig, JobsConfig, RedisConfig, ServiceConfig
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.keys import Keys
+from support.processes import GatewayProcess
+from support.waiting import wait_until
 
 CHUNKS = 3
 JOB: dict[str, Any] = {
@@ -80,45 +79,6 @@ class Worker:
             self._process.join(5)
             self._process.kill()
         self._process.join(END_S)
-
-
-class GatewayProcess:
-    """A gateway's process."""
-
-    def __init__(self, config: ServiceConfig, log: Path) -> None:
-        with log.open("a") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "helios_services.gateway.main"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(config.model_dump_json())
-        self._process.stdin.close()
-        said = self._process.stdout.readline()
-        assert said.startswith("gateway: "), log.read_text()[-3000:]
-        self.address = said.removeprefix("gateway: ").strip()
-        self.ps = psutil.Process(self._process.pid)
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self._process.terminate()
-
-    def ended(self) -> int:
-        """Waits for its end; the exit code."""
-        assert self._process.stdout is not None
-        code = self._process.wait(END_S)
-        self._process.stdout.close()
-        return code
-
-    def close(self) -> None:
-        """Ends it."""
-        if self._process.poll() is None:
-            self.terminate()
-        self.ended()
 
 
 class QuickService:
@@ -234,7 +194,7 @@ class QuickService:
 
     def check_books(self) -> None:
         """Every ended job was counted once, as what it is; none of them is queued or leased."""
-        until(lambda: self._counted() == Counter(map(_final_state, self._ended_jobs())))  # others may be ending
+        wait_until(lambda: self._counted() == Counter(map(_final_state, self._ended_jobs())))  # others may be ending
         jobs = self._ended_jobs()
         over = {job.id for job in jobs}
         assert not over & set(self.redis.zrange(self.key("leases"), 0, -1))
@@ -266,7 +226,7 @@ class QuickService:
 
     def wait_reached(self, point: str, times: int = 1) -> None:
         """Waits until workers came to a point so often."""
-        until(lambda: self.reached(point) >= times)
+        wait_until(lambda: self.reached(point) >= times)
 
 
 def streams_of(metrics_port: int) -> int:

@@ -14,24 +14,16 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-
-from helios_engine.request import GenerationRequest
-from helios_engine.sampling.state import DenoiseState
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.dispatcher import Dispatcher
-from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Embedded, Encoded
-from helios_services.deployments.dispatch.turns import Turn
-from helios_services.jobs.records import JobFailure, Media
+from helios_services.deployments.dispatch.stages import Embedded
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
-from helios_services.media.encoder import EncodedChunk, EncoderSettings, encode_chunk
 from helios_services.telemetry.logs import configure_logging
+from support.stages import QuickStages
 
 STORE_CALLS = ("claim", "append_chunk", "begin_publish", "succeed")
 CHECK_S = 0.2
@@ -100,67 +92,22 @@ class Points:
         return due
 
 
-class StandInStages:
-    """Quick and deterministic: a chunk's picture is a shade that follows from the state before it."""
+class StandInStages(QuickStages):
+    """Stages that come to the worker's points. Nothing of them can be lost but the worker as a whole."""
 
     def __init__(self, plan: Plan, points: Points) -> None:
         self._chunk_s, self._points = plan.chunk_s, points
 
+    async def reach(self, point: str) -> None:
+        """A chunk takes as long as the plan says."""
+        await self._points.reach(point)
+        if point.startswith("denoise"):
+            await asyncio.sleep(self._chunk_s)
+
     async def embed(self, prompt: str) -> Embedded:
         """See Stages."""
         await self._points.reach(f"embed {prompt}")
-        return Embedded(tokens=torch.full((2, 4), float(len(prompt))), seconds=0.001)
-
-    async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
-        """See Stages."""
-        return Conditioned(state=DenoiseState.initial(request), seconds=0.001)
-
-    def denoise(
-        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
-    ) -> Any:
-        """See Stages."""
-
-        async def call() -> Denoised:
-            state = previous if isinstance(previous, DenoiseState) else previous.result().state
-            await self._points.reach(f"denoise {state.chunks_made}")
-            await asyncio.sleep(self._chunk_s)
-            generator = state.generator()
-            latents = torch.randn(1, 16, 9, 8, 8, generator=generator)
-            return Denoised(latents=latents, state=state.advanced(latents, generator), seconds=0.001, memory_bytes=0)
-
-        return asyncio.ensure_future(call())
-
-    async def decode(self, denoised: Any, request: GenerationRequest) -> Encoded:
-        """See Stages."""
-        value = denoised if isinstance(denoised, Denoised) else denoised.result()
-        shade = int(value.latents.flatten()[0].abs() * 50) % 200
-        chunk = _encoded(shade, value.state.chunks_made - 1, request.fps, request.height, request.width)
-        return Encoded(
-            init_segment=chunk.init_segment,
-            fragment=chunk.fragment,
-            num_frames=33,
-            decode_s=0.001,
-            encode_s=0.001,
-            memory_bytes=0,
-        )
-
-    def lost(self, error: BaseException) -> bool:
-        """See Stages. Nothing of it can be lost but the worker as a whole."""
-        return False
-
-    def unavailable(self, error: BaseException) -> bool:
-        """See Stages."""
-        return False
-
-    async def absent(self) -> frozenset[str]:
-        """See Stages."""
-        return frozenset()
-
-
-@cache
-def _encoded(shade: int, index: int, fps: int, height: int, width: int) -> EncodedChunk:
-    frames = np.full((33, height, width, 3), shade, dtype=np.uint8)
-    return encode_chunk(frames, index=index, fps=fps, settings=EncoderSettings())
+        return await super().embed(prompt)
 
 
 def run(config: str, plan: Plan, log: str) -> None:

@@ -7,11 +7,12 @@ import grpc
 import pytest
 from faults.conftest import Seen
 from faults.quick_service import BRIEF_LEASE_S, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosError
+from support.redis_servers import RedisServer
+from support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +64,11 @@ def test_a_full_store_is_tried_again(
     third_gate.touch()
     before = service.reached("before upload")
     job_id = service.submit()
-    until(lambda: service.reached("before upload") > before)
+    wait_until(lambda: service.reached("before upload") > before)
     staged = service.artifacts / f"{job_id}.mp4.partial"
     staged.symlink_to("/dev/full")
     gate.unlink()
-    until(lambda: service.reached("before upload") >= before + 3)  # two uploads have failed
+    wait_until(lambda: service.reached("before upload") >= before + 3)  # two uploads have failed
     not_visible(service, job_id, tmp_path / "video")
     staged.unlink()
     third_gate.unlink()
@@ -80,7 +81,7 @@ def test_a_full_store_is_tried_again(
 def test_a_store_that_stays_full_fails_the_job(service: QuickService, gate: Path, tmp_path: Path, seen: Seen) -> None:
     before = service.reached("before upload")
     job_id = service.submit()
-    until(lambda: service.reached("before upload") > before)
+    wait_until(lambda: service.reached("before upload") > before)
     (service.artifacts / f"{job_id}.mp4.partial").symlink_to("/dev/full")
     gate.unlink()
     job = service.ended(job_id)
@@ -97,10 +98,10 @@ def test_a_slow_store_is_waited_for(
 ) -> None:
     before = service.reached("before upload")
     job_id = service.submit()
-    until(lambda: service.reached("before upload") > before)
+    wait_until(lambda: service.reached("before upload") > before)
     service.worker()  # would take the job, were the lease to lapse
     first_end_s = service.lease_end_s(job_id)
-    until(lambda: service.lease_end_s(job_id) > first_end_s + 2 * BRIEF_LEASE_S)
+    wait_until(lambda: service.lease_end_s(job_id) > first_end_s + 2 * BRIEF_LEASE_S)
     not_visible(service, job_id, tmp_path / "video")
     gate.unlink()
     assert service.succeeded(job_id, undisturbed).attempts == 1

@@ -8,7 +8,6 @@ from uuid import uuid4
 import pytest
 from faults.conftest import Seen
 from faults.quick_service import CHUNKS, QuickService
-from faults.redis_servers import RedisCluster, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
@@ -18,9 +17,11 @@ from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
-from helios_services.jobs.records import Control, Media
+from helios_services.jobs.records import Account, Control, Media
 from helios_services.jobs.state import JobState
 from services.jobs.conftest import JOBS, append, claim, spec
+from support.redis_servers import RedisCluster
+from support.waiting import until, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +60,15 @@ async def whole_life(config: RedisConfig) -> None:
             assert await arrivals.wait(60)  # subscribed
             await changes.wait(60)
             media = Media(id="m1", name="m1.png", content_type="image/png", size_bytes=3, expire_s=0.0)
-            await store.add_media(media, ttl_s=60, max_files=5)
+            account = Account(id="a", max_uploads=2, max_upload_bytes=5)
+            await store.reserve_media(media.name, 3, lease_s=60, max_files=5, account=account)
+            await store.add_media(media, ttl_s=60, account=account)
             for _ in range(2):
                 await store.submit("a", spec(chunks=2), idempotency_key="k")
             assert await arrivals.wait(60)
             assert await changes.wait(60)
         lost = await claim(hasty)
-        while not await store.sweep():  # noqa: ASYNC110 - the store has no event for it
-            await asyncio.sleep(0.01)
+        await until(store.sweep)
         with pytest.raises(LeaseLost):
             await append(store, lost.lease, 0)
         lease = (await claim(store)).lease
@@ -130,7 +132,7 @@ def test_a_service_on_a_cluster_outlives_its_node(
         service.worker(Harm(point="denoise 1", action="wait", gate=str(gate)))
         before = service.reached("denoise 1")
         jobs = [service.submit() for _ in range(5)]
-        until(lambda: service.reached("denoise 1") > before)
+        wait_until(lambda: service.reached("denoise 1") > before)
         owner.kill()
         gate.unlink()  # the chunk is made while there is no store
         owner.start()

@@ -12,12 +12,14 @@ import pytest
 import yaml
 from faults.conftest import Seen
 from faults.quick_service import JOB, JOBS, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import Connection, HeliosClient, HeliosError
-from helios_services.gateway.guard.keys import Quotas, Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import Quotas, new_key
+from support.redis_servers import RedisServer
+from support.waiting import wait_until
 
 QUEUE, EACH, JOBS_MADE = 40, 15, 80
 SLOTS = 2
@@ -38,7 +40,7 @@ def test_a_job_whose_call_has_run_out_of_time_is_not_started(redis: RedisServer,
         config = service.with_slots(1)
         service.worker(Harm(point="denoise 1", action="wait", gate=str(gate)), config=config)
         busy = service.submit(prompt="busy")
-        until(lambda: service.client.get(busy).chunks_done == 1)
+        wait_until(lambda: service.client.get(busy).chunks_done == 1)
         request = pb.GenerateVideoRequest(
             job=pb.SubmitJobRequest(params=pb.GenerationParams(**JOB | {"prompt": "late"}))
         )
@@ -70,7 +72,7 @@ def test_a_job_in_progress_ends_at_its_deadline(redis: RedisServer, tmp_path: Pa
     with QuickService(tmp_path, redis.url) as service:
         service.worker(Harm(point="denoise 1", action="wait", gate=str(gate)), config=service.with_slots(1))
         job_id = service.client.submit(**JOB, timeout_s=600.0).id
-        until(lambda: service.client.get(job_id).chunks_done == 1 and service.reached("denoise 1"))
+        wait_until(lambda: service.client.get(job_id).chunks_done == 1 and service.reached("denoise 1"))
         now_ms = int(service.server_time_s() * 1000)
         service.redis.hset(service.key("job", job_id), "deadline_ms", now_ms)
         service.redis.zadd(service.key("deadlines"), {job_id: now_ms})
@@ -119,7 +121,7 @@ def test_ten_times_the_load_is_refused_quickly_and_shared_fairly(
 
         with ThreadPoolExecutor(9) as pool:
             submitters = [pool.submit(flood, "loud") for _ in range(8)] + [pool.submit(flood, "quiet")]
-            until(lambda: depth(service) == 2 * EACH)  # both have as much waiting as they may
+            wait_until(lambda: depth(service) == 2 * EACH)  # both have as much waiting as they may
             service.worker(chunk_s=0.2, config=service.with_slots(SLOTS))
             deepest = 0
             while len(made()) < JOBS_MADE or len(waits) < 10 * JOBS_MADE:

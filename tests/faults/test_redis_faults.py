@@ -12,11 +12,12 @@ import pytest
 from faults.conftest import Seen
 from faults.proxy import FaultProxy, Mode, sha_of
 from faults.quick_service import CHUNKS, JOBS, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient, HeliosError
+from support.redis_servers import RedisServer
+from support.waiting import wait_until
 
 OUTAGE_S = 6.0
 UNHURRIED = JOBS.model_copy(update={"heartbeat_s": 3.0})
@@ -81,7 +82,7 @@ def running(service: QuickService, gate: Path) -> str:
     """A job whose worker, of one slot, waits at the gate in its second chunk."""
     service.worker(Harm(point="denoise 1", action="wait", gate=str(gate)), config=service.with_slots(1))
     before, job_id = service.reached("denoise 1"), service.submit()
-    until(lambda: service.reached("denoise 1") > before)
+    wait_until(lambda: service.reached("denoise 1") > before)
     return job_id
 
 
@@ -95,7 +96,7 @@ def test_lost_answers_have_one_effect_and_no_error(
     job_id = service.submit()
     assert service.succeeded(job_id, undisturbed).attempts == 1
     proxy.swallow(sha_of("claim"))
-    until(lambda: sha_of("claim") in proxy.swallowed)
+    wait_until(lambda: sha_of("claim") in proxy.swallowed)
     second = service.submit()
     proxy.swallow(sha_of("claim"))
     assert service.succeeded(second, undisturbed).attempts == 1
@@ -114,10 +115,10 @@ def test_a_redis_that_comes_late_is_taken_up(redis: RedisServer, tmp_path: Path,
             service.submit()
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         assert caught.value.retry_after_s
-        until(lambda: "redis_unreachable" in worker.log.read_text())
+        wait_until(lambda: "redis_unreachable" in worker.log.read_text())
         proxy.set(Mode.PASS)
         came_s = time.monotonic()
-        until(lambda: _accepted(service))
+        wait_until(lambda: _accepted(service))
         (job,) = service.client.list()
         assert service.ended(job.id).state == pb.JOB_STATE_SUCCEEDED
         seen(
@@ -219,7 +220,7 @@ def test_a_flushed_redis_fails_loudly(
     with ThreadPoolExecutor(2 * len(lost)) as pool:
         methods: list[Callable[[str], Iterator[object]]] = [service.client.stream, service.client.watch]
         calls = [pool.submit(all_of, method, job_id) for job_id in lost for method in methods]
-        until(lambda: service.gateway_streams() == len(calls))
+        wait_until(lambda: service.gateway_streams() == len(calls))
         redis.client.flushall()
         gate.unlink()
         for call in calls:
@@ -281,7 +282,7 @@ def test_a_cancelled_job_ends_once_and_frees_its_worker(
         service.submit(prompt="blocker")
     else:
         job_id = service.submit()
-    until(lambda: service.reached(point) > before)
+    wait_until(lambda: service.reached(point) > before)
     if stage == "queued":
         job_id = service.submit()
     denoised = service.reached("denoise 2")
@@ -301,10 +302,10 @@ def test_a_cancelled_job_ends_once_and_frees_its_worker(
 def test_a_job_cancelled_while_it_is_published_leaves_no_file(service: QuickService, gate: Path) -> None:
     service.worker(Harm(point="before upload", action="wait", gate=str(gate)))
     before, job_id = service.reached("before upload"), service.submit()
-    until(lambda: service.reached("before upload") > before)
+    wait_until(lambda: service.reached("before upload") > before)
     uploads = service.reached("after upload")
     service.client.cancel(job_id)
     gate.unlink()
-    until(lambda: service.reached("after upload") > uploads)
+    wait_until(lambda: service.reached("after upload") > uploads)
     assert service.ended(service.submit()).state == pb.JOB_STATE_SUCCEEDED
-    until(lambda: not list(service.artifacts.glob(f"{job_id}*")))
+    wait_until(lambda: not list(service.artifacts.glob(f"{job_id}*")))

@@ -10,9 +10,10 @@ import psutil
 import pytest
 from faults.conftest import Seen
 from faults.quick_service import JOBS, QuickService
-from faults.redis_servers import RedisServer, until
 
 from helios_services.client import HeliosError
+from support.redis_servers import RedisServer
+from support.waiting import wait_until
 
 SOAK_JOBS = int(os.environ.get("HELIOS_SOAK_JOBS", "1000"))
 WAVE = 150
@@ -41,8 +42,8 @@ def run(service: QuickService, jobs: int) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(lambda _: submit(service), range(jobs)):
             pass
-    until(lambda: service.succeeded_jobs() == before + jobs, 30 + jobs)
-    until(lambda: only_lasting(service))
+    wait_until(lambda: service.succeeded_jobs() == before + jobs, 30 + jobs)
+    wait_until(lambda: only_lasting(service))
 
 
 def submit(service: QuickService) -> None:

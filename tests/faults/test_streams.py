@@ -19,18 +19,21 @@ import pytest
 import yaml
 from faults.conftest import Seen
 from faults.proxy import FaultProxy, Mode
-from faults.quick_service import JOB, GatewayProcess, QuickService, streams_of
-from faults.redis_servers import RedisServer, until
+from faults.quick_service import JOB, QuickService, streams_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient
 from helios_services.config import JobsConfig
-from helios_services.gateway.guard.keys import Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import new_key
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.records import Claim
 from services.gateway.conftest import Worker, fragment
+from support.processes import GatewayProcess
+from support.redis_servers import RedisServer
+from support.waiting import wait_until
 
 BIG_CHUNKS, BIG_BYTES = 40, 4_000_000
 BY_HAND = JobsConfig(lease_s=600.0, heartbeat_s=300.0)
@@ -146,7 +149,7 @@ async def test_a_killed_reader_is_forgotten_at_once(service: QuickService, tmp_p
                 assert streams_of(options.metrics_port) == 1
             finally:
                 reader.kill()
-        await asyncio.to_thread(until, lambda: streams_of(options.metrics_port) == 0)
+        await asyncio.to_thread(wait_until, lambda: streams_of(options.metrics_port) == 0)
     finally:
         gateway.close()
     async with by_hand(service) as worker:
@@ -239,7 +242,7 @@ async def test_every_method_asks_for_a_key(service: QuickService, tmp_path: Path
 def test_a_vanished_reader_is_forgotten_within_the_keepalive(
     service: QuickService, vanished: Vanished, seen: Seen
 ) -> None:
-    until(lambda: service.gateway_streams() == 0, 3 * KEEPALIVE_S)
+    wait_until(lambda: service.gateway_streams() == 0, 3 * KEEPALIVE_S)
     lasted_s = time.monotonic() - vanished.since_s
 
     async def go_on() -> None:

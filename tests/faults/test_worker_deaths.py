@@ -9,10 +9,11 @@ import pytest
 from faults.conftest import Seen
 from faults.proxy import FaultProxy, port_of, sha_of
 from faults.quick_service import BRIEF_LEASE_S, CHUNKS, JOBS, LEASE_S, QuickService
-from faults.redis_servers import RedisServer, until
 from faults.stand_in_worker import Harm
 
 from helios.v1 import video_generation_pb2 as pb
+from support.redis_servers import RedisServer
+from support.waiting import wait_until
 
 HOUR_S = 3600.0
 
@@ -90,12 +91,12 @@ def test_a_worker_that_comes_back_too_late_changes_nothing(
 ) -> None:
     late = service.worker(Harm(point=point, nth=nth, action="stop"), config=service.with_slots(1))
     job_id = service.submit()
-    until(lambda: late.stopped)
+    wait_until(lambda: late.stopped)
     service.let_lapse()
     held = "before upload" if chunks_done == CHUNKS else "denoise 1"
     before = service.reached(held)
     service.worker(Harm(point=held, action="wait", gate=str(gate)), config=service.with_slots(1))
-    until(lambda: service.reached(held) > before)
+    wait_until(lambda: service.reached(held) > before)
     record = service.redis.hgetall(service.key("job", job_id))
     late.send(signal.SIGCONT)
     other = service.submit(
@@ -116,10 +117,10 @@ def test_a_long_job_is_executed_once_even_if_its_loop_blocks(
     service.worker(Harm(point="denoise 1", action="block", gate=str(gate)), config=service.with_lease(BRIEF_LEASE_S))
     before = service.reached("denoise 1")
     job_id = service.submit()
-    until(lambda: service.reached("denoise 1") > before)
+    wait_until(lambda: service.reached("denoise 1") > before)
     service.worker()  # stands by to take what lapses
     first_end_s = service.lease_end_s(job_id)
-    until(lambda: service.lease_end_s(job_id) > first_end_s + 3 * BRIEF_LEASE_S)
+    wait_until(lambda: service.lease_end_s(job_id) > first_end_s + 3 * BRIEF_LEASE_S)
     gate.unlink()
     assert service.succeeded(job_id, undisturbed).attempts == 1
     assert service.reached("denoise 1") == before + 1
@@ -138,7 +139,7 @@ def test_a_reclaimer_that_dies_in_the_act_is_replaced(
         proxy.mute(sha_of("claim"))
         redis = service.config.redis.model_copy(update={"url": proxy.url, "socket_timeout_s": 300.0})
         second = service.worker(config=service.config.model_copy(update={"redis": redis}))
-        until(lambda: service.client.get(job_id).attempts == 2)  # the job is its own, but it does not know
+        wait_until(lambda: service.client.get(job_id).attempts == 2)  # the job is its own, but it does not know
         second.send(signal.SIGKILL)
         second.died()
     service.let_lapse()
@@ -156,13 +157,13 @@ def poisoned(service: QuickService, *, concurrent_jobs: int) -> tuple[pb.Job, pb
     jobs = [service.submit(prompt="poison"), service.submit()]
 
     def over() -> bool:
-        return all(service.client.get(job_id).HasField("end_time") for job_id in jobs)
-
-    while not over():
+        nonlocal worker, deaths
         if not worker.alive:
             service.let_lapse()
             worker, deaths = service.worker(poison, config=config), deaths + 1
-        time.sleep(0.02)
+        return all(service.client.get(job_id).HasField("end_time") for job_id in jobs)
+
+    wait_until(over)
     failed, behind = (service.client.get(job_id) for job_id in jobs)
     return failed, behind, deaths
 
@@ -191,7 +192,7 @@ def test_a_clock_that_jumps_changes_no_lease(
     )
     before = service.reached("denoise 2")
     job_id = service.submit()
-    until(lambda: service.reached("denoise 2") > before)
+    wait_until(lambda: service.reached("denoise 2") > before)
     service.worker()  # would take the job, were the lease to lapse
     ends: set[float] = set()
     while len(ends) < 6:  # renewed several times since the jump

@@ -165,7 +165,7 @@ def test_a_lost_head_ends_the_worker_and_the_next_one_goes_on(
     for process in head:
         process.send_signal(signal.SIGKILL)
     died_s = time.monotonic()
-    service.worker.wait(200)  # by itself: it is for its supervisor to start another
+    service.worker.ended(200)  # by itself: it is for its supervisor to start another
     lasted_s = time.monotonic() - died_s
     _, alive = psutil.wait_procs(everything, timeout=60)
     assert alive == []

@@ -1,8 +1,5 @@
 """A gateway in a process of its own, over a real Redis, and what has to be true of it after every case."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.config import ServiceConfig
+from support.processes import GatewayProcess
 
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"]
 CODE = grpc.StatusCode
@@ -37,37 +35,20 @@ class Target:
     """The gateway under fuzz."""
 
     def __init__(self, config: ServiceConfig, log: Path) -> None:
-        self.log = log
-        with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "helios_services.gateway.main"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=os.environ,
-            )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(config.model_dump_json().encode())
-        self.process.stdin.close()
-        name, _, address = self.process.stdout.readline().decode().strip().partition(" ")
-        assert name == "gateway:", log.read_text()
-        self.port = int(address.rpartition(":")[2])
-        self.channel = grpc.insecure_channel(address)
+        self._gateway = GatewayProcess(config, log)
+        self.port = self._gateway.port
+        self.channel = grpc.insecure_channel(self._gateway.address)
         self.stub: Any = VideoGenerationStub(self.channel)
         self.cases = 0
         self.ids = self._jobs()
 
     def close(self) -> None:
         """Ends the process and checks that it served to the end, and well."""
-        alive = self.process.poll() is None
+        alive = self._gateway.alive
         self.channel.close()
-        self.process.terminate()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._gateway.close()
         assert alive
-        assert "call_failed" not in self.log.read_text()
+        assert "call_failed" not in self._gateway.log.read_text()
 
     def call(self, method: MethodDescriptor, requests: Iterable[bytes]) -> grpc.StatusCode:
         """Makes a call from serialised requests and reads some of its answer; its code."""
@@ -100,7 +81,7 @@ class Target:
 
     def check_serving(self) -> None:
         """The next good request is answered; now and then a whole job is taken and cancelled."""
-        assert self.process.poll() is None, self.log.read_text()[-2000:]
+        assert self._gateway.alive, self._gateway.log.read_text()[-2000:]
         assert self.stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT_S).models
         self.cases += 1
         if self.cases % WHOLE_JOB_EVERY == 0:

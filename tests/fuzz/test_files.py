@@ -23,7 +23,8 @@ from helios_engine.checkpoint.open import open_checkpoint
 from helios_engine.checkpoint.weights import load_weights
 from helios_engine.configs import TransformerConfig
 from helios_engine.errors import CheckpointError
-from helios_engine.loading.check import check_checkpoint, shapes
+from helios_engine.loading.check import check_checkpoint
+from helios_engine.loading.shapes import shapes
 from helios_engine.model.transformer import HeliosTransformer
 from helios_services.config import MediaConfig
 from helios_services.media.errors import MediaError

@@ -11,7 +11,7 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig, load_config
 from helios_services.deployments.app import MAX_CONSTRUCTOR_RETRIES, BuildArgs
 from helios_services.deployments.serving import SHARED_GPU
-from helios_services.gateway.server import LIVENESS
+from helios_services.gateway.grpc.door import LIVENESS
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Priority
 from k8s.manifests import COMPONENT, Manifests, Pod, quantity

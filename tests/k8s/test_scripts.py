@@ -3,15 +3,16 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError
 
 from helios_services.jobs.embedded import _binary, free_port
 from k8s.build import K8S
+from support.redis_clients import answers
+from support.waiting import wait_until
 
 PASSWORD = "0f3c9a"
 
@@ -49,7 +50,7 @@ def test_redis_starts_with_the_configuration_and_asks_for_the_password(
     process = subprocess.Popen(command, env={**env, "REDIS_PASSWORD": PASSWORD}, stdout=subprocess.DEVNULL)
     try:
         with Redis(port=port, password=PASSWORD) as client:
-            _wait_for(client)
+            wait_until(lambda: answers(client))
             assert client.config_get("appendonly") == {"appendonly": "yes"}
             assert client.config_get("appendfsync") == {"appendfsync": synced}
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
@@ -61,19 +62,6 @@ def test_redis_starts_with_the_configuration_and_asks_for_the_password(
     finally:
         process.terminate()
         assert process.wait() == 0, "SIGTERM does not reach redis-server"
-
-
-def _wait_for(client: "Redis") -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            client.ping()
-        except RedisError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 HF = 'while [ "$1" != --local-dir ]; do shift; done; mkdir -p "$2/.cache"; echo weights > "$2/file"'

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_services.gateway.metrics import GatewayMetrics
+from helios_services.gateway.guard.metrics import CallMetrics
 from k8s.monitoring.generate import FOLDER
 
 FIELDS = {"seriesQuery", "resources", "name", "metricsQuery"}
@@ -35,7 +36,9 @@ def series_name(rule: dict[str, Any]) -> str:
 
 
 def test_the_series_and_its_labels_are_what_a_gateway_exposes(rule: dict[str, Any]) -> None:
-    (family,) = (each for each in GatewayMetrics().registry.collect() if each.name == series_name(rule))
+    registry = CollectorRegistry()
+    CallMetrics(registry, "grpc")
+    (family,) = (each for each in registry.collect() if each.name == series_name(rule))
     assert {tuple(sample.labels) for sample in family.samples} == {("method",)}
     (asked,) = re.findall(r'method=~"([^"]+)"', rule["metricsQuery"])
     methods = pb.DESCRIPTOR.services_by_name["VideoGeneration"].methods

@@ -21,7 +21,7 @@ from helios_services.jobs.embedded import EmbeddedRedis, _binary
 from helios_services.jobs.records import Claim, JobSpec
 from helios_services.jobs.state import JobState
 from services.gateway.conftest import Worker, fragment
-from services.redis_clients import blocking_client
+from support.redis_clients import blocking_client
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "0f3c9a"

@@ -25,7 +25,7 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
     ("text", "named"),
     [
         ("gateway: {port: 70000}", ["gateway.port", "70000", "65535"]),
-        ("gateway: {prot: 1}\njobs: {lease_s: -1}", ["gateway.prot", "jobs.lease_s", "-1"]),
+        ("gateway: {prot: 1}\njobs: {lease_s: -1}", ["gateway.prot is not a setting", "jobs.lease_s", "-1"]),
         ("redis: {namespace: 'a b'}", ["redis.namespace", "'a b'"]),
         ("jobs: {lease_s: .nan}", ["jobs.lease_s", "nan"]),
         ("jobs: {lease_s: 8, heartbeat_s: 5}", ["jobs.heartbeat_s", "at most half of lease_s, 4"]),
@@ -74,6 +74,47 @@ def test_bad_files_are_explained(tmp_path: Path, text: str, named: list[str]) ->
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"GATEWAY__PROT": "1"}, "gateway.prot (HELIOS_GATEWAY__PROT) is not a setting; did you mean gateway.port?"),
+        ({"GATWAY__PORT": "1"}, "gatway (HELIOS_GATWAY__PORT) is not a setting; did you mean gateway?"),
+        ({"CHECKPOINT": "/m"}, "checkpoint (HELIOS_CHECKPOINT) is not a setting; did you mean model.checkpoint?"),
+        ({"DENOISER__PARALLEL__RING": "2"}, "did you mean denoiser.parallel.ring_degree?"),
+        ({"TRACING__ZZZ": "2"}, "(HELIOS_TRACING__ZZZ) is not a setting; allowed: otlp_endpoint, sample_ratio,"),
+        ({"REDIS__PASSWORD": "hunter22"}, "is not a setting; did you mean redis.password_file?"),
+        ({"GATEWAY__PORT": "70000"}, "gateway.port (HELIOS_GATEWAY__PORT): '70000' (Input should be less"),
+        ({"WEBHOOKS__URLS": "[a"}, "webhooks.urls (HELIOS_WEBHOOKS__URLS): must be a list or a mapping as YAML"),
+        ({"GATEWAY": "1", "GATEWAY__PORT": "1"}, "(HELIOS_GATEWAY__PORT): gateway must be a mapping, is '1'"),
+    ],
+)
+def test_a_wrong_name_or_value_says_what_was_meant_and_where_it_came_from(environ: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(environ={f"HELIOS_{name}": value for name, value in environ.items()})
+    assert told in str(caught.value)
+    assert "hunter22" not in str(caught.value)
+
+
+def test_every_setting_can_be_set_by_the_environment(tmp_path: Path) -> None:
+    config = load_config(
+        environ={
+            "HELIOS_WEBHOOKS__URLS": "https://a.example/hook, https://b.example",
+            "HELIOS_WEBHOOKS__SECRET_FILE": "secret",
+            "HELIOS_MODEL__WARM_UP_SIZES": "[[384, 640], [128, 64]]",
+            "HELIOS_MODEL__LORAS": "{Pirate: p.safetensors}",
+            "HELIOS_MODEL__MERGED_LORAS__STYLE": "0.5",
+            "HELIOS_DECODER__ACTIVATION_BUDGET_GB": "null",
+            "HELIOS_DISPATCHER__CHUNK_OBJECTIVE_S": "1.7",
+        }
+    )
+    assert config.webhooks.urls == ("https://a.example/hook", "https://b.example")
+    assert config.model.warm_up_sizes == ((384, 640), (128, 64))
+    assert (config.model.loras, config.model.merged_loras) == ({"Pirate": "p.safetensors"}, {"style": 0.5})
+    assert config.decoder.activation_budget_gb is None
+    assert config.dispatcher.chunk_objective_s == 1.7
+    assert load_config(environ={"HELIOS_WEBHOOKS__URLS": ""}).webhooks.urls == ()
+
+
 def test_the_default_warm_up_goes_where_requests_cannot() -> None:
     assert ModelConfig().warm_ups == [(384, 640)]
     assert ModelConfig(max_pixels=200_000).warm_ups == []
@@ -104,7 +145,7 @@ def test_no_variable_of_ours_is_refused(tmp_path: Path) -> None:
     empty.write_text("")
     found = variables()
     assert {"HELIOS_CONFIG", "HELIOS_SERVER", "HELIOS_KERNELS", "HELIOS_REDIS_URL"} <= found.keys()
-    refused = {name: file for name, file in found.items() if "Extra inputs" in complaint(empty, {name: "1"})}
+    refused = {name: file for name, file in found.items() if "is not a setting" in complaint(empty, {name: "1"})}
     assert refused == {}
 
 
@@ -128,12 +169,12 @@ def test_public_settings_change_only_on_purpose() -> None:
         "model": 9,
         "redis": 9,
         "jobs": 11,
-        "gateway": 13,
-        "dispatcher": 19,
-        "text_encoder": 14,
-        "denoiser": 20,
-        "decoder": 18,
-        "media": 10,
+        "gateway": 14,
+        "dispatcher": 21,
+        "text_encoder": 15,
+        "denoiser": 21,
+        "decoder": 19,
+        "media": 13,
         "tracing": 3,
-        "webhooks": 6,
+        "webhooks": 7,
     }

@@ -12,6 +12,8 @@ import av
 import numpy as np
 import psutil
 
+from support.waiting import wait_until
+
 
 def alive(process: psutil.Process) -> bool:
     """Whether it runs; one that nobody has waited for does not."""
@@ -51,7 +53,4 @@ def test_demo_writes_a_playable_video_prints_its_figures_and_leaves_nothing(tmp_
     pictures = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
     assert pictures.std() > 20  # a picture, not one colour
     assert len(started) > 5
-    deadline = time.monotonic() + 120
-    while any(map(alive, started)) and time.monotonic() < deadline:  # what Ray's node leaves ends by itself
-        time.sleep(0.2)
-    assert [process for process in started if alive(process)] == []
+    wait_until(lambda: not any(map(alive, started)))  # what Ray's node leaves ends by itself

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helios_services.gateway.guard.keys import KeyRing, Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import KeyRing, new_key
 from helios_services.jobs.embedded import EmbeddedRedis
 from helios_services.jobs.records import Account
 from helios_services.webhooks.sender import read_secrets
-from services.redis_clients import blocking_client
+from support.redis_clients import blocking_client
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = dict(

@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from helios_services.config import ServiceConfig
+from support.processes import HELIOS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -19,7 +19,6 @@ DOCUMENTS = [
     "docs/runbook.md",
     "docs/performance.md",
 ]
-HELIOS = str(Path(sys.executable).parent / "helios")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.embedded import free_port
 from helios_services.jobs.records import Priority
@@ -53,6 +54,16 @@ def test_taken_ports_are_skipped_and_the_exposition_is_served() -> None:
         assert line in text
 
 
+def test_a_chunk_has_missed_its_objective_or_else_its_play_time() -> None:
+    metrics = WorkerMetrics()
+    for interval_s, objective_s in ((1.4, None), (1.3, None), (1.4, 1.5), (1.6, 1.5)):
+        timing = ChunkTiming(
+            stage_s={}, interval_s=interval_s, duration_s=1.375, num_frames=33, objective_s=objective_s
+        )
+        metrics.record_chunk(timing)
+    assert metrics.registry.get_sample_value("helios_chunk_deadline_missed_total") == 2
+
+
 def test_running_jobs_and_the_longest_stall_are_asked_for_at_each_scrape() -> None:
     metrics, progress = WorkerMetrics(), [time.perf_counter() - 1000, time.perf_counter() - 5]
     metrics.watch(lambda: progress)
@@ -77,7 +88,9 @@ def test_counters_with_labels_begin_at_zero_so_that_their_first_increase_is_seen
     for priority in Priority:
         assert f'helios_job_starts_total{{priority="{priority.value}"}} 0.0' in text
     assert 'helios_stage_retries_total{stage="denoise"} 0.0' in text
-    text = generate_latest(GatewayMetrics().registry).decode()
+    registry = CollectorRegistry()
+    CallMetrics(registry, "grpc")
+    text = generate_latest(registry).decode()
     assert 'helios_grpc_requests_total{code="RESOURCE_EXHAUSTED",method="SubmitJob"} 0.0' in text
     assert 'helios_grpc_request_seconds_count{method="GetJob"} 0.0' in text
 

@@ -1,10 +1,12 @@
 """The `helios` command. Commands live in one module each and import what they need when they run."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from helios_services.cli import checkpoint, generate, jobs, keys, serve
+from helios_services.cli import checkpoint, config, generate, jobs, keys, serve
 from helios_services.cli.errors import user_errors
 
 app = typer.Typer(
@@ -14,12 +16,30 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"helios {version('helios-serve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("up")(serve.up)
 app.command("gateway")(serve.gateway)
 app.command("worker")(serve.worker)
 app.command("generate")(generate.generate)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(config.app, name="config")
 app.command("tiny")(checkpoint.tiny)
 app.command("check")(checkpoint.check)
 

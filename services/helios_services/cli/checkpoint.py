@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from helios_engine.errors import CheckpointError
+from helios_engine.extras import needs
 from helios_services.cli.errors import UserError
 
 Folder = Annotated[Path, typer.Argument(help="Checkpoint folder.")]
@@ -19,7 +20,8 @@ def tiny(
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
 ) -> None:
     """Write a tiny random checkpoint in the published layout."""
-    from helios_engine.loading.tiny import write_tiny
+    with needs("engine", "helios tiny"):
+        from helios_engine.loading.tiny import write_tiny
 
     if variant not in ("base", "mid", "distilled"):
         raise UserError(f"variant: {variant!r} is not allowed; allowed: base, mid, distilled")
@@ -37,8 +39,9 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    from helios_engine.checkpoint.manifest import check_manifest
-    from helios_engine.loading.check import check_checkpoint
+    with needs("engine", "helios check"):
+        from helios_engine.checkpoint.manifest import check_manifest
+        from helios_engine.loading.check import check_checkpoint
 
     checks = (check_checkpoint, check_manifest) if sha256 else (check_checkpoint,)
     report, *manifests = _all_of(checks, directory)

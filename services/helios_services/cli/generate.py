@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from helios_engine.errors import InvalidField
+from helios_engine.extras import needs
 from helios_engine.prompts import DEFAULT_INTERPOLATION_CHUNKS, ScheduledPrompt
 from helios_engine.request import LoraWeight
 from helios_services.cli.errors import UserError
@@ -82,7 +83,8 @@ def generate(
             raise UserError("save-state: is for generation in this process; a server keeps a job's state by itself")
         generate_remotely(prompt, fields, output, server, image=image, video=video, continue_from=continue_from)
     else:
-        from helios_services.cli.local import Local, generate_here
+        with needs("engine", "helios generate without --server"):
+            from helios_services.cli.local import Local, generate_here
 
         source = Path(continue_from) if continue_from else None
         local = Local(checkpoint=checkpoint, device=device, image=image, video=video, state=source, save=save_state)

@@ -4,9 +4,8 @@ import sys
 from typing import Annotated
 
 import typer
-import yaml
-from pydantic import ValidationError
 
+from helios_engine.extras import needs
 from helios_services.cli.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Make API keys.")
@@ -23,9 +22,16 @@ def new(
     max_queued: Annotated[int | None, typer.Option(help="Quota of queued jobs.")] = None,
     max_running: Annotated[int | None, typer.Option(help="Quota of running jobs.")] = None,
     video_minutes_per_day: Annotated[float | None, typer.Option(help="Quota of video, by UTC day.")] = None,
+    max_uploads: Annotated[int | None, typer.Option(help="Quota of uploads that are kept.")] = None,
+    max_upload_bytes: Annotated[int | None, typer.Option(help="Quota of their bytes.")] = None,
 ) -> None:
     """Make a key: its entry for gateway.api_keys_file on standard output, the key itself on standard error."""
-    from helios_services.gateway.guard.keys import Quotas, Scope, new_key
+    with needs("gateway", "helios keys"):
+        import yaml
+        from pydantic import ValidationError
+
+        from helios_services.gateway.guard.caller import Scope
+        from helios_services.gateway.guard.keys import Quotas, new_key
 
     names = scope or ["submit", "read", "cancel"]
     unknown = [name for name in names if name not in tuple(Scope)]
@@ -37,6 +43,8 @@ def new(
             max_queued=max_queued,
             max_running=max_running,
             video_minutes_per_day=video_minutes_per_day,
+            max_uploads=max_uploads,
+            max_upload_bytes=max_upload_bytes,
         )
         terms = {"account": account, "weight": weight, "quotas": quotas}
         key, entry = new_key(key_id, tenant, frozenset(map(Scope, names)), **terms)

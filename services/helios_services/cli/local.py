@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from helios_engine.loading.denoiser import load_denoiser
+from helios_engine.loading.text import load_text_encoder
+from helios_engine.loading.vae import load_decoder, load_encoder
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.conditioning import conditioned_state
-from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
 from helios_engine.text.embeds import chunk_tokens, pad
-from helios_engine.text.encoder import TextEncoder
-from helios_engine.vae.decoder import VideoDecoder
-from helios_engine.vae.encoder import HISTORY_CHUNKS, VideoEncoder
+from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_engine.variants import make_request
 from helios_services.cli.errors import UserError
 from helios_services.cli.progress import chunk_progress
@@ -86,11 +86,11 @@ def _chunks(
     request: GenerationRequest, previous: DenoiseState | None, folder: str, config: ServiceConfig, local: Local
 ) -> Iterator[_Made]:
     dtype, device = getattr(torch, config.model.dtype), local.device
-    text = TextEncoder.from_pretrained(folder, device=device, dtype=dtype)
+    text = load_text_encoder(folder, device=device, dtype=dtype)
     # on the command line, an adapter's file is its name
     files = {lora.name: config.model.loras.get(lora.name, lora.name) for lora in request.loras}
-    denoiser = Denoiser.from_pretrained(folder, device=device, dtype=dtype, loras=files)
-    decoder = VideoDecoder.from_pretrained(folder, device=device)
+    denoiser = load_denoiser(folder, device=device, dtype=dtype, loras=files)
+    decoder = load_decoder(folder, device=device)
     start = time.perf_counter()
     prompts = [request.prompt, *(entry.prompt for entry in request.prompt_schedule)]
     tokens = {number: text.encode([prompt])[0] for number, prompt in enumerate(prompts)}
@@ -127,7 +127,7 @@ def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig,
     size: dict[str, int] = {"height": request.height, "width": request.width}
     limits = for_one_machine(config.media)
     check_sandbox(limits)
-    encoder = VideoEncoder.from_pretrained(folder, device=local.device)
+    encoder = load_encoder(folder, device=local.device)
     if local.image is not None:
         return conditioned_state(
             request, encoder.condition_on_image(decode_image(data, content_type, **size, limits=limits))

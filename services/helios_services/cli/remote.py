@@ -1,14 +1,18 @@
 """`helios generate --server`: submits to a gateway and shows chunks as they arrive."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.cli.connect import connect
 from helios_services.cli.errors import UserError
 from helios_services.cli.progress import chunk_progress, stages_of
+from helios_services.client import HeliosClient, HeliosError
+
+INTERRUPTED = 130
 
 
 def generate_remotely(
@@ -32,20 +36,35 @@ def generate_remotely(
             if file is not None:
                 params[name] = client.upload(_existing(file)).id
         job = client.submit(prompt, priority="interactive", continue_from=continue_from, **params)
-        with chunk_progress(job.chunks_total) as progress:
-            for segment in client.stream(job.id):
-                if segment.info is not None:
-                    progress.chunk(
-                        num_frames=segment.info.num_frames,
-                        duration_s=segment.info.duration.ToMicroseconds() / 1e6,
-                        stage_s=stages_of(segment.info),
-                    )
-        *_, ended = client.watch(job.id)
-        if ended.HasField("error"):
-            raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
-        size = client.download(job.id, output)
+        print(f"job {job.id}", file=sys.stderr)
+        try:
+            with chunk_progress(job.chunks_total) as progress:
+                for segment in client.stream(job.id):
+                    if segment.info is not None:
+                        progress.chunk(
+                            num_frames=segment.info.num_frames,
+                            duration_s=segment.info.duration.ToMicroseconds() / 1e6,
+                            stage_s=stages_of(segment.info),
+                        )
+            *_, ended = client.watch(job.id)
+            if ended.HasField("error"):
+                raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
+            size = client.download(job.id, output)
+        except KeyboardInterrupt:
+            _leave(client, job.id, server)
     progress.summary()
     print(f"wrote {output} ({size:,} bytes, job {job.id})")
+
+
+def _leave(client: HeliosClient, job_id: str, server: str) -> NoReturn:
+    """Whoever ends the command wants no video any more. Exits with status 130, as interrupted commands do."""
+    try:
+        client.cancel(job_id)
+        print(f"helios: job {job_id} is cancelled", file=sys.stderr)
+    except (HeliosError, KeyboardInterrupt):
+        how = f"helios jobs cancel {job_id} --server {server}"
+        print(f"helios: job {job_id} may go on; this cancels it: {how}", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _existing(file: Path) -> Path:

@@ -3,11 +3,14 @@
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from helios_services.config import ServiceConfig, load_config
+from helios_engine.extras import needs
+
+if TYPE_CHECKING:
+    from helios_services.config import ServiceConfig
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (or HELIOS_CONFIG).")]
 CheckpointFolder = Annotated[
@@ -21,7 +24,9 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the gateway.", min=0, max=65535)] = None,
 ) -> None:
     """Run everything on this machine: Redis (unless configured), Ray, the model, the gateway."""
-    from helios_services.stack import running_stack
+    with needs("serve", "helios up"):
+        from helios_services.config import load_config
+        from helios_services.stack import running_stack
 
     settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
     with running_stack(settings) as address:
@@ -35,8 +40,10 @@ def gateway(
     port: Annotated[int | None, typer.Option(help="Port to listen on.", min=0, max=65535)] = None,
 ) -> None:
     """Run a gateway: the gRPC API over the job store."""
-    from helios_services.gateway.main import run_gateway
-    from helios_services.jobs.embedded import with_redis
+    with needs("gateway", "helios gateway"):
+        from helios_services.config import load_config
+        from helios_services.gateway.main import run_gateway
+        from helios_services.jobs.embedded import with_redis
 
     with with_redis(_with(load_config(config), "gateway", port=port)) as settings:
         run_gateway(settings)
@@ -48,9 +55,11 @@ def worker(
     address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster. Unset: start one.")] = None,
 ) -> None:
     """Run the model: deploys the Serve application and keeps it until a signal."""
-    from helios_services.deployments.serving import serving, settled
-    from helios_services.jobs.embedded import with_redis
-    from helios_services.telemetry.logs import configure_logging
+    with needs("serve", "helios worker"):
+        from helios_services.config import load_config
+        from helios_services.deployments.serving import serving, settled
+        from helios_services.jobs.embedded import with_redis
+        from helios_services.telemetry.logs import configure_logging
 
     settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
@@ -61,7 +70,7 @@ def worker(
         stop.wait()
 
 
-def _with(config: ServiceConfig, section: str, **values: Any) -> ServiceConfig:
+def _with(config: "ServiceConfig", section: str, **values: Any) -> "ServiceConfig":
     """The configuration with the given (not None) values of one section replaced."""
     given = {name: value for name, value in values.items() if value is not None}
     return config.model_copy(update={section: getattr(config, section).model_copy(update=given)})

@@ -9,16 +9,9 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client.connection import Connection
-from helios_services.client.errors import HeliosError, call_errors
-from helios_services.client.segments import (
-    RECONNECT_WAIT_S,
-    Assembler,
-    Segment,
-    listing,
-    resumable,
-    submission,
-    upload_parts,
-)
+from helios_services.client.courses import Changes, Course, Download, Item, Segments, wait_s, whole
+from helios_services.client.errors import call_errors
+from helios_services.client.segments import Segment, listing, submission, upload_parts
 
 
 class HeliosClient:
@@ -80,10 +73,8 @@ class HeliosClient:
         return job
 
     def watch(self, job_id: str) -> Iterator[pb.Job]:
-        """The job now and after each change, up to its end."""
-        with call_errors():
-            for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
-                yield event.job
+        """The job now and after each change, up to its end; a cut connection is taken up again."""
+        return self._followed(Changes(job_id))
 
     def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
         """Changes a job's prompt from the next chunk that has not started: that chunk."""
@@ -97,29 +88,19 @@ class HeliosClient:
 
     def stream(self, job_id: str, from_chunk: int = 0) -> Iterator[Segment]:
         """Init segment and chunks; a cut connection is taken up again where it broke."""
-        assembler, attempt = Assembler(from_chunk), 0
-        while True:
-            request = pb.StreamVideoRequest(job_id=job_id, from_chunk=assembler.next_chunk)
-            try:
-                for part in self._stub.StreamVideo(request):
-                    segment = assembler.add(part)
-                    if segment is not None:
-                        attempt = 0
-                        yield segment
-                return
-            except grpc.RpcError as error:
-                if not resumable(error, attempt):
-                    raise HeliosError.of(error) from None
-                attempt += 1
-                assembler.restart()
-                time.sleep(RECONNECT_WAIT_S * attempt)
+        return self._followed(Segments(job_id, from_chunk))
 
     def download(self, job_id: str, target: Path) -> int:
-        """Writes the finished video to a file; its size in bytes."""
-        with call_errors(), target.open("wb") as file:
-            for part in self._stub.DownloadVideo(pb.DownloadVideoRequest(job_id=job_id)):
-                file.write(part.data)
-            return file.tell()
+        """Writes the finished video to a file, which appears whole or not at all; its size in bytes.
+
+        A cut connection is taken up again where it broke.
+        """
+        video = Download(job_id)
+        with whole(target) as file:
+            for data in self._followed(video):
+                file.write(data)
+            video.check()
+        return video.size_bytes
 
     def models(self) -> tuple[pb.Model, ...]:
         """The models that jobs may name, the default first."""
@@ -128,3 +109,21 @@ class HeliosClient:
     def _call(self, method: str, request: Any) -> Any:
         with call_errors():
             return getattr(self._stub, method)(request)
+
+    def _followed(self, course: Course[Item]) -> Iterator[Item]:
+        cuts = 0
+        while True:
+            call = getattr(self._stub, course.method)(course.request())
+            try:
+                for message in call:
+                    item = course.add(message)
+                    if item is not None:
+                        cuts = 0
+                        yield item
+                return
+            except grpc.RpcError as error:
+                cuts += 1
+                delay_s = wait_s(error, cuts)
+            finally:
+                call.cancel()
+            time.sleep(delay_s)

@@ -1,7 +1,9 @@
 """How a client connects: plain or TLS, with an API key or without."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import grpc
 
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 
+HOST_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<host>[^\[\]:/@]+))(?::\d+)?")
 CHANNEL_OPTIONS = [("grpc.keepalive_time_ms", 30_000), ("grpc.max_receive_message_length", 8 * 1024 * 1024)]
 
 
@@ -38,10 +41,12 @@ class Connection:
     def channel(self, target: str, grpc_: Any = grpc) -> Any:
         """A blocking channel; with `grpc_` = grpc.aio an asyncio one. Raises ValueError for a key in the clear."""
         self._check(target)
+        # a proxy that the environment names would look for this machine's ports on its own
+        options = [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", int(not is_loopback(target)))]
         credentials = self._credentials()
         if credentials is None:
-            return grpc_.insecure_channel(target, options=CHANNEL_OPTIONS)
-        return grpc_.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+            return grpc_.insecure_channel(target, options=options)
+        return grpc_.secure_channel(target, credentials, options=options)
 
     def stub(self, channel: Any) -> Any:
         """The service's stub, whose calls carry the key."""
@@ -57,7 +62,19 @@ class Connection:
         return credentials
 
     def _check(self, target: str) -> None:
-        host = target.rpartition(":")[0].strip("[]")
-        local = host in ("localhost", "::1") or host.startswith("127.")
-        if self.api_key and not (self.tls or self.ca_file or local):
+        if self.api_key and not (self.tls or self.ca_file or is_loopback(target)):
             raise ValueError(f"api_key: is not sent to {target!r} in the clear; use TLS")
+
+
+def is_loopback(target: str) -> bool:
+    """Whether HOST:PORT is this machine: localhost, or an address that says so. Other names can lead anywhere."""
+    match = HOST_PORT.fullmatch(target)
+    if match is None:
+        return False
+    host = match["bracketed"] or match["host"]
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -9,16 +9,9 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client.connection import Connection
-from helios_services.client.errors import HeliosError, call_errors
-from helios_services.client.segments import (
-    RECONNECT_WAIT_S,
-    Assembler,
-    Segment,
-    listing,
-    resumable,
-    submission,
-    upload_parts,
-)
+from helios_services.client.courses import Changes, Course, Download, Item, Segments, wait_s, whole
+from helios_services.client.errors import call_errors
+from helios_services.client.segments import Segment, listing, submission, upload_parts
 
 
 class AsyncHeliosClient:
@@ -77,11 +70,9 @@ class AsyncHeliosClient:
         job: pb.Job = await self._call("PurgeJob", pb.PurgeJobRequest(job_id=job_id))
         return job
 
-    async def watch(self, job_id: str) -> AsyncIterator[pb.Job]:
-        """The job now and after each change, up to its end."""
-        with call_errors():
-            async for event in self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id)):
-                yield event.job
+    def watch(self, job_id: str) -> AsyncGenerator[pb.Job]:
+        """The job now and after each change, up to its end; a cut connection is taken up again."""
+        return self._followed(Changes(job_id))
 
     async def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
         """Changes a job's prompt from the next chunk that has not started: that chunk."""
@@ -103,31 +94,21 @@ class AsyncHeliosClient:
         finally:
             call.cancel()
 
-    async def stream(self, job_id: str, from_chunk: int = 0) -> AsyncIterator[Segment]:
+    def stream(self, job_id: str, from_chunk: int = 0) -> AsyncGenerator[Segment]:
         """Init segment and chunks; a cut connection is taken up again where it broke."""
-        assembler, attempt = Assembler(from_chunk), 0
-        while True:
-            request = pb.StreamVideoRequest(job_id=job_id, from_chunk=assembler.next_chunk)
-            try:
-                async for part in self._stub.StreamVideo(request):
-                    segment = assembler.add(part)
-                    if segment is not None:
-                        attempt = 0
-                        yield segment
-                return
-            except grpc.RpcError as error:
-                if not resumable(error, attempt):
-                    raise HeliosError.of(error) from None
-                attempt += 1
-                assembler.restart()
-                await asyncio.sleep(RECONNECT_WAIT_S * attempt)
+        return self._followed(Segments(job_id, from_chunk))
 
     async def download(self, job_id: str, target: Path) -> int:
-        """Writes the finished video to a file; its size in bytes."""
-        with call_errors(), target.open("wb") as file:
-            async for part in self._stub.DownloadVideo(pb.DownloadVideoRequest(job_id=job_id)):
-                file.write(part.data)
-            return file.tell()
+        """Writes the finished video to a file, which appears whole or not at all; its size in bytes.
+
+        A cut connection is taken up again where it broke.
+        """
+        video = Download(job_id)
+        with whole(target) as file:
+            async for data in self._followed(video):
+                file.write(data)
+            video.check()
+        return video.size_bytes
 
     async def models(self) -> tuple[pb.Model, ...]:
         """The models that jobs may name, the default first."""
@@ -136,3 +117,21 @@ class AsyncHeliosClient:
     async def _call(self, method: str, request: Any) -> Any:
         with call_errors():
             return await getattr(self._stub, method)(request)
+
+    async def _followed(self, course: Course[Item]) -> AsyncGenerator[Item]:
+        cuts = 0
+        while True:
+            call = getattr(self._stub, course.method)(course.request())
+            try:
+                async for message in call:
+                    item = course.add(message)
+                    if item is not None:
+                        cuts = 0
+                        yield item
+                return
+            except grpc.RpcError as error:
+                cuts += 1
+                delay_s = wait_s(error, cuts)
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from helios.v1 import video_generation_pb2 as pb
 
-RECONNECTS = 5
 PART_BYTES = 1024 * 1024
-RECONNECT_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +89,8 @@ def _duration(seconds: float | None) -> Duration | None:
 def upload_parts(file: Path, content_type: str = "") -> Iterator[pb.UploadMediaRequest]:
     """The messages that upload a file. content_type: guessed from the file's name if empty."""
     guessed = content_type or mimetypes.guess_type(file.name)[0] or ""
-    yield pb.UploadMediaRequest(metadata=pb.MediaMetadata(content_type=guessed))
+    metadata = pb.MediaMetadata(content_type=guessed, size_bytes=file.stat().st_size)
+    yield pb.UploadMediaRequest(metadata=metadata)
     with file.open("rb") as data:
         while piece := data.read(PART_BYTES):
             yield pb.UploadMediaRequest(data=piece)
-
-
-def resumable(error: grpc.RpcError, attempt: int) -> bool:
-    """Whether a cut stream should be taken up again."""
-    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
-    return error.code() is grpc.StatusCode.UNAVAILABLE and attempt < RECONNECTS

@@ -23,6 +23,7 @@ from helios_services.config.sections import (
     ModelConfig,
     RedisConfig,
     TracingConfig,
+    WebhookPlaces,
     WebhooksConfig,
 )
 from helios_services.config.service import ServiceConfig, check_variant, with_variant
@@ -47,6 +48,7 @@ __all__ = [
     "ServiceConfig",
     "TextEncoderConfig",
     "TracingConfig",
+    "WebhookPlaces",
     "WebhooksConfig",
     "check_variant",
     "load_config",

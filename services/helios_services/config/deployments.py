@@ -4,14 +4,20 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from helios_engine.options import AttentionKernel, CompileMode, DeviceType, DtypeName, GuidanceBatching
 from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
 
 
 class AutoscalingConfig(Section):
-    """Replica bounds of one deployment, and how much work is enough for one more; equal bounds mean a fixed number."""
+    """Replica bounds of one deployment, and how much work is enough for one more replica.
+
+    Equal bounds mean a fixed number.
+    """
 
     min_replicas: int = Field(1, ge=0)
+    """0: the deployment may go to nothing when there is no work."""
     max_replicas: int = Field(1, gt=0, validate_default=True)
+    """Never more than this."""
     backlog_target_s: PositiveFloat = 60.0
     """Replicas are added until the chunks that wait could be made in this time."""
     live_utilization: float = Field(0.8, gt=0, le=1)
@@ -40,6 +46,7 @@ class DeploymentConfig(Section):
     """Resources, concurrency and timeouts of one Ray Serve deployment."""
 
     num_cpus: float = Field(1.0, ge=0)
+    """CPUs that a replica takes of its node, as Ray counts them."""
     num_gpus: float = Field(0.0, ge=0, le=1)
     """Share of a GPU that each process takes; Ray shows it that GPU and no other."""
     accelerator_type: str = ""
@@ -47,19 +54,25 @@ class DeploymentConfig(Section):
     node_resource: str = Field("", pattern=r"^([A-Za-z][A-Za-z0-9_-]{0,62})?$")
     """Custom resource of Ray that a node must offer, for example "decoder": what `ray start --resources` gave a group
     of nodes. Empty: any node."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: DeviceType = "cpu"
+    """What the replica computes on."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
+    """Calls that a replica takes on at a time."""
     request_timeout_s: PositiveFloat = 600.0
-    """The dispatcher gives up on a call after this long (waiting included) and repeats it. A replica of the model whose
-    device is at one call for longer is taken as hung and replaced: must exceed what a size's first call compiles."""
+    """The dispatcher gives up on a call after this long, waiting included, and repeats it. A replica whose device is at
+    one call for longer counts as hung and is replaced. Must exceed the time that the first call of a size compiles."""
     start_timeout_s: PositiveFloat = 1800.0
-    """A call waits this long while no replica runs (scaled to zero, or starting); then the job goes back to the queue.
-    Neither is a loss."""
+    """A call waits this long while no replica runs: scaled to zero, or starting. Then the job is released. Neither
+    counts as a loss."""
     graceful_shutdown_timeout_s: PositiveFloat = 30.0
+    """Time that a replica has to end its calls before it is killed."""
     graceful_shutdown_wait_loop_s: PositiveFloat = 0.5
+    """How often it looks whether they have ended."""
     health_check_period_s: PositiveFloat = 5.0
+    """How often Serve asks a replica whether it is well."""
     health_check_timeout_s: PositiveFloat = 30.0
+    """A replica that has not answered for so long is replaced."""
     torch_threads: int = Field(0, ge=0)
     """CPU threads torch uses in a replica; 0 leaves torch's default."""
 
@@ -79,16 +92,22 @@ class DispatcherConfig(DeploymentConfig):
     """The dispatcher: claims jobs and drives them."""
 
     num_cpus: float = Field(0.1, ge=0)
+    """CPUs that a replica takes of its node, as Ray counts them."""
     concurrent_jobs: PositiveInt = 2
     """Jobs one dispatcher replica drives at a time."""
     interactive_jobs: int = Field(1, ge=0)
     """Interactive jobs that it drives besides: they start while all other slots are busy."""
     claim_poll_s: PositiveFloat = 1.0
     """Longest wait between looks at the queue when no notification arrives."""
+    chunk_objective_s: float | None = Field(None, gt=0)
+    """A chunk that was finished later than this after the one before it counts as missed in
+    `helios_chunk_deadline_missed_total`. Unset: its play time, which is what real time takes."""
     publish_attempts: PositiveInt = 5
     """Tries to write a finished video to the artifact store before the job fails."""
     metrics_host: str = "127.0.0.1"
+    """Address of the metrics."""
     metrics_port: Port = 9465
+    """Prometheus metrics of all Ray processes over HTTP. A taken port is skipped for one of the next nine."""
 
     @field_validator("autoscaling")
     @classmethod
@@ -104,7 +123,10 @@ class DispatcherConfig(DeploymentConfig):
 
 
 class ParallelConfig(Section):
-    """The devices one denoiser replica spans: cfg_degree x ring_degree x ulysses_degree ranks, one device each."""
+    """The devices that one denoiser replica spans.
+
+    It has cfg_degree x ring_degree x ulysses_degree ranks, one device each.
+    """
 
     ulysses_degree: PositiveInt = 1
     """Ranks that trade shards of the sequence for shards of the heads: at most as many as the model has heads."""
@@ -127,22 +149,22 @@ class DenoiserConfig(DeploymentConfig):
     """The DiT denoiser."""
 
     max_ongoing_requests: PositiveInt = 4
-    """Calls that a replica takes on; it serves one at a time, the most urgent of those that wait first. With several
-    replicas 1 is the better value: a call then waits for whichever replica is free first."""
+    """Calls that a replica takes on. It serves one at a time, the most urgent first. With several replicas 1 is the
+    better value: a call then waits for whichever replica is free first."""
     prompt_cache_entries: PositiveInt = 4
     """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
-    guidance_batching: Literal["auto", "always", "never"] = "auto"
+    guidance_batching: GuidanceBatching = "auto"
     """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
     offload_budget_gb: float | None = Field(None, gt=0)
     """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
-    compile: Literal["off", "regional", "graphs"] = "off"
+    compile: CompileMode = "off"
     """On a GPU: off launches the fused kernels one by one, regional compiles the blocks instead, graphs records CUDA
     graphs of whole forwards. Compiled code is kept under the state folder."""
     fp8: bool = False
     """The DiT's large linear layers in 8-bit floating point: faster, at a loss of precision; from Ada and Hopper on."""
-    attention: Literal["auto", "torch", "cudnn", "flash", "efficient", "flash_attention_3"] = "auto"
-    """The attention kernel on a GPU. auto: for each shape by timing, which may end differently in two replicas; a job
-    that resumes on another replica is the same to the bit with a named one only."""
+    attention: AttentionKernel = "auto"
+    """The attention kernel on a GPU. auto: the fastest for each shape, by timing; two replicas may then differ in the
+    last bits. With a named kernel, a job that resumes on another replica is the same to the bit."""
     parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="after")
@@ -171,19 +193,24 @@ class TextEncoderConfig(DeploymentConfig):
     """The UMT5 text encoder."""
 
     max_ongoing_requests: PositiveInt = 32
+    """Prompts that a replica takes on; it encodes one at a time."""
     cache_entries: PositiveInt = 256
+    """Prompts whose embeddings a replica keeps."""
 
 
 class DecoderConfig(DeploymentConfig):
-    """The VAE decoder and H.264 encoder."""
+    """The VAE and the video encoder (H.264)."""
 
     max_ongoing_requests: PositiveInt = 2
     """Calls that a replica takes on: one chunk is decoded while the one before is encoded."""
     activation_budget_gb: float | None = Field(18.0, gt=0)
-    """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Chunks that would take more are decoded, and
-    uploads encoded, a few frames at a time: at 384x640 all frames fit, at 1280x768 four do. Null: no bound."""
-    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Null: no bound. A chunk or upload that takes
+    more goes through a few frames at a time. At 384x640 all frames fit into the default, at 1280x768 four do."""
+    vae_dtype: DtypeName = "float32"
     """What chunks are decoded in; uploads are encoded in float32."""
     crf: int = Field(18, ge=0, le=51)
+    """Quality of the video: H.264's constant rate factor, 0 (lossless) to 51."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
+    """libx264's preset: slower ones make smaller files."""
     encoder_threads: PositiveInt = 2
+    """CPU threads of the H.264 encoder."""

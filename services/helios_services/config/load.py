@@ -1,12 +1,15 @@
-"""From a file and the environment."""
+"""Reads the configuration from a file and the environment."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from helios_services.config.names import from_text, unknown
 from helios_services.config.section import ConfigError
 from helios_services.config.service import ServiceConfig
 from helios_services.redaction import scrub
@@ -22,7 +25,7 @@ _NOT_SETTINGS = {
     "HELIOS_CA_FILE",
     "HELIOS_KERNELS",
 }
-"""Of the command line and its clients, and of the kernels."""
+"""Variables of the command line, of clients and of the kernels."""
 
 
 def load_config(path: str | Path | None = None, environ: dict[str, str] | None = None) -> ServiceConfig:
@@ -33,22 +36,38 @@ def load_config(path: str | Path | None = None, environ: dict[str, str] | None =
     env = dict(os.environ if environ is None else environ)
     source = path or env.get("HELIOS_CONFIG")
     tree = _read_file(Path(source)) if source else {}
-    for name, value in sorted(env.items()):
+    variables: dict[tuple[str, ...], str] = {}
+    for name, text in sorted(env.items()):
         if name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
-            _assign(tree, _ALIASES.get(name, name)[len(_PREFIX) :].lower().split("__"), value)
+            place = tuple(_ALIASES.get(name, name)[len(_PREFIX) :].lower().split("__"))
+            variables[place] = name
+            try:
+                _assign(tree, place, from_text(ServiceConfig, place, text))
+            except ValueError as error:
+                raise ConfigError(f"configuration: {'.'.join(place)} ({name}): {error}") from None
     try:
         config = ServiceConfig.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(_problem(e["loc"], e["input"], e["msg"]) for e in error.errors(include_url=False))
+        problems = "; ".join(_problem(each, variables) for each in error.errors(include_url=False))
         raise ConfigError(f"configuration: {problems}") from None
     return config.model_copy(update={"state_dir": config.state_dir.expanduser().absolute()})
 
 
-def _problem(location: tuple[int | str, ...], given: Any, message: str) -> str:
-    """Values of the section `redis` are not shown: a password may stand in the wrong place."""
-    named = ".".join(map(str, location))
-    shown = "[redacted]" if location[:1] == ("redis",) and location != ("redis", "namespace") else repr(given)
-    return f"{named}: {scrub(shown)} ({message})"
+def _problem(error: ErrorDetails, variables: Mapping[tuple[str, ...], str]) -> str:
+    """One problem in words.
+
+    Values of the section `redis`, and of what is no setting, are not shown: a password may stand in the wrong place.
+    """
+    location = tuple(map(str, error["loc"]))
+    named = ".".join(location)
+    setters = [name for place, name in variables.items() if place[: len(location)] == location[: len(place)]]
+    if len(setters) == 1 and location:
+        named += f" ({setters[0]})"
+    if error["type"] == "extra_forbidden":
+        return f"{named} {unknown(ServiceConfig, location)}"
+    hidden = location[:1] == ("redis",) and location != ("redis", "namespace")
+    shown = "[redacted]" if hidden else scrub(repr(error["input"]))
+    return f"{named}: {shown} ({error['msg']})"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -61,10 +80,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _assign(tree: dict[str, Any], path: list[str], value: str) -> None:
+def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for name in path[:-1]:
         child = tree.setdefault(name, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"configuration: {name}: must be a mapping, is {child!r}")
+            raise ValueError(f"{name} must be a mapping, is {child!r}")
         tree = child
     tree[path[-1]] = value

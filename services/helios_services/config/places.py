@@ -18,6 +18,11 @@ def permitted(url: str, allowed: Iterable[str]) -> bool:
         return False
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL that is permitted somewhere. Raises ValueError for one that can be nowhere."""
+    return "{}://{}:{}".format(*_origin(_split(url)))
+
+
 def check_place(url: str) -> None:
     """Raises ValueError unless the URL can be an allowed place."""
     place = _split(url)
@@ -42,9 +47,10 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _below(target: SplitResult, place: SplitResult) -> bool:
-    def origin(parts: SplitResult) -> tuple[str, str | None, int]:
-        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
 
+
+def _below(target: SplitResult, place: SplitResult) -> bool:
     path = place.path.rstrip("/")
-    return origin(target) == origin(place) and (target.path == path or target.path.startswith(path + "/"))
+    return _origin(target) == _origin(place) and (target.path == path or target.path.startswith(path + "/"))

@@ -1,10 +1,11 @@
 """Settings of the model, the job store, the gateway, uploads, webhooks and traces."""
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from helios_engine.errors import InvalidField
+from helios_engine.options import DtypeName, VariantName
 from helios_engine.request import check_size
 from helios_engine.variants import VARIANTS
 from helios_services.config.places import check_place
@@ -15,7 +16,8 @@ class ModelConfig(Section):
     """The model this service runs and the limits of its jobs."""
 
     name: str = Field("helios-distilled", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    variant: Literal["base", "mid", "distilled"] = "distilled"
+    """What jobs and metrics call the model."""
+    variant: VariantName = "distilled"
     """What the checkpoint is; the gateway, which does not read it, checks requests by it."""
     checkpoint: str = ""
     """Folder in the published diffusers layout, or a Hub id (org/name, optionally @revision). Not for the gateway."""
@@ -23,9 +25,12 @@ class ModelConfig(Section):
     """LoRA adapters that requests may name, and their files."""
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: DtypeName = "bfloat16"
+    """Of the weights of DiT and text encoder."""
     max_frames: PositiveInt = 14_520
+    """Most frames that a job may ask for."""
     max_pixels: PositiveInt = 1280 * 768
+    """Most pixels in a frame that a job may ask for."""
     warm_up_sizes: tuple[tuple[int, int], ...] = ((384, 640),)
     """Height and width of videos that replicas get ready for before their first job, where something is compiled or
     timed; those that max_pixels allows. A size that is not here makes its first job wait, and the jobs behind it."""
@@ -56,7 +61,7 @@ class RedisConfig(Section):
     """Where jobs are kept."""
 
     url: str = ""
-    """redis:// or rediss:// (TLS) URL. Empty: the embedded server under the state folder."""
+    """redis://, rediss:// (TLS) or unix:// (a socket's path) URL. Empty: the embedded server under the state folder."""
     username: str = ""
     """ACL user of `password_file`'s password; empty: Redis' default user."""
     password_file: str = ""
@@ -66,22 +71,28 @@ class RedisConfig(Section):
     tls_certificate_file: str = ""
     """PEM certificate chain of this client, with `tls_key_file`, for mutual TLS."""
     tls_key_file: str = ""
+    """PEM key of `tls_certificate_file`."""
     cluster: bool = False
     """The URL is that of a node of a Redis Cluster, which names the others."""
     namespace: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Part of every key: services with different namespaces share a server without seeing each other."""
     socket_timeout_s: PositiveFloat = 5.0
+    """An answer that takes longer counts as no answer."""
 
 
 class JobsConfig(Section):
     """Queue bounds, leases and retention."""
 
     max_queued: PositiveInt = 1000
+    """Jobs that may wait, for each model. Beyond that submissions are refused."""
     max_attempts: PositiveInt = 5
     """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
     fair_quantum_chunks: PositiveFloat = 4.0
     """A job gives way to one of equal priority whose account has had less by so many chunks, each over its weight."""
     lease_s: PositiveFloat = 15.0
+    """A worker that has not renewed its lease for so long has lost the job."""
     heartbeat_s: PositiveFloat = 5.0
+    """How often leases are renewed."""
     job_ttl_s: PositiveFloat = 7 * 86400.0
     """How long the record of an ended job is kept."""
     chunk_ttl_s: PositiveFloat = 3600.0
@@ -109,20 +120,31 @@ class GatewayConfig(Section):
     """The gRPC server."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. The default is reached from this machine only."""
     port: Port = 50051
+    """0: the system chooses; the gateway prints which."""
     metrics_host: str = "127.0.0.1"
+    """Address of the metrics."""
     metrics_port: Port = 9464
+    """Prometheus metrics over HTTP. 0: the system chooses."""
     health_port: Port | None = None
-    """Health without TLS and apart from `max_concurrent_rpcs`, on `host`: for probes that speak no TLS. Unset: none."""
+    """Health without TLS and apart from the API, on `host`: for probes that speak no TLS. Unset: none."""
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
+    """Larger messages are refused."""
     max_concurrent_rpcs: PositiveInt = 2000
+    """Calls in progress at a time, of all callers."""
+    max_concurrent_rpcs_per_key: PositiveInt = 500
+    """Of these, those of one API key."""
     drain_s: PositiveFloat = 20.0
+    """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True
+    """Whether clients may ask for the API's definition."""
     api_keys_file: str = ""
     """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for."""
     tls_certificate_file: str = ""
     """PEM certificate chain; with `tls_key_file` turns TLS on. Both are read again when they change."""
     tls_key_file: str = ""
+    """PEM key of `tls_certificate_file`."""
     tls_client_ca_file: str = ""
     """PEM authorities of client certificates, which are then required (mutual TLS)."""
 
@@ -131,18 +153,27 @@ class MediaConfig(Section):
     """Limits of the pictures and clips that users send, and of the process that decodes one."""
 
     max_bytes: PositiveInt = 64 * 1024 * 1024
+    """Of an uploaded file."""
     max_pixels: PositiveInt = 4096 * 4096
-    """Of a frame as it is in the file."""
+    """Pixels of a frame as it is in the file."""
     max_frames: PositiveInt = 7200
-    """Of a clip as it is in the file."""
+    """Frames of a clip as it is in the file."""
     max_duration_s: PositiveFloat = 300.0
+    """Of a clip."""
     decode_timeout_s: PositiveFloat = 60.0
-    """From the start of the decoding process to its last byte."""
+    """Seconds from the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
+    """Processor time of the decoding process."""
     ttl_s: PositiveFloat = 86400.0
     """How long an upload is kept; longer once a job was given it."""
     max_files: PositiveInt = 1000
-    """Uploads that are kept at a time."""
+    """Uploads that are kept at a time, of all accounts together."""
+    max_files_per_account: PositiveInt = 100
+    """Of these, those of one account, unless a key's `max_uploads` says otherwise."""
+    max_bytes_per_account: PositiveInt = 2 * 1024**3
+    """Bytes of these, unless a key's `max_upload_bytes` says otherwise."""
+    max_arriving_per_key: PositiveInt = 8
+    """Uploads of one API key that arrive at a gateway at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
     require_seccomp: bool = True
@@ -150,21 +181,19 @@ class MediaConfig(Section):
     `helios generate` warn and go on."""
 
 
-class WebhooksConfig(Section):
-    """HTTP calls that tell clients of ended jobs."""
+TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class WebhookPlaces(Section):
+    """Where the webhooks of one tenant may go, and who they say they are from."""
 
     urls: tuple[str, ...] = ()
-    """Where they may go: URLs that a job's webhook_url must equal or lie below. Empty: nowhere."""
+    """URLs that a job's webhook_url must equal or lie below. Empty: nowhere."""
     secret_file: str = ""
     """File of the secrets that sign them, one a line (whsec_ and base64); all sign, so that one can take over."""
-    timeout_s: PositiveFloat = 10.0
-    max_tries: PositiveInt = 12
-    first_wait_s: PositiveFloat = 5.0
-    """Before the second try; the waits double, up to `longest_wait_s`."""
-    longest_wait_s: PositiveFloat = 3600.0
 
     @model_validator(mode="after")
-    def _places_and_secret(self) -> "WebhooksConfig":
+    def _places_and_secret(self) -> "WebhookPlaces":
         for url in self.urls:
             try:
                 check_place(url)
@@ -175,6 +204,33 @@ class WebhooksConfig(Section):
         return self
 
 
+class WebhooksConfig(WebhookPlaces):
+    """HTTP calls that tell clients of ended jobs. `urls` and `secret_file` are for a service without API keys."""
+
+    tenants: dict[TenantName, WebhookPlaces] = Field({})
+    """Where API keys are asked for: urls and secret_file of each tenant that has webhooks. A secret file must be one
+    tenant's only."""
+    timeout_s: PositiveFloat = 10.0
+    """A call that takes longer has failed."""
+    max_tries: PositiveInt = 12
+    """Calls in all, before one is given up."""
+    first_wait_s: PositiveFloat = 5.0
+    """Before the second try; the waits double, up to `longest_wait_s`."""
+    longest_wait_s: PositiveFloat = 3600.0
+    """Between two tries."""
+
+    @model_validator(mode="after")
+    def _secrets_of_their_own(self) -> "WebhooksConfig":
+        files = [places.secret_file for places in self.tenants.values() if places.secret_file]
+        if len(set(files)) < len(files):
+            raise ValueError("tenants: two have the same secret_file, so that each could sign as the other")
+        return self
+
+    def of(self, tenant: str) -> WebhookPlaces:
+        """What a tenant may have; the nameless one is everybody, where no API keys are asked for."""
+        return self.tenants.get(tenant, WebhookPlaces()) if tenant else self
+
+
 class TracingConfig(Section):
     """OpenTelemetry traces."""
 
@@ -183,3 +239,4 @@ class TracingConfig(Section):
     sample_ratio: float = Field(1.0, ge=0, le=1)
     """Share of the traces that are recorded where the caller has not decided."""
     export_delay_s: PositiveFloat = 5.0
+    """Longest time that a finished span waits for others to be sent with."""

@@ -22,9 +22,11 @@ class ServiceConfig(Section):
     """Everything."""
 
     state_dir: Path = Path("~/.local/state/helios")
+    """Folder of the embedded Redis, finished videos and compiled code."""
     artifact_url: str = ""
     """fsspec URL of the folder for finished videos. Empty: `artifacts` under the state folder."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged."""
     model: ModelConfig = ModelConfig()
     redis: RedisConfig = RedisConfig()
     jobs: JobsConfig = JobsConfig()
@@ -41,6 +43,14 @@ class ServiceConfig(Section):
     def _adapters_per_request_need_plain_layers(self) -> "ServiceConfig":
         if self.model.loras and (self.denoiser.fp8 or self.denoiser.compile != "off"):
             raise ValueError("model.loras must be empty with denoiser.fp8 or denoiser.compile; merged_loras may be set")
+        return self
+
+    @model_validator(mode="after")
+    def _webhooks_are_a_tenants_own(self) -> "ServiceConfig":
+        if self.gateway.api_keys_file and self.webhooks.urls:
+            raise ValueError(
+                "webhooks.urls must be empty with gateway.api_keys_file; webhooks.tenants names those of each tenant"
+            )
         return self
 
     @model_validator(mode="after")

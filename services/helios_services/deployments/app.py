@@ -22,9 +22,10 @@ COLD_START_LOOK_BACK_S = 15.0
 """Serve starts a replica of a deployment without one if there were calls within this time. It wants more than 10."""
 
 MAX_CONSTRUCTOR_RETRIES = 1_000_000
-"""Leaves the number to Serve's other bound, RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT for each replica. Unset it is 3: on
-one machine a start that fails ends soon, with the reason. Clusters set it high: there nobody waits for that, and a
-volume that was away for a while is no reason to give up."""
+"""So high that Serve's other bound decides: RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT tries of each replica.
+
+Unset that is 3: on one machine a start that fails ends soon, with the reason. Clusters set it high: nobody waits for
+the reason there, and a volume that was away for a while is no reason to give up."""
 
 
 class BuildArgs(BaseModel):
@@ -52,12 +53,14 @@ def __getattr__(name: str) -> Any:
 
 def build_app(config: ServiceConfig) -> serve.Application:
     """The application: text encoder, denoiser and decoder, driven by the dispatcher. `redis.url` must be set."""
-    from helios_services.deployments.dispatch.dispatcher import DispatcherReplica
+    # late, for they bring the model: options and arguments are also read where there is no torch
+    from helios_services.deployments.ranks.replica import RankedDenoiserReplica
     from helios_services.deployments.replicas.decoder import DecoderReplica
     from helios_services.deployments.replicas.denoiser import DenoiserReplica
+    from helios_services.deployments.replicas.dispatcher import DispatcherReplica
     from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
 
-    slots = config.dispatcher.slots
+    slots, alone = config.dispatcher.slots, config.denoiser.parallel.world_size == 1
     keyless = config.model_copy(update={"redis": RedisConfig()})  # only dispatchers need the job store
     text, denoiser, decoder = (
         serve.deployment(replica, name=name, **deployment_options(options, work_policy(name, options, slots))).bind(
@@ -65,7 +68,7 @@ def build_app(config: ServiceConfig) -> serve.Application:
         )
         for replica, name, options in (
             (TextEncoderReplica, "text-encoder", config.text_encoder),
-            (DenoiserReplica, "denoiser", config.denoiser),
+            (DenoiserReplica if alone else RankedDenoiserReplica, "denoiser", config.denoiser),
             (DecoderReplica, "decoder", config.decoder),
         )
     )

@@ -15,7 +15,7 @@ MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 
 
 def authenticate_ray() -> None:
-    """To be called before `ray.init`: a token for this process and its children, unless the environment names one.
+    """Makes a token for this process and its children, unless the environment names one. Call it before `ray.init`.
 
     Ray would write one to ~/.ray/auth_token, readable by everybody on the machine. Raises ConfigError if the
     environment turns authentication off.
@@ -29,6 +29,6 @@ def authenticate_ray() -> None:
 
 
 def check_authenticated() -> None:
-    """To be called after `ray.init`. Raises ConfigError if Ray did not turn authentication on."""
+    """Raises ConfigError if Ray did not turn authentication on. Call it after `ray.init`."""
     if os.environ.get(MODE, "").lower() != "token":
         raise ConfigError(f"ray: did not turn token authentication on; Ray 2.60 or newer does, unless {MODE} is set")

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import ray
 from ray import serve
@@ -14,9 +15,13 @@ from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.app import ENVIRONMENT, build_app
 from helios_services.deployments.gpu_room import check_gpus
 from helios_services.deployments.ranks.placement import ranks
+from helios_services.deployments.ray_loopback import LOOPBACK, check_on_loopback, ray_folder, stay_on_loopback
 from helios_services.deployments.ray_token import authenticate_ray, check_authenticated
+from helios_services.private_files import private_umask
 
 APP_NAME = "helios"
+RAY_STARTS = 3
+"""Ray gives its node 30 s, whatever else the machine is doing."""
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 SHARED_GPU = ("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 """Memory that a replica has freed serves it again in any size: replicas on one GPU hold less that nobody uses."""
@@ -41,34 +46,47 @@ def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[No
     ConfigError if this machine has not the GPUs that the replicas ask for.
     """
     os.environ.update(ENVIRONMENT)
-    if address is None:
-        authenticate_ray()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with ExitStack() as cleanup:
-        cleanup.callback(ray.shutdown)
-        _connect(config, address)
+        if address is None:
+            cleanup.enter_context(private_umask())
+            folder = cleanup.enter_context(ray_folder(config.state_dir))
+            cleanup.callback(ray.shutdown)
+            _start(config, folder)
+        else:
+            cleanup.callback(ray.shutdown)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         serve.start(proxy_location="Disabled")
         cleanup.callback(serve.delete, APP_NAME)  # drains the replicas; a shared cluster's other applications stay
         serve.run(build_app(config), name=APP_NAME, route_prefix=None)
         yield
 
 
-def _connect(config: ServiceConfig, address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        return
+def _start(config: ServiceConfig, folder: Path) -> None:
+    authenticate_ray()
+    stay_on_loopback()
     if DEPRECATED_NAME not in os.environ:
         os.environ.setdefault(*SHARED_GPU)  # reaches the replicas: Ray's processes are this one's descendants
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
     wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.max_replicas for section in sections)
-    ray.init(
-        address="local",  # never a cluster that happens to run on this machine: Ray would look for one
-        num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-    )
+    options = {
+        "address": "local",  # never a cluster that happens to run on this machine: Ray would look for one
+        "num_cpus": max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+        "_node_ip_address": LOOPBACK,
+        "_temp_dir": str(folder),
+    }
+    for left in reversed(range(RAY_STARTS)):
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # Ray has no kind of its own for this
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     check_authenticated()
+    check_on_loopback()
     check_gpus(config, ray.cluster_resources())

@@ -8,6 +8,7 @@ from dataclasses import fields as fields_of
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_engine.request import FRAMES_PER_CHUNK
+from helios_services.config.places import origin
 from helios_services.jobs.records import Account, ChunkRecord, Job, JobFailure, JobSpec, Media, Priority
 from helios_services.jobs.state import JobState
 
@@ -35,7 +36,7 @@ def terms_to_json(spec: JobSpec, account: Account, within_s: float | None) -> st
         "submits_per_minute": account.submits_per_minute,
         "max_queued": account.max_queued,
         "max_running": account.max_running,
-        "webhook": 1 if spec.webhook_url else None,
+        "webhook": f"{spec.tenant} {origin(spec.webhook_url)}" if spec.webhook_url else None,
         "video_ms_a_day": _milliseconds(account.video_minutes_per_day, 60_000),
     }
     return json.dumps({name: value for name, value in terms.items() if value is not None})

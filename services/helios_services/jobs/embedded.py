@@ -1,4 +1,7 @@
-"""A real redis-server beside the service, for one machine: used when no Redis URL is configured."""
+"""A real redis-server beside the service, for one machine: used when no Redis URL is configured.
+
+It listens on a Unix socket in a private folder and on no port, so that nobody but its user reaches it.
+"""
 
 import contextlib
 import fcntl
@@ -11,27 +14,29 @@ import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import quote
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from helios_services.config import ConfigError, ServiceConfig
+from helios_services.private_files import SOCKET_PATH_BYTES, private_folder, private_umask, short_private_folder
 
 START_TIMEOUT_S = 60.0
-LAUNCHES = 5
-"""Each with another port: somebody may take one before the server does."""
+SOCKET = "redis.sock"
 
 
 class EmbeddedRedis:
-    """A redis-server on loopback, persistent (append-only file, synced at each write) under the state folder.
+    """A redis-server, persistent (append-only file, synced at each write) under the state folder.
 
     Processes that share a state folder share the server: the first starts it, and its `stop` ends it. The server holds
     a file lock as long as it lives: two servers on one append-only file would lose jobs.
     """
 
-    def __init__(self, url: str, process: "subprocess.Popen[bytes] | None") -> None:
+    def __init__(self, url: str, process: "subprocess.Popen[bytes] | None", short: Path | None = None) -> None:
         self.url = url
         self._process = process
+        self._short = short
 
     @property
     def pid(self) -> int | None:
@@ -41,11 +46,9 @@ class EmbeddedRedis:
     @classmethod
     def start(cls, state_dir: Path) -> "EmbeddedRedis":
         """Attaches to the state folder's server, or starts one. Raises ConfigError when that fails."""
-        folder = state_dir / "redis"
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)  # it holds every job, prompts included
+        folder = private_folder(state_dir / "redis")  # it holds every job, prompts included
         deadline = time.monotonic() + START_TIMEOUT_S
-        with _locked(folder / "lock"):
+        with private_umask(), _locked(folder / "lock"):
             while True:  # one that runs may be slow to answer, or shutting down
                 url = _running(folder / "server.json")
                 if url is not None:
@@ -64,19 +67,36 @@ class EmbeddedRedis:
         self._process.terminate()
         self._process.wait()
         self._process = None
+        if self._short is not None:
+            shutil.rmtree(self._short)
 
     @classmethod
     def _launch(cls, folder: Path, lock: int) -> "EmbeddedRedis":
-        for _ in range(LAUNCHES):
-            url, process = _spawn(folder, free_port(), lock)
-            if _answers(url, process):
-                (folder / "server.json").write_text(json.dumps({"url": url, "pid": process.pid}))
-                return cls(url, process)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-                break
+        path, short = folder / SOCKET, None
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+            short = short_private_folder("helios-redis-", SOCKET_PATH_BYTES - len(SOCKET) - 1)
+            path = short / SOCKET
+        server = cls(f"unix://{quote(str(path))}?db=0", _spawn(folder, path, lock), short)
+        if server._answers():
+            record = {"url": server.url, "socket": str(path), "pid": server.pid}
+            (folder / "server.json").write_text(json.dumps(record))
+            return server
+        if server._process is not None:
+            server._process.kill()  # it may hang; what it has synced it keeps
+        server.stop()
         raise ConfigError(f"redis: the embedded server did not start; see {folder / 'redis.log'}")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with Redis.from_url(self.url, socket_timeout=2.0) as client:
+            while self._process.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(RedisError):
+                    # a server that loads answers INFO, but no PING
+                    if client.ping() and _is_process(client, self._process.pid):
+                        return True
+                time.sleep(0.02)
+        return False
 
 
 @contextlib.contextmanager
@@ -85,11 +105,12 @@ def with_redis(config: ServiceConfig) -> Iterator[ServiceConfig]:
     if config.redis.url:
         yield config
         return
-    server = EmbeddedRedis.start(config.state_dir)
-    try:
-        yield config.model_copy(update={"redis": config.redis.model_copy(update={"url": server.url})})
-    finally:
-        server.stop()
+    with private_umask():
+        server = EmbeddedRedis.start(config.state_dir)
+        try:
+            yield config.model_copy(update={"redis": config.redis.model_copy(update={"url": server.url})})
+        finally:
+            server.stop()
 
 
 @contextlib.contextmanager
@@ -133,11 +154,12 @@ def _binary() -> str:
     return str(packaged)
 
 
-def _spawn(folder: Path, port: int, lock: int) -> "tuple[str, subprocess.Popen[bytes]]":
-    """A server that is starting, and its URL."""
+def _spawn(folder: Path, path: Path, lock: int) -> "subprocess.Popen[bytes]":
+    """A server that is starting."""
     options = {
-        "bind": "127.0.0.1",
-        "port": str(port),
+        "port": "0",
+        "unixsocket": str(path),
+        "unixsocketperm": "700",
         "dir": str(folder),
         "appendonly": "yes",
         "appendfsync": "always",  # with everysec a kill loses what was answered while a sync was under way
@@ -147,26 +169,14 @@ def _spawn(folder: Path, port: int, lock: int) -> "tuple[str, subprocess.Popen[b
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     command = [_binary(), *flags]
     # its own session: Ctrl-C in a terminal reaches the service, which ends the server last
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock])
-    return f"redis://127.0.0.1:{port}/0", process
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock], umask=0o077)
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on."""
+    """A loopback port that nothing listens on; for those who start servers beside the service."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _answers(url: str, process: "subprocess.Popen[bytes]") -> bool:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    with Redis.from_url(url, socket_timeout=2.0) as client:
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(RedisError):
-                if client.ping() and _is_process(client, process.pid):  # a server that loads answers INFO, but no PING
-                    return True
-            time.sleep(0.02)
-    return False
 
 
 def _is_process(client: Redis, pid: int) -> bool:

@@ -14,7 +14,8 @@
 | deadlines | zset | job ids by deadline or latest start (ms) | never: entries leave then, or at the job's end |
 | parked | zset | jobs that wait for their clients, by the next look (ms) | never: entries leave then at the latest |
 | dead | zset | dead letters' ids by submission number | never: entries of expired records leave in time |
-| webhooks | zset | "<job id>:<end (ms)>" by the next try (ms) | never: entries leave after the last try |
+| webhooks:<lane> | zset | "<job id>:<end (ms)>" by the next try (ms) | never: entries leave after the last try |
+| webhook_lanes | zset | lanes ("<tenant> <place>") by their next try (ms) | never: entries leave with those |
 | webhook_tries | hash | tries so far, by the same | never: entries leave with those |
 | leases | zset | running job ids by lease end (ms) | never: entries leave with the lease |
 | index | zset | all job ids by submission number | never: entries of expired records leave at later submissions |
@@ -33,6 +34,8 @@
 | session:<id> | string | a client is there | session_grace_s after the client's last sign of life |
 | media:<id> | hash | an upload's record | media.ttl_s after the upload; job_ttl_s after a job was given it |
 | media_index | zset | upload file names by expiry | never: entries leave at later uploads, with their files |
+| uploads:<account> | zset | names of an account's uploads, begun ones too, by expiry | with the last of them |
+| upload_bytes:<account> | hash | bytes of each, and of all | with the last of them |
 
 * of a dead letter: job_ttl_s after its end.
 

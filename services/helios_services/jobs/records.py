@@ -61,6 +61,8 @@ class Account:
     max_running: int | None = None
     video_minutes_per_day: float | None = None
     """Of video, by UTC day."""
+    max_uploads: int | None = None
+    max_upload_bytes: int | None = None
 
 
 NOBODY = Account()
@@ -176,11 +178,15 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True)
 class DueWebhook:
-    """A webhook that is to be called now. event: names the job's end that it tells of. tries: this one included."""
+    """A webhook that is to be called now. event: names the job's end that it tells of. tries: this one included.
+
+    lane: the tenant and the place that it goes to, among whose webhooks it waits.
+    """
 
     event: str
     job_id: str
     tries: int
+    lane: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,35 +157,52 @@ class JobStore(JobReader):
         self._check(job_id, await self._run("purge", job_id, nonce, self._ttls[1]))
         return await self.get(job_id)
 
-    async def due_webhook(self, nonce: str, *, lease_s: float) -> DueWebhook | None:
+    async def due_webhook(self, nonce: str, *, lease_s: float, busy: Collection[str] = ()) -> DueWebhook | None:
         """The next webhook that is to be called now; nobody else is given it for `lease_s`.
 
-        The same nonce again gives the same answer.
+        busy: lanes of which none is wanted. The same nonce again gives the same answer.
         """
-        answer = await self._run("due_webhook", nonce, int(lease_s * 1000))
+        answer = await self._run("due_webhook", nonce, int(lease_s * 1000), *busy)
         if answer[0] == "none":
             return None
-        _, event, job_id, tries = answer
-        return DueWebhook(event=event, job_id=job_id, tries=int(tries))
+        _, event, job_id, tries, lane = answer
+        return DueWebhook(event=event, job_id=job_id, tries=int(tries), lane=lane)
 
     async def settle_webhook(self, due: DueWebhook, *, again_in_s: float | None = None) -> None:
         """The webhook was called. again_in_s: it is to be called again (None: no more)."""
-        await self._run("settle_webhook", due.event, "" if again_in_s is None else int(again_in_s * 1000))
+        await self._run("settle_webhook", due.event, due.lane, "" if again_in_s is None else int(again_in_s * 1000))
 
-    async def add_media(self, media: Media, *, ttl_s: float, max_files: int) -> list[str]:
-        """Records an upload (`media.expire_s` is set here). Returns names of files that have expired, to be deleted.
+    async def reserve_media(
+        self, name: str, size_bytes: int, *, lease_s: float, max_files: int, account: Account
+    ) -> list[str]:
+        """Keeps a place for an upload of at most `size_bytes`, for `lease_s`. max_files: of all accounts together.
 
-        Raises MediaFull.
+        Returns names of files that have expired, to be deleted. Raises MediaFull, QuotaExceeded, StorageFull.
         """
-        parts = (media.id, media.name, media.content_type, media.size_bytes, int(ttl_s * 1000), max_files, media.tenant)
-        answer = await self._run("add_media", *parts)
-        if answer[0] == "full":
-            raise MediaFull(f"{answer[1]} uploads are kept, which is all there may be", retry_after_s=60.0)
+        of_account = (account.max_uploads or 0, account.max_upload_bytes or 0)
+        answer = await self._run(
+            "reserve_media", name, account.id, size_bytes, int(lease_s * 1000), max_files, *of_account
+        )
+        match answer:
+            case ["full", count]:
+                raise MediaFull(f"{count} uploads are kept, which is all there may be", retry_after_s=60.0)
+            case ["quota", limit, value]:
+                message = f"{limit} of this API key's account is {int(value):,}, and is used up"
+                raise QuotaExceeded(message, limit=limit, retry_after_s=60.0)
         return answer[1:]
 
-    async def forget_media(self, names: Sequence[str]) -> None:
-        """These files are not kept (any more)."""
-        await self._run("forget_media", *names)
+    async def add_media(self, media: Media, *, ttl_s: float, account: Account = NOBODY) -> None:
+        """Records an upload that has arrived at its place (`media.expire_s` is set here).
+
+        Raises MediaNotFound when the place was not kept for so long; StorageFull.
+        """
+        parts = (media.id, media.name, media.content_type, media.size_bytes, int(ttl_s * 1000))
+        if (await self._run("add_media", *parts, media.tenant, account.id))[0] == "lapsed":
+            raise MediaNotFound(f"media {media.id!r} has taken too long to arrive")
+
+    async def forget_media(self, names: Sequence[str], account: Account = NOBODY) -> None:
+        """These files are not kept (any more). account: whose, of such as have no record."""
+        await self._run("forget_media", account.id, *names)
 
     # ---- workers ----
 

@@ -24,13 +24,19 @@ class ArtifactStore:
         target = self._path(name)
         staged = f"{target}.partial"
         self._fs.makedirs(self._root, exist_ok=True)
-        self._fs.put_file(str(file), staged)
-        self._fs.mv(staged, target)
+        try:
+            self._fs.put_file(str(file), staged)
+            self._fs.mv(staged, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._fs.rm_file(staged)
+            raise
 
     def delete(self, name: str) -> None:
-        """Deletes a file, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(name))
+        """Deletes a file, if it is there, and what was copied of it before a process died."""
+        for path in (self._path(name), f"{self._path(name)}.partial"):
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(path)
 
     def size(self, name: str) -> int:
         """Bytes. Raises FileNotFoundError."""

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from helios_services.errors import ExpectedError
+
 
 class MediaReason(StrEnum):
     """Stable names; clients may depend on them."""
@@ -22,7 +24,7 @@ class MediaReason(StrEnum):
     """Broken, cut off, or able to crash the decoder."""
 
 
-class MediaError(ValueError):
+class MediaError(ExpectedError, ValueError):
     """A file cannot be used. The message is fit for whoever sent it.
 
     Attributes: `reason`; `detail`, what the decoder said, for logs only ("" if it said nothing).
@@ -36,7 +38,7 @@ class MediaError(ValueError):
         return type(self), (self.reason, self.message, self.detail)
 
 
-class SandboxError(RuntimeError):
+class SandboxError(ExpectedError, RuntimeError):
     """The decoder did not start; that is no fault of the file. The message is for logs."""
 
 

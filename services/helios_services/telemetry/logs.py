@@ -61,6 +61,6 @@ def _outline(exc_info: structlog.typing.ExcInfo) -> str:
 
 
 def first_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Of a library's message: asyncio's go on with the repr of an exception, which may quote a request."""
+    """The first line of a library's message. asyncio's go on with an exception's repr, which may quote a request."""
     event["event"] = str(event["event"]).partition("\n")[0]
     return event

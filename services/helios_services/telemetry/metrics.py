@@ -44,12 +44,14 @@ PORTS_TRIED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkTiming:
-    """What a finished chunk tells: seconds by stage, seconds since the chunk before it, and its play time."""
+    """What a finished chunk tells: seconds by stage, seconds since the chunk before it, its play time, and the seconds
+    that it was to be finished in (None: its play time)."""
 
     stage_s: Mapping[str, float]
     interval_s: float
     duration_s: float
     num_frames: int
+    objective_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,9 @@ class WorkerMetrics:
             "queue_wait": histogram("helios_queue_wait_seconds", "From queueing to the start of an attempt."),
             "frames": Counter("helios_generated_frames", "Frames generated.", registry=registry),
             "missed": Counter(
-                "helios_chunk_deadline_missed", "Chunks that took longer than they play.", registry=registry
+                "helios_chunk_deadline_missed",
+                "Chunks that took longer than their objective: their play time, unless set.",
+                registry=registry,
             ),
             "retries": Counter("helios_stage_retries", "Stage calls repeated.", ("stage",), registry=registry),
             "fps": Gauge("helios_fps", "Frames per second of the last finished chunk.", registry=registry),
@@ -143,7 +147,7 @@ class WorkerMetrics:
         self.frames.inc(timing.num_frames)
         self.fps.set(timing.num_frames / timing.interval_s)
         self.realtime.set(timing.duration_s / timing.interval_s)
-        self.missed.inc(timing.interval_s > timing.duration_s)
+        self.missed.inc(timing.interval_s > (timing.objective_s or timing.duration_s))
 
     def record_work(self, work: Work) -> None:
         """The whole model's work has been counted: every dispatcher shows the same."""

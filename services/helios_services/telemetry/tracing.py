@@ -4,11 +4,10 @@ W3C trace context comes in with a call's metadata, is kept in the job's record, 
 the job, its chunks and their stages hang. Without an endpoint nothing is recorded, and contexts are passed on.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from grpc.aio import AbortError
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode
@@ -65,26 +64,32 @@ def start(name: str, context: Context | None = None, *, start_s: float | None = 
     return tracer.start_span(name, context, attributes=_named(attributes), start_time=begin)
 
 
+def type_name(error: Exception) -> str:
+    """What a span says of an exception: its message may quote a prompt."""
+    return type(error).__name__
+
+
 @contextmanager
-def span(name: str, context: Context | None = None, **attributes: Any) -> Iterator[Span]:
-    """A span around a block."""
+def span(
+    name: str, context: Context | None = None, *, reason: Callable[[Exception], str] = type_name, **attributes: Any
+) -> Iterator[Span]:
+    """A span around a block. reason: what it says of an exception that ends the block."""
     opened = start(name, context, **attributes)
     try:
-        with entered(opened):
+        with entered(opened, reason):
             yield opened
     finally:
         opened.end()
 
 
 @contextmanager
-def entered(opened: Span) -> Iterator[None]:
-    """Makes a span the current one. An exception is recorded by its type alone: its message may quote a prompt."""
+def entered(opened: Span, reason: Callable[[Exception], str] = type_name) -> Iterator[None]:
+    """Makes a span the current one. Of an exception that ends the block, it says no more than `reason`."""
     with trace.use_span(opened, record_exception=False, set_status_on_exception=False):
         try:
             yield
         except Exception as error:
-            if not isinstance(error, AbortError):  # how the gateway ends a call, after it has said why
-                failed(opened, type(error).__name__)
+            failed(opened, reason(error))
             raise
 
 

@@ -5,6 +5,7 @@ The format is that of Standard Webhooks (standardwebhooks.com).
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,7 +17,8 @@ from uuid import uuid4
 import aiohttp
 import structlog
 from google.protobuf.json_format import MessageToDict
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
+from prometheus_client import Counter as Outcomes
 from standardwebhooks import Webhook
 
 from helios_services.config import ConfigError, WebhooksConfig
@@ -28,8 +30,8 @@ from helios_services.messages import job_message
 from helios_services.tasks import cancelled
 
 log = structlog.get_logger(__name__)
-SENDERS = 4
-"""Calls in progress at a time."""
+CALLS_PER_LANE = 2
+"""In progress at a time, of one tenant to one place. There are as many lanes as tenants have places."""
 IDLE_S = 1.0
 PRIVATE = ("params", "prompt_updates")
 """Of a job's message, what does not leave the service: prompts."""
@@ -40,40 +42,63 @@ class WebhookSender:
 
     def __init__(self, config: WebhooksConfig, store: JobStore, registry: CollectorRegistry) -> None:
         self._config, self._store = config, store
-        self._secrets = read_secrets(config.secret_file) if config.urls else []
-        self._outcomes = Counter("helios_webhooks", "Webhook calls, by outcome.", ("outcome",), registry=registry)
+        self._secrets = {
+            tenant: read_secrets(places.secret_file)
+            for tenant, places in {"": config.of(""), **config.tenants}.items()
+            if places.urls
+        }
+        self._outcomes = Outcomes("helios_webhooks", "Webhook calls, by outcome.", ("outcome",), registry=registry)
         for outcome in ("delivered", "failed", "given_up"):
             self._outcomes.labels(outcome)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._calls: dict[asyncio.Task[None], str] = {}
+        """Those in progress, and their lanes."""
+        self._ended = asyncio.Event()
+        self._pulling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begins to send, if there is where to."""
-        if self._config.urls:
+        if self._secrets:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._config.timeout_s),
+                connector=aiohttp.TCPConnector(limit=0),  # the lanes bound them
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-            self._tasks = [asyncio.create_task(self._send(), name=f"webhooks-{number}") for number in range(SENDERS)]
+            self._pulling = asyncio.create_task(self._pull(), name="webhooks")
 
     async def close(self) -> None:
         """What is in progress is dropped, and sent again by another gateway."""
-        await cancelled(*self._tasks)
-        if self._tasks:
+        if self._pulling is not None:
+            await cancelled(self._pulling)
+            await cancelled(*self._calls)
             await self._session.close()
 
-    async def _send(self) -> None:
+    async def _pull(self) -> None:
         while True:
-            try:
-                due = await self._store.due_webhook(uuid4().hex, lease_s=2 * self._config.timeout_s)
+            self._ended.clear()
+            busy = [lane for lane, calls in Counter(self._calls.values()).items() if calls >= CALLS_PER_LANE]
+            with suppress(StoreUnavailable):  # the health check tells; the webhook's time comes again
+                due = await self._store.due_webhook(uuid4().hex, lease_s=2 * self._config.timeout_s, busy=busy)
                 if due is not None:
-                    await self._deliver(due)
+                    call = asyncio.create_task(self._call(due))
+                    self._calls[call] = due.lane
+                    call.add_done_callback(self._has_ended)
                     continue
-            except StoreUnavailable:  # the health check tells; the webhook's time comes again
-                pass
-            except Exception:  # one that cannot be sent must not keep the others
-                log.exception("webhook_not_sent")
-            await asyncio.sleep(IDLE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_S):
+                    await self._ended.wait()
+
+    def _has_ended(self, call: "asyncio.Task[None]") -> None:
+        del self._calls[call]
+        self._ended.set()
+
+    async def _call(self, due: DueWebhook) -> None:
+        try:
+            await self._deliver(due)
+        except StoreUnavailable:  # its time comes again
+            pass
+        except Exception:
+            log.exception("webhook_not_sent")
 
     async def _deliver(self, due: DueWebhook) -> None:
         try:
@@ -101,12 +126,14 @@ class WebhookSender:
 
     async def _post(self, due: DueWebhook, job: Job) -> str | None:
         """What went wrong, if something did. Redirects are not followed: they lead where nobody has allowed."""
-        if not permitted(job.spec.webhook_url, self._config.urls):
+        tenant = job.spec.tenant
+        places = self._config.of(tenant)
+        if not permitted(job.spec.webhook_url, places.urls):
             return "the URL is not allowed (any more)"
         body = json.dumps(event(job), separators=(",", ":"))
         with suppress(ConfigError):  # a file that is being written; the secrets stay as they were
-            self._secrets = read_secrets(self._config.secret_file)
-        headers = signed(due.event, body, self._secrets)
+            self._secrets[tenant] = read_secrets(places.secret_file)
+        headers = signed(due.event, body, self._secrets[tenant])
         try:
             async with self._session.post(
                 job.spec.webhook_url, data=body.encode(), headers=headers, allow_redirects=False
@@ -117,13 +144,14 @@ class WebhookSender:
 
 
 def event(job: Job) -> dict[str, Any]:
-    """What the call says: `job.succeeded`, `job.failed` or `job.cancelled`, and the job without its prompts."""
+    """What the call says: how the job ended, whose it is, and the job without its prompts."""
     assert job.ended_s is not None
     data = MessageToDict(job_message(job), preserving_proto_field_name=True)
     ended = datetime.fromtimestamp(job.ended_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {
         "type": f"job.{job.state.value}",
         "timestamp": ended,
+        "tenant": job.spec.tenant,
         "data": {name: value for name, value in data.items() if name not in PRIVATE},
     }
 

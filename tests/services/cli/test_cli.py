@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-HELIOS = str(Path(sys.executable).parent / "helios")
+from support.processes import HELIOS
 
 
 def helios(*args: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
@@ -51,7 +50,7 @@ def test_a_wrong_checkpoint_is_explained_without_a_traceback(command: str, check
     [
         (["worker"], {}, ["model.checkpoint", "helios tiny"]),
         (["gateway"], {"HELIOS_GATEWAY__PORT": "99999"}, ["gateway.port", "99999", "65535"]),
-        (["gateway"], {"HELIOS_GATEWAY__PROT": "1"}, ["gateway.prot", "Extra inputs"]),
+        (["gateway"], {"HELIOS_GATEWAY__PROT": "1"}, ["gateway.prot", "did you mean gateway.port?"]),
         (["gateway", "--config", "/nowhere.yaml"], {}, ["/nowhere.yaml", "No such file"]),
         (["generate", "x", "--prompt-at", "soon:rain"], {}, ["prompt-at", "soon:rain", "CHUNK:TEXT"]),
         (["generate", "x", "--lora", "style:much"], {}, ["lora", "style:much", "NAME:SCALE"]),

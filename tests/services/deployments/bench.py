@@ -1,28 +1,25 @@
 """A store with a job, and stages made of events: attempts at jobs without Ray."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import torch
 
 from helios_engine.request import GenerationRequest
-from helios_engine.sampling.state import DenoiseState
 from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
 from helios_services.deployments.dispatch.job_run import JobRun
-from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.dispatch.stages import Conditioned, Embedded
 from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Claim, JobFailure, JobSpec, Media
 from helios_services.media.artifacts import ArtifactStore
-from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.telemetry.metrics import WorkerMetrics
-from services.redis_clients import async_client
+from support.redis_clients import async_client
+from support.stages import QuickStages
 
 CHUNKS = 3
 
@@ -35,7 +32,7 @@ class NotThere(Exception):
     """No replica yet."""
 
 
-class FakeStages:
+class FakeStages(QuickStages):
     """Stages that log what is called; `before` may wait or raise, by stage and chunk."""
 
     def __init__(self) -> None:
@@ -48,53 +45,31 @@ class FakeStages:
         self.turns: list[Turn] = []
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def _step(self, name: str) -> None:
-        self.log.append(f"{name} starts")
-        if name in self.before:
-            await self.before[name]()
-        self.log.append(f"{name} ends")
+    async def reach(self, point: str) -> None:
+        self.log.append(f"{point} starts")
+        if point in self.before:
+            await self.before[point]()
+        self.log.append(f"{point} ends")
 
     async def embed(self, prompt: str) -> Embedded:
         self.prompts.append(prompt)
-        return Embedded(tokens=torch.full((2, 4), float(len(prompt))), seconds=0.5)
+        return await super().embed(prompt)
 
     async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
-        await self._step(f"condition {media.id}")
+        made = await super().condition(request, media)
         if self.refusal is not None:
             return self.refusal
-        state = DenoiseState.initial(request)
-        return Conditioned(state=replace(state, anchor=torch.ones(1, 16, 1, 8, 8)), seconds=0.125)
+        assert isinstance(made, Conditioned)
+        return replace(made, state=replace(made.state, anchor=torch.ones(1, 16, 1, 8, 8)))
 
     def denoise(
-        self, previous: Any, prompt_tokens: torch.Tensor, negative_tokens: torch.Tensor | None, turn: Turn
+        self, previous: Any, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None, turn: Turn
     ) -> Any:
         self.turns.append(turn)
-
-        async def call() -> Denoised:
-            state = previous if isinstance(previous, DenoiseState) else previous.result().state
-            self.seen.append((float(prompt_tokens[0, 0]), None if negative_tokens is None else len(negative_tokens)))
-            await self._step(f"denoise {state.chunks_made}")
-            generator = state.generator()
-            latents = torch.randn(1, 16, 9, 8, 8, generator=generator)
-            return Denoised(latents=latents, state=state.advanced(latents, generator), seconds=0.25, memory_bytes=7)
-
-        return asyncio.ensure_future(call())
-
-    async def decode(self, denoised: Any, request: GenerationRequest) -> Encoded:
-        value = denoised if isinstance(denoised, Denoised) else denoised.result()
-        index = value.state.chunks_made - 1
-        await self._step(f"decode {index}")
-        shade = int(value.latents.flatten()[0].abs() * 50) % 200
-        frames = np.full((33, 64, 64, 3), shade, dtype=np.uint8)
-        chunk = encode_chunk(frames, index=index, fps=request.fps, settings=EncoderSettings())
-        return Encoded(
-            init_segment=chunk.init_segment,
-            fragment=chunk.fragment,
-            num_frames=33,
-            decode_s=0.1,
-            encode_s=0.05,
-            memory_bytes=9,
+        self.seen.append(
+            (float(prompt_embeds[0, 0]), None if negative_prompt_embeds is None else len(negative_prompt_embeds))
         )
+        return super().denoise(previous, prompt_embeds, negative_prompt_embeds, turn)
 
     def lost(self, error: BaseException) -> bool:
         return isinstance(error, Died)

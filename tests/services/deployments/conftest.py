@@ -20,7 +20,7 @@ async def bench(redis: RedisConfig, tmp_path: Path) -> AsyncIterator[Bench]:
 
 @pytest.fixture
 async def store(config: ServiceConfig) -> AsyncIterator[JobStore]:
-    """Of the fixture `config`, which the modules that deploy a whole service have of their own."""
+    """The fixture `config`, which the modules that deploy a whole service have of their own."""
     store = Connector(config.redis, config.jobs).store()
     yield store
     await store.close()

@@ -4,25 +4,27 @@ import asyncio
 import os
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import psutil
 import pytest
-import yaml
 from ray import serve
 from ray.serve.schema import ReplicaState
 
 from helios_engine.sampling.state import DenoiseState
-from helios_services.config import RedisConfig, ServiceConfig, load_config
+from helios_services.config import RedisConfig, ServiceConfig
 from helios_services.deployments.dispatch.stages import Denoised
 from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.deployments.serving import APP_NAME, serving, settled
 from helios_services.jobs.records import Control, Job, JobSpec, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
+from support.jobs import ended
+from support.local_ray import on_ray
+from support.tiny import tiny_service
+from support.waiting import until
 
 MODEL_DEPLOYMENTS = ("text-encoder", "denoiser", "decoder")
 PARAMS: dict[str, Any] = {"prompt": "a lake", "height": 64, "width": 64, "seed": 3, "pyramid_steps": [1, 1, 1]}
@@ -35,23 +37,18 @@ LOOKS_S = 3.0
 
 @pytest.fixture
 def config(checkpoint: Path, redis: RedisConfig, tmp_path: Path) -> ServiceConfig:
-    small = {"num_cpus": 0.1, "torch_threads": 1}
     scaled = {"min_replicas": 0, "upscale_delay_s": 0, "downscale_delay_s": 3, "backlog_target_s": 1}
-    file = tmp_path / "config.yaml"
-    sections = {
-        "state_dir": str(tmp_path),
-        "log_level": "warning",
-        "redis": redis.model_dump(),
-        "model": {"checkpoint": str(checkpoint), "dtype": "float32"},
-        "jobs": {"lease_s": 120},
-        "dispatcher": {"concurrent_jobs": 6, "metrics_port": 0},
+    config = tiny_service(
+        checkpoint,
+        tmp_path,
+        redis=redis.model_dump(),
+        dispatcher={"concurrent_jobs": 6},
         # impatient: while it wakes, calls are given up on again and again
-        "text_encoder": small | {"autoscaling": scaled | {"max_replicas": 1}, "request_timeout_s": 4},
-        "denoiser": small | {"autoscaling": scaled | {"max_replicas": 2}},
-        "decoder": small | {"autoscaling": scaled | {"max_replicas": 1}},
-    }
-    file.write_text(yaml.safe_dump(sections))
-    return settled(load_config(file, {}))
+        text_encoder={"autoscaling": scaled | {"max_replicas": 1}, "request_timeout_s": 4},
+        denoiser={"autoscaling": scaled | {"max_replicas": 2}},
+        decoder={"autoscaling": scaled | {"max_replicas": 1}},
+    )
+    return settled(config)
 
 
 class Bench:
@@ -68,14 +65,7 @@ class Bench:
 
     async def succeeded(self, job_id: str) -> Job:
         """The job after its end; it must have gone well, in one attempt."""
-        job = await self.store.get(job_id)
-
-        async def ended() -> bool:
-            nonlocal job
-            job = await self.store.get(job_id)
-            return job.ended_s is not None
-
-        await until(ended)
+        job = await ended(self.store, job_id)
         assert (job.state, job.attempts, job.error) == (JobState.SUCCEEDED, 1, None)
         return job
 
@@ -97,13 +87,6 @@ def replicas(deployment: str) -> dict[str, int]:
     """Replicas by state."""
     states = serve.status().applications[APP_NAME].deployments[deployment].replica_states
     return {ReplicaState(state).value: number for state, number in states.items() if number}
-
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await condition():
-        assert time.monotonic() < deadline, {name: replicas(name) for name in MODEL_DEPLOYMENTS}
-        await asyncio.sleep(0.2)
 
 
 async def settled_at(deployment: str, number: int) -> None:
@@ -136,7 +119,7 @@ async def test_a_burst_grows_the_denoisers_and_idleness_ends_them_and_nothing_is
     async def none_is_absent() -> bool:
         return await stages.absent() == frozenset()
 
-    with serving(config):
+    with on_ray(lambda: serving(config)):
         bench = Bench(config, store)
         assert {name: replicas(name) for name in MODEL_DEPLOYMENTS} == {name: {} for name in MODEL_DEPLOYMENTS}
 
@@ -220,7 +203,7 @@ async def test_a_denoiser_scaled_away_ends_with_its_chunk_however_long_that_take
     async def one_is_left() -> bool:
         return sum(map(psutil.pid_exists, pids)) == 1
 
-    with serving(config):
+    with on_ray(lambda: serving(config)):
         bench = Bench(config, store)
         undisturbed = await bench.submit()
         await bench.succeeded(undisturbed)

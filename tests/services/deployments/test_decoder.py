@@ -5,6 +5,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,16 @@ from helios_services.deployments.replicas import decoder as module
 from helios_services.deployments.replicas import load_vae as loading
 from helios_services.deployments.replicas.decoder import DecoderReplica
 from helios_services.media.encoder import EncoderSettings, encode_chunk
-from services.waiting import until
+from support.tiny import tiny_service
+from support.waiting import until
 
 REQUEST: GenerationRequest = make_request("distilled", prompt="a lake", height=64, width=64)
 
 
 def config(tmp_path: Path, **decoder: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")
-    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32", "warm_up_sizes": [[64, 128], [128, 64]]}
-    return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "decoder": decoder})
+    model = {"warm_up_sizes": [[64, 128], [128, 64]]}
+    return tiny_service(tmp_path / "tiny", tmp_path, model=model, decoder=decoder)
 
 
 def denoised(number: int) -> Denoised:
@@ -75,7 +77,7 @@ class Encoding:
 async def test_a_chunk_is_what_decoding_and_encoding_make_of_it(tmp_path: Path) -> None:
     replica = DecoderReplica(config(tmp_path))
     encoded = await replica.decode_chunk(denoised(3), REQUEST)
-    frames = replica._decoder.decode(denoised(3).latents)
+    frames = replica._vae_decoder.decode(denoised(3).latents)
     expected = encode_chunk(frames, index=3, fps=REQUEST.fps, settings=EncoderSettings())
     assert encoded.fragment == expected.fragment
     assert encoded.init_segment == expected.init_segment
@@ -218,17 +220,15 @@ async def test_a_replica_on_a_gpu_is_warmed_up_on_the_thread_that_serves(
     def note(name: str, shape: Any = None) -> None:
         seen.append((name, shape, threading.current_thread().name))
 
-    def loaded(owner: Any) -> Any:
-        load = owner.from_pretrained
-
-        def from_pretrained(path: str, **options: Any) -> Any:
+    def noted(load: Callable[..., Any]) -> Callable[..., Any]:
+        def loaded(path: str, **options: Any) -> Any:
             note("load", (str(options["device"]), options["activation_budget_bytes"]))
             return load(path, **options | {"device": "cpu"})
 
-        return staticmethod(from_pretrained)
+        return loaded
 
-    for owner in (VideoDecoder, VideoEncoder):
-        monkeypatch.setattr(owner, "from_pretrained", loaded(owner))
+    for name in ("load_decoder", "load_encoder"):
+        monkeypatch.setattr(loading, name, noted(getattr(loading, name)))
     monkeypatch.setattr(VideoDecoder, "decode_for_video", lambda _, latents: note("decode", tuple(latents.shape)))
     monkeypatch.setattr(VideoEncoder, "condition_on_image", lambda _, image: note("encode", image.shape))
     monkeypatch.setattr(loading, "use_cache", caches.append)

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from helios_engine.loading.tiny import write_tiny
 from helios_services.config import ConfigError, ServiceConfig, load_config
 from helios_services.deployments import serving
 from helios_services.deployments.gpu_room import check_gpus, fits
+from support.processes import HELIOS
 
 ROOT = Path(__file__).parents[3]
 ONE_H100 = {"CPU": 16.0, "GPU": 1.0, "accelerator_type:H100": 1.0}
@@ -85,7 +85,7 @@ def test_a_worker_without_gpus_says_so_instead_of_waiting(tmp_path: Path) -> Non
     file.write_text(f"state_dir: {tmp_path}/state\ndenoiser: {{device: cuda, num_gpus: 0.5}}\n")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "helios"), "worker", "--config", str(file), "--checkpoint", str(checkpoint)],
+        [HELIOS, "worker", "--config", str(file), "--checkpoint", str(checkpoint)],
         env=environment | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ import torch
 from helios_engine.prompts import ScheduledPrompt
 from helios_engine.sampling.state import DenoiseState
 from helios_services.jobs.errors import ChunkGone, SessionEnded
-from helios_services.jobs.records import Control, JobFailure, Media
+from helios_services.jobs.records import NOBODY, Control, JobFailure, Media
 from helios_services.jobs.state import JobState
 from helios_services.media.artifacts import ArtifactStore
 from services.deployments.bench import CHUNKS, Bench, Died, NotThere
@@ -249,7 +249,8 @@ async def test_guidance_embeds_the_negative_prompt_once(bench: Bench) -> None:
 
 async def test_a_job_that_starts_from_an_upload(bench: Bench) -> None:
     media = Media(id="m1", name="m1.png", content_type="image/png", size_bytes=3, expire_s=0.0)
-    await bench.store.add_media(media, ttl_s=60, max_files=5)
+    await bench.store.reserve_media(media.name, 3, lease_s=60, max_files=5, account=NOBODY)
+    await bench.store.add_media(media, ttl_s=60)
     job_id = await bench.submit(options={"image_id": "m1"})
     await (await bench.run()).run()
     job = await bench.store.get(job_id)

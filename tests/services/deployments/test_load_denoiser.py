@@ -13,15 +13,15 @@ from helios_engine.request import GenerationRequest
 from helios_engine.sampling.denoiser import Denoiser
 from helios_services.config import ServiceConfig
 from helios_services.deployments.replicas import load_denoiser as module
+from support.tiny import tiny_service
 
 CPU = torch.device("cpu")
 
 
 def config(tmp_path: Path, **denoiser: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")
-    sizes = [[384, 640], [64, 128]]
-    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32", "warm_up_sizes": sizes}
-    return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "denoiser": denoiser})
+    model = {"warm_up_sizes": [[384, 640], [64, 128]]}
+    return tiny_service(tmp_path / "tiny", tmp_path, model=model, denoiser=denoiser)
 
 
 @pytest.mark.parametrize("compile", ["off", "regional"])

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +13,10 @@ from helios_services.deployments.dispatch.dispatcher import Dispatcher
 from helios_services.deployments.dispatch.turns import Expired, Turn, Turns
 from helios_services.jobs.records import Account, JobSpec, Priority
 from helios_services.jobs.state import JobState
-from services import waiting
 from services.deployments.bench import Bench, FakeStages
 from services.jobs.conftest import expire
+from support.jobs import ended
+from support.waiting import until
 
 TIMEOUT_S = 600.0
 
@@ -33,10 +33,10 @@ class OneDenoiser(FakeStages):
 
     async def embed(self, prompt: str) -> Any:
         embedded = await super().embed(prompt)
-        return type(embedded)(tokens=torch.full((2, 4), float(ord(prompt[0]))), seconds=0.0)
+        return type(embedded)(prompt_embeds=torch.full((2, 4), float(ord(prompt[0]))), seconds=0.0)
 
-    def denoise(self, previous: Any, prompt_tokens: torch.Tensor, negative: Any, turn: Turn) -> Any:
-        name = chr(int(prompt_tokens[0, 0]))
+    def denoise(self, previous: Any, prompt_embeds: torch.Tensor, negative: Any, turn: Turn) -> Any:
+        name = chr(int(prompt_embeds[0, 0]))
         if name in self.late:
             assert turn.left_s is not None
             assert 0 < turn.left_s <= TIMEOUT_S
@@ -48,7 +48,7 @@ class OneDenoiser(FakeStages):
                 self.waiting.remove(name)
                 self.made.append(name)
                 await self.go.acquire()
-                return await super(OneDenoiser, self).denoise(previous, prompt_tokens, negative, turn)
+                return await super(OneDenoiser, self).denoise(previous, prompt_embeds, negative, turn)
 
         return asyncio.ensure_future(call())
 
@@ -80,9 +80,6 @@ async def submit(bench: Bench, name: str, priority: Priority, account: str = "",
     )
     await bench.store.submit(f"{name}-{uuid4().hex}", spec, account=Account(id=account))
     return name
-
-
-until = partial(waiting.until, limit_s=120.0)
 
 
 async def test_an_interactive_job_starts_when_the_chunk_in_progress_ends(busy: tuple[Bench, OneDenoiser]) -> None:
@@ -120,12 +117,10 @@ async def test_everything_ends_once_and_whole_whoever_gave_way(busy: tuple[Bench
     for _ in range(6 * 6):
         stages.go.release()
 
-    async def ended() -> bool:
+    async def over() -> bool:
         return all(job.ended_s for job in (await bench.store.page(limit=9)).jobs)
 
-    async with asyncio.timeout(60):
-        while not await ended():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until(over)
     jobs = (await bench.store.page(limit=9)).jobs
     assert {job.state for job in jobs} == {JobState.SUCCEEDED}
     assert all(job.chunks_done == 6 for job in jobs)
@@ -147,10 +142,8 @@ async def test_a_chunk_whose_deadline_passes_in_the_denoisers_queue_is_not_made(
     stages.go.release()
     await until(lambda: stages.made == ["a", "b"])
 
-    async with asyncio.timeout(60):
-        while (await bench.store.page(limit=1)).jobs[0].state is not JobState.FAILED:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    (job,) = (await bench.store.page(limit=1)).jobs
+    job = await ended(bench.store, job.id)
+    assert job.state is JobState.FAILED
     assert job.error is not None
     assert job.error.reason == "DEADLINE_EXCEEDED"
     assert Expired.__name__ not in job.error.message

@@ -38,11 +38,11 @@ async def test_an_embedding_stays_until_its_last_chunk_is_in_the_store() -> None
     )
     book = PromptBook(replace(JOB), schedule, {})
     for chunk, expected in ((2, {"first"}), (3, {"first", "second"}), (4, {"second", "third"})):
-        await book.tokens(chunk, encode, save)
+        await book.of_chunk(chunk, encode, save)
         assert set(stored) == {prompt_key(prompt) for prompt in expected}, chunk
     resumed = PromptBook(replace(JOB), schedule, stored)
 
     async def refuse(prompt: str) -> torch.Tensor:
         raise AssertionError(f"{prompt!r} was encoded again")
 
-    assert float((await resumed.tokens(3, refuse, save))[0, 0]) == len("second")
+    assert float((await resumed.of_chunk(3, refuse, save))[0, 0]) == len("second")

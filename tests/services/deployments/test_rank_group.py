@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from ray import serve
 from ray.util.placement_group import placement_group_table
 
 from helios_engine.errors import InvalidField
+from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.request import GenerationRequest, LoraWeight
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
@@ -24,8 +25,9 @@ from helios_engine.text.embeds import pad
 from helios_services.config import DenoiserConfig, ModelConfig, ParallelConfig, ServiceConfig
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.dispatch.stages import Denoised
-from helios_services.deployments.replicas.denoiser import DenoiserReplica
-from services.deployments.local_serve import local_serve
+from helios_services.deployments.ranks.replica import RankedDenoiserReplica
+from support.local_ray import local_serve
+from support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable"),  # read in place from the object store
@@ -45,7 +47,7 @@ def deploy(checkpoint: Path, parallel: ParallelConfig) -> Any:
     """Deploys the denoiser alone; its handle."""
     options = DenoiserConfig(parallel=parallel, torch_threads=1, health_check_period_s=1.0)
     config = ServiceConfig(model=ModelConfig(checkpoint=str(checkpoint), dtype="float32"), denoiser=options)
-    deployment = serve.deployment(DenoiserReplica, name="denoiser", **deployment_options(options))
+    deployment = serve.deployment(RankedDenoiserReplica, name="denoiser", **deployment_options(options))
     return serve.run(deployment.bind(config), name="ranks", route_prefix=None)
 
 
@@ -61,7 +63,7 @@ def deployed(checkpoint: Path, parallel: ParallelConfig) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def denoiser(checkpoint: Path) -> Denoiser:
     """The same on one device, in this process."""
-    return Denoiser.from_pretrained(checkpoint, dtype=torch.float32)
+    return load_denoiser(checkpoint, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,6 @@ def processes() -> dict[str, psutil.Process]:
     return found
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def check_equal(ours: list[Denoised], theirs: list[Denoised]) -> None:
     """Bit for bit."""
     for one, other in zip(ours, theirs, strict=True):
@@ -159,7 +154,7 @@ def test_two_ranks(cluster: None, checkpoint: Path, denoiser: Denoiser) -> None:
         group = processes()
     _, alive = psutil.wait_procs(group.values(), timeout=60)
     assert not alive
-    until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))
+    wait_until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))
 
 
 def made_at_last(handle: Any, prompts: Prompts) -> list[Denoised]:
@@ -186,5 +181,5 @@ def test_a_group_that_cannot_start_says_why_and_is_gone(cluster: None, tmp_path:
         deploy(tmp_path / "missing", ParallelConfig(ulysses_degree=2))
     assert "missing: is not a folder" in serve.status().applications["ranks"].deployments["denoiser"].message
     serve.delete("ranks")
-    until(lambda: not processes())
-    until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))
+    wait_until(lambda: not processes())
+    wait_until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))

@@ -22,7 +22,7 @@ def stages() -> RayStages:
 
 
 def status(**states: set[ReplicaState]) -> Any:
-    """Of an application; deployments that are not named have a replica that runs."""
+    """The status of an application; deployments that are not named have a replica that runs."""
     given = {"text-encoder": states.get("text", {RUNNING})}
     given |= {name: states.get(name, {RUNNING}) for name in ("denoiser", "decoder")}
     deployments = {name: SimpleNamespace(replica_states=dict.fromkeys(found, 1)) for name, found in given.items()}

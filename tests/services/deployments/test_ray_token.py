@@ -1,6 +1,7 @@
 """Ray's token: without it a cluster that this service started answers nobody."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,16 +9,15 @@ import pytest
 
 from helios_services.config import ConfigError
 from helios_services.deployments.ray_token import authenticate_ray, check_authenticated
+from helios_services.private_files import short_private_folder
 
 SCRIPT = """
 import os, sys
 import grpc, ray
 from helios_services.config import ServiceConfig
-from helios_services.deployments.ray_token import authenticate_ray
-from helios_services.deployments.serving import _connect
+from helios_services.deployments.serving import _start
 
-authenticate_ray()
-_connect(ServiceConfig(), None)
+_start(ServiceConfig(), sys.argv[1])
 
 @ray.remote(num_cpus=0)
 def answer():
@@ -42,14 +42,16 @@ ray.shutdown()
 def test_a_client_without_the_token_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
     home = str(tmp_path_factory.mktemp("home"))
+    folder = short_private_folder("helios-test-", 40)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, str(folder)],
         env=clean | {"HOME": home},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
+    shutil.rmtree(folder)
     assert done.stdout.split() == ["UNAUTHENTICATED", "UNAUTHENTICATED", "OK", "False"], done.stderr[-2000:]
 
 

@@ -9,10 +9,10 @@ import pytest
 from helios_services.config import AutoscalingConfig, ServiceConfig
 from helios_services.deployments.dispatch import readiness
 from helios_services.deployments.dispatch.dispatcher import Dispatcher
-from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from services.deployments.bench import CHUNKS, Bench, FakeStages
-from services.waiting import until
+from support.jobs import ended
+from support.waiting import until
 
 LOOKS = 3
 
@@ -48,13 +48,6 @@ async def looked(stages: FakeStages) -> None:
     await until(lambda: stages.asked >= goal)
 
 
-async def ended(bench: Bench, job_id: str) -> Job:
-    async with asyncio.timeout(60):
-        while (await bench.store.get(job_id)).ended_s is None:  # noqa: ASYNC110 - another's change
-            await asyncio.sleep(0.02)
-    return await bench.store.get(job_id)
-
-
 @pytest.mark.parametrize("missing", ["text", "denoise", "decode"])
 async def test_the_jobs_are_for_the_dispatcher_that_has_all_stages(bench: Bench, missing: str) -> None:
     loading, whole = without(missing), FakeStages()
@@ -63,12 +56,12 @@ async def test_the_jobs_are_for_the_dispatcher_that_has_all_stages(bench: Bench,
         await looked(loading)
         assert (await bench.store.get(job_id)).state is JobState.QUEUED
         async with dispatching(bench.config, whole):
-            job = await ended(bench, job_id)
+            job = await ended(bench.store, job_id)
         assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
         assert (loading.log, loading.prompts, is_ready()) == ([], [], False)
 
         loading.gone = frozenset()  # it has come up
-        second = await ended(bench, await bench.submit())
+        second = await ended(bench.store, await bench.submit())
         assert (second.state, second.attempts, is_ready()) == (JobState.SUCCEEDED, 1, True)
 
 
@@ -81,7 +74,7 @@ async def test_a_stage_lost_later_ends_no_job_and_begins_none(bench: Bench) -> N
         stages.gone = frozenset({"denoise"})
         await until(lambda: not is_ready())
         hold.set()
-        assert (await ended(bench, first)).state is JobState.SUCCEEDED
+        assert (await ended(bench.store, first)).state is JobState.SUCCEEDED
         made, second = len(stages.seen), await bench.submit()
         await looked(stages)
         assert ((await bench.store.get(second)).state, len(stages.seen)) == (JobState.QUEUED, made)
@@ -93,7 +86,7 @@ async def test_a_stage_lost_later_ends_no_job_and_begins_none(bench: Bench) -> N
         stages.gone = None
         await looked(stages)
         assert is_ready()
-        assert (await ended(bench, second)).chunks_done == CHUNKS
+        assert (await ended(bench.store, second)).chunks_done == CHUNKS
 
 
 async def test_nothing_is_taken_before_anyone_could_tell(bench: Bench) -> None:
@@ -109,5 +102,5 @@ async def test_a_stage_that_may_scale_to_zero_is_not_waited_for(bench: Bench) ->
     """Its first replica is started for the job."""
     from_zero = bench.config.denoiser.model_copy(update={"autoscaling": AutoscalingConfig(min_replicas=0)})
     async with dispatching(bench.config.model_copy(update={"denoiser": from_zero}), without("denoise")) as is_ready:
-        assert (await ended(bench, await bench.submit())).state is JobState.SUCCEEDED
+        assert (await ended(bench.store, await bench.submit())).state is JobState.SUCCEEDED
         assert is_ready()

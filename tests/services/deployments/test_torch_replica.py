@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from helios_services.config import DeploymentConfig, ServiceConfig
 from helios_services.deployments.app import deployment_options
 from helios_services.deployments.replicas.torch_replica import TorchReplica
-from services.deployments.local_serve import local_serve
+from support.local_ray import local_serve
 
 SURVIVED = 7
 

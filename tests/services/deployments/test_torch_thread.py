@@ -16,12 +16,12 @@ from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
 from helios_services.deployments.replicas.denoiser import DenoiserReplica
 from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
+from support.tiny import tiny_service
 
 
 def config(tmp_path: Path, **denoiser: Any) -> ServiceConfig:
     write_tiny(tmp_path / "tiny")
-    model = {"checkpoint": str(tmp_path / "tiny"), "dtype": "float32"}
-    return ServiceConfig.model_validate({"state_dir": tmp_path, "model": model, "denoiser": denoiser})
+    return tiny_service(tmp_path / "tiny", tmp_path, denoiser=denoiser)
 
 
 class Seen:
@@ -40,11 +40,6 @@ class Seen:
         monkeypatch.setattr(owner, name, staticmethod(call) if name == "from_pretrained" else call)
 
 
-class Unserved(DenoiserReplica):
-    def __del__(self) -> None:  # type: ignore[override]
-        """Only Serve awaits the other one."""
-
-
 async def test_the_denoiser_compiles_warms_up_and_serves_on_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,7 +48,7 @@ async def test_the_denoiser_compiles_warms_up_and_serves_on_one_thread(
     monkeypatch.setattr(Denoiser, "warm_up", lambda *_: seen.threads.update(warm_up={threading.get_ident()}))
     for name in ("from_pretrained", "denoise_chunk"):
         seen.wrap(monkeypatch, Denoiser, name)
-    replica = Unserved(config(tmp_path, compile="regional"))
+    replica = DenoiserReplica(config(tmp_path, compile="regional"))
 
     def no_chunk(state: DenoiseState, *_: Any) -> tuple[torch.Tensor, DenoiseState]:
         limits.append(torch._dynamo.config.recompile_limit)

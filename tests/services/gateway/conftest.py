@@ -13,6 +13,7 @@ from helios_services.gateway.server import Gateway
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.records import ChunkRecord, Claim
 from helios_services.media.artifacts import ArtifactStore
+from support.gateway import serving
 
 BY_HAND = JobsConfig(max_queued=5, lease_s=600.0)
 """Nobody renews the leases of the test's own worker."""
@@ -64,10 +65,8 @@ def config(redis: RedisConfig, tmp_path: Path) -> ServiceConfig:
 
 @pytest.fixture
 async def gateway(config: ServiceConfig) -> AsyncIterator[Gateway]:
-    gateway = Gateway(config)
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
+    async with serving(config) as gateway:
+        yield gateway
 
 
 @pytest.fixture

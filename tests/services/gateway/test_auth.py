@@ -1,10 +1,8 @@
 """API keys, tenants, scopes, and TLS with and without client certificates."""
 
 import asyncio
-import datetime
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,17 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.gateway.guard.keys import SCOPES, KeyRing, Scope, new_key
+from helios_services.gateway.guard.caller import SCOPES, Scope
+from helios_services.gateway.guard.keys import KeyRing, new_key
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
+from support.authority import Authority
+from support.gateway import serving
+from support.processes import HELIOS
 
 EVERYTHING = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
 Keys = dict[str, str]
@@ -160,16 +158,15 @@ def test_a_bad_key_file_is_explained_without_its_values(content: str, named: str
 
 
 def test_keys_are_made_on_the_command_line(tmp_path: Path) -> None:
-    helios = str(Path(sys.executable).parent / "helios")
     made = subprocess.run(
-        [helios, "keys", "new", "ci", "--tenant", "a", "--scope", "read"], capture_output=True, text=True
+        [HELIOS, "keys", "new", "ci", "--tenant", "a", "--scope", "read"], capture_output=True, text=True
     )
     (tmp_path / "keys.yaml").write_text(made.stdout)
     key = made.stderr.split(": ")[1].strip()
     assert key not in made.stdout
     metadata = (("authorization", f"Bearer {key}"),)
     assert KeyRing(str(tmp_path / "keys.yaml")).authenticate("GetJob", metadata).tenant == "a"
-    refused = subprocess.run([helios, "keys", "new", "ci", "--tenant", "a b"], capture_output=True, text=True)
+    refused = subprocess.run([HELIOS, "keys", "new", "ci", "--tenant", "a b"], capture_output=True, text=True)
     assert (refused.returncode, "tenant: 'a b'" in refused.stderr) == (1, True)
 
 
@@ -181,49 +178,9 @@ def test_keys_are_not_sent_in_the_clear() -> None:
 # ---- TLS ----
 
 
-class Authority:
-    """Signs certificates for 127.0.0.1."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self.name = folder, name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(self._subject, self._key.public_key(), ca=True)
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), ca=False
-        )
-        pem, encoding = self._folder / f"{name}.crt", serialization.Encoding.PEM
-        pem.write_bytes(certificate.public_bytes(encoding))
-        key_file = self._folder / f"{name}.key"
-        no_password = serialization.NoEncryption()
-        key_file.write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, no_password))
-        return pem, key_file
-
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key)
-        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        return builder.add_extension(names, critical=False).sign(self._key, hashes.SHA256())
-
-
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "authority")
-
-
-async def served(config: ServiceConfig, **options: Any) -> Gateway:
-    gateway = Gateway(config.model_copy(update={"gateway": config.gateway.model_copy(update=options)}))
-    await gateway.start()
-    return gateway
 
 
 @pytest.mark.parametrize("mutual", [False, True])
@@ -232,15 +189,14 @@ async def test_tls(config: ServiceConfig, keys: Keys, authority: Authority, tmp_
     options = {"tls_certificate_file": str(certificate), "tls_key_file": str(key)}
     if mutual:
         options["tls_client_ca_file"] = str(authority.file)
-    gateway = await served(config, **options)
-    target = f"localhost:{gateway.port}"
     mine, my_key = authority.issue("client")
     stranger = Authority(tmp_path, "stranger")
     trusting = Connection(
         api_key=keys["alice"], ca_file=authority.file, certificate_file=mine if mutual else None,
         key_file=my_key if mutual else None,
     )  # fmt: skip
-    try:
+    async with serving(config, **options) as gateway:
+        target = f"localhost:{gateway.port}"
         async with AsyncHeliosClient(target, trusting) as client:
             assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
         wrong = [Connection(api_key=keys["alice"]), Connection(api_key=keys["alice"], ca_file=stranger.file)]
@@ -258,12 +214,10 @@ async def test_tls(config: ServiceConfig, keys: Keys, authority: Authority, tmp_
         if not mutual:
             async with AsyncHeliosClient(target, Connection(api_key=keys["alice"], ca_file=newer.file)) as client:
                 assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
-    finally:
-        await gateway.stop()
 
 
 async def test_half_a_certificate_is_refused(config: ServiceConfig) -> None:
     with pytest.raises(ConfigError, match="must be given together"):
-        await served(config, tls_key_file="/nowhere.key")
+        await serving(config, tls_key_file="/nowhere.key").__aenter__()
     with pytest.raises(ConfigError, match=r"gateway.tls_key_file: /nowhere.key: No such file"):
-        await served(config, tls_key_file="/nowhere.key", tls_certificate_file="/nowhere.crt")
+        await serving(config, tls_key_file="/nowhere.key", tls_certificate_file="/nowhere.crt").__aenter__()

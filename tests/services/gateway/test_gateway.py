@@ -18,9 +18,12 @@ from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
 from helios_services.config import RedisConfig, ServiceConfig
 from helios_services.gateway import server
-from helios_services.gateway.server import LIVENESS, SERVICE, Gateway
+from helios_services.gateway.grpc.door import LIVENESS
+from helios_services.gateway.grpc.handlers import SERVICE
+from helios_services.gateway.server import Gateway
 from helios_services.jobs.records import JobFailure
 from services.gateway.conftest import Worker, fragment
+from support.gateway import serving
 
 HealthStatus = health_pb2.HealthCheckResponse
 
@@ -205,23 +208,24 @@ async def test_health_and_reflection(gateway: Gateway) -> None:
     target = f"127.0.0.1:{gateway.port}"
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        for name in ("", SERVICE):
+        for name in ("", SERVICE.full_name):
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == HealthStatus.SERVING
 
     def methods() -> set[str]:
         with grpc.insecure_channel(target) as channel:
             pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-            return set(pool.FindServiceByName(SERVICE).methods_by_name)
+            return set(pool.FindServiceByName(SERVICE.full_name).methods_by_name)
 
     assert {"SubmitJob", "StreamVideo", "Interact"} <= await asyncio.to_thread(methods)
 
 
 async def test_without_redis_health_is_down_and_calls_are_unavailable(config: ServiceConfig) -> None:
     dead = RedisConfig(url="redis://127.0.0.1:1/0", socket_timeout_s=0.2)
-    gateway = Gateway(config.model_copy(update={"redis": dead}))
-    await gateway.start()
-    target = f"127.0.0.1:{gateway.port}"
-    async with grpc.aio.insecure_channel(target) as channel, AsyncHeliosClient(target) as client:
+    async with (
+        serving(config.model_copy(update={"redis": dead})) as gateway,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+        AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client,
+    ):
         stub: Any = health_pb2_grpc.HealthStub(channel)
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == HealthStatus.NOT_SERVING
         alive = await stub.Check(health_pb2.HealthCheckRequest(service=LIVENESS))
@@ -230,7 +234,6 @@ async def test_without_redis_health_is_down_and_calls_are_unavailable(config: Se
             await client.submit("a lake")
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         assert caught.value.retry_after_s
-    await gateway.stop()
 
 
 @pytest.mark.parametrize("stalled_s", [0.0, 100.0])

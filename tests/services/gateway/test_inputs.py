@@ -17,7 +17,8 @@ from helios_services.gateway.calls import uploads
 from helios_services.gateway.server import Gateway
 from helios_services.media.artifacts import ArtifactStore
 from services.gateway.conftest import Worker
-from services.redis_clients import async_client
+from support.gateway import serving
+from support.redis_clients import async_client
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 
@@ -134,25 +135,23 @@ async def test_a_job_can_be_continued_once_it_has_succeeded(
 @pytest.mark.parametrize("variant", ["base", "mid", "distilled"])
 async def test_models_say_what_they_take(config: ServiceConfig, variant: Any) -> None:
     model = ModelConfig(name="m", variant=variant, loras={"style": "/tmp/style.safetensors"})
-    gateway = Gateway(config.model_copy(update={"model": model}))
-    await gateway.start()
-    try:
-        async with AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client:
-            (described,) = await client.models()
-            assert (described.variant, list(described.loras)) == (variant, ["style"])
-            assert described.size_multiple == (16 if variant == "base" else 64)
-            size = {"height": described.size_multiple * 3, "width": described.size_multiple * 2}
-            options: dict[str, Any] = {"base": {"num_inference_steps": 20}, "mid": {"zero_steps": 2}}.get(variant, {})
-            style = [pb.LoraWeight(name="style", scale=0.5)]
-            job = await client.submit("a lake", **size, **options, loras=style, shift=2.0, fps=16)
-            assert job.params.guidance_scale == (1.0 if variant == "distilled" else 5.0)
-            assert (job.params.shift, list(job.params.loras)) == (2.0, style)
-            for name, value in options.items():
-                assert getattr(job.params, name) == value
-            with pytest.raises(HeliosError, match=r"params\.loras"):
-                await client.submit("a lake", loras=[pb.LoraWeight(name="other")])
-    finally:
-        await gateway.stop()
+    async with (
+        serving(config.model_copy(update={"model": model})) as gateway,
+        AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client,
+    ):
+        (described,) = await client.models()
+        assert (described.variant, list(described.loras)) == (variant, ["style"])
+        assert described.size_multiple == (16 if variant == "base" else 64)
+        size = {"height": described.size_multiple * 3, "width": described.size_multiple * 2}
+        options: dict[str, Any] = {"base": {"num_inference_steps": 20}, "mid": {"zero_steps": 2}}.get(variant, {})
+        style = [pb.LoraWeight(name="style", scale=0.5)]
+        job = await client.submit("a lake", **size, **options, loras=style, shift=2.0, fps=16)
+        assert job.params.guidance_scale == (1.0 if variant == "distilled" else 5.0)
+        assert (job.params.shift, list(job.params.loras)) == (2.0, style)
+        for name, value in options.items():
+            assert getattr(job.params, name) == value
+        with pytest.raises(HeliosError, match=r"params\.loras"):
+            await client.submit("a lake", loras=[pb.LoraWeight(name="other")])
 
 
 class FullDisk:

@@ -17,8 +17,8 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
 from services.gateway.conftest import Worker, fragment
 from services.jobs.conftest import let_session_lapse
-from services.redis_clients import async_client
-from services.waiting import until
+from support.redis_clients import async_client
+from support.waiting import until
 
 SIZE = 1000
 GRACE_S = 600.0
@@ -201,7 +201,7 @@ async def test_chunks_that_an_open_ended_job_has_dropped_are_out_of_range(
     stream = client.stream(job.id, from_chunk=2)
     segments = [await anext(stream) for _ in range(4)]
     assert [segment.data for segment in segments] == [b"init", *(fragment(index, SIZE) for index in (2, 3, 4))]
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
 
 async def test_readers_beyond_a_stopped_jobs_end(client: AsyncHeliosClient, worker: Worker, tmp_path: Path) -> None:

@@ -17,19 +17,11 @@ from helios_services.config import ServiceConfig
 from helios_services.gateway.grpc import limits
 from helios_services.gateway.grpc.requests import MAX_ENTRIES
 from helios_services.gateway.server import Gateway
-from services.raw_http2 import RawClient
+from support.gateway import serving
+from support.raw_http2 import RawClient
+from support.waiting import until
 
 EXHAUSTED, INVALID = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT
-
-
-@asynccontextmanager
-async def serving(config: ServiceConfig, **options: Any) -> AsyncIterator[Gateway]:
-    gateway = Gateway(config.model_copy(update={"gateway": config.gateway.model_copy(update=options)}))
-    await gateway.start()
-    try:
-        yield gateway
-    finally:
-        await gateway.stop()
 
 
 @asynccontextmanager
@@ -115,9 +107,11 @@ async def test_calls_beyond_the_limit_are_refused_at_once(config: ServiceConfig)
             await watcher.read()
         assert await code_of(stub.ListModels(pb.ListModelsRequest())) is EXHAUSTED
         watchers[0].cancel()
-        async with asyncio.timeout(60):
-            while await answered(stub) is not grpc.StatusCode.OK:
-                pass
+
+        async def taken() -> bool:
+            return await answered(stub) is grpc.StatusCode.OK
+
+        await until(taken)
         for watcher in watchers:
             watcher.cancel()
 

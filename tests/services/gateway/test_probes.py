@@ -6,14 +6,17 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
-from helios_services.client import AsyncHeliosClient
+from helios_services.client import AsyncHeliosClient, HeliosError
 from helios_services.config import ConfigError, ServiceConfig
-from helios_services.gateway.metrics import METHODS, GatewayMetrics
-from helios_services.gateway.server import LIVENESS
-from services.gateway.test_auth import Authority, served
+from helios_services.gateway.grpc.door import LIVENESS
+from helios_services.gateway.guard.caller import SCOPES
+from helios_services.gateway.guard.metrics import CallMetrics
+from support.authority import Authority
+from support.gateway import serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -28,14 +31,8 @@ async def health(port: int, service: str) -> Any:
 async def test_probes_need_no_certificate_and_reach_nothing_but_health(config: ServiceConfig, tmp_path: Path) -> None:
     authority = Authority(tmp_path, "authority")
     certificate, key = authority.issue("gateway")
-    gateway = await served(
-        config,
-        health_port=0,
-        tls_certificate_file=str(certificate),
-        tls_key_file=str(key),
-        tls_client_ca_file=str(authority.file),
-    )
-    try:
+    options = {"tls_certificate_file": str(certificate), "tls_key_file": str(key)}
+    async with serving(config, health_port=0, tls_client_ca_file=str(authority.file), **options) as gateway:
         for service in ("", LIVENESS):
             assert await health(gateway.health_port, service) == SERVING
         with pytest.raises(grpc.aio.AioRpcError):
@@ -45,35 +42,31 @@ async def test_probes_need_no_certificate_and_reach_nothing_but_health(config: S
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.ListJobs(pb.ListJobsRequest())
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    finally:
-        await gateway.stop()
 
 
 async def test_a_gateway_that_is_full_is_not_dead(config: ServiceConfig) -> None:
-    gateway = await served(config, health_port=0, max_concurrent_rpcs=1)
-    try:
-        async with AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client:
-            job = await client.submit("a lake")
-            watching = client.watch(job.id)
-            await anext(watching)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await health(gateway.port, LIVENESS)
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert await health(gateway.health_port, LIVENESS) == SERVING
-    finally:
-        await gateway.stop()
+    async with (
+        serving(config, health_port=0, max_concurrent_rpcs=1) as gateway,
+        AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client,
+    ):
+        job = await client.submit("a lake")
+        watching = client.watch(job.id)
+        await anext(watching)
+        with pytest.raises(HeliosError) as caught:
+            await client.models()
+        assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for port in (gateway.port, gateway.health_port):
+            assert await health(port, LIVENESS) == SERVING
 
 
 async def test_a_taken_port_is_named(config: ServiceConfig) -> None:
-    gateway = await served(config, health_port=0)
-    try:
+    async with serving(config, health_port=0) as gateway:
         with pytest.raises(ConfigError, match=r"gateway\.health_port: \d+"):
-            await served(config, health_port=gateway.health_port)
-    finally:
-        await gateway.stop()
+            await serving(config, health_port=gateway.health_port).__aenter__()
 
 
 def test_calls_in_progress_are_counted_from_the_first_scrape_on() -> None:
-    registry = GatewayMetrics().registry
-    for method in METHODS:  # an autoscaler takes a missing series for a missing gateway
+    registry = CollectorRegistry()
+    CallMetrics(registry, "grpc")
+    for method in SCOPES:  # an autoscaler takes a missing series for a missing gateway
         assert registry.get_sample_value("helios_grpc_active_requests", {"method": method}) == 0.0

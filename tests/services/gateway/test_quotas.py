@@ -1,7 +1,6 @@
 """Quotas, deadlines and dead letters as clients and operators meet them."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 import grpc
@@ -13,13 +12,14 @@ from google.rpc.status_pb2 import Status
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ServiceConfig
-from helios_services.gateway.guard.keys import KeyEntry, Quotas, Scope, new_key
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import KeyEntry, Quotas, new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.records import Account, JobFailure
 from services.gateway.conftest import Worker
 from services.test_operations import blocks, run
-
-HELIOS = str(Path(sys.executable).parent / "helios")
+from support.gateway import serving
+from support.processes import HELIOS
 
 
 async def refusal(client: AsyncHeliosClient, **options: float) -> tuple[grpc.StatusCode, QuotaFailure, RetryInfo]:
@@ -43,31 +43,25 @@ async def test_a_keys_quota_is_told_by_name_and_change_without_a_restart(config:
     key, entry = new_key("small", "t", frozenset({Scope.SUBMIT}), quotas=Quotas(max_queued=1), weight=2.0)
     other_key, other = new_key("other", "t", frozenset({Scope.SUBMIT}), account="small", quotas=Quotas(max_queued=1))
     write(entry, other)
-    gateway = Gateway(
-        config.model_copy(update={"gateway": config.gateway.model_copy(update={"api_keys_file": str(file)})})
-    )
-    await gateway.start()
-    try:
-        async with (
-            AsyncHeliosClient(f"127.0.0.1:{gateway.port}", Connection(api_key=key)) as client,
-            AsyncHeliosClient(f"127.0.0.1:{gateway.port}", Connection(api_key=other_key)) as rotated,
-        ):
-            await client.submit("a lake", num_frames=33)
-            for each in (client, rotated):  # two keys of one account have one quota
-                code, quota, retry = await refusal(each)
-                assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-                assert [violation.subject for violation in quota.violations] == ["max_queued"]
-                assert retry.retry_delay.ToMilliseconds() > 0
-            write(entry.model_copy(update={"quotas": Quotas(max_queued=2)}), other)
-            async with asyncio.timeout(120):
-                while True:
-                    try:
-                        await client.submit("a lake", num_frames=33)
-                        break
-                    except HeliosError:
-                        await asyncio.sleep(0.2)
-    finally:
-        await gateway.stop()
+    async with (
+        serving(config, api_keys_file=str(file)) as gateway,
+        AsyncHeliosClient(f"127.0.0.1:{gateway.port}", Connection(api_key=key)) as client,
+        AsyncHeliosClient(f"127.0.0.1:{gateway.port}", Connection(api_key=other_key)) as rotated,
+    ):
+        await client.submit("a lake", num_frames=33)
+        for each in (client, rotated):  # two keys of one account have one quota
+            code, quota, retry = await refusal(each)
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert [violation.subject for violation in quota.violations] == ["max_queued"]
+            assert retry.retry_delay.ToMilliseconds() > 0
+        write(entry.model_copy(update={"quotas": Quotas(max_queued=2)}), other)
+        async with asyncio.timeout(120):
+            while True:
+                try:
+                    await client.submit("a lake", num_frames=33)
+                    break
+                except HeliosError:
+                    await asyncio.sleep(0.2)
 
 
 def test_a_key_says_what_its_jobs_are_counted_by() -> None:

@@ -20,13 +20,14 @@ from pydantic import BaseModel
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.config import ConfigError, RedisConfig, ServiceConfig, load_config
-from helios_services.gateway.guard.keys import Scope, new_key
-from helios_services.gateway.server import Gateway
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import new_key
 from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.store import JobStore
 from helios_services.redaction import keep_secret, scrub
 from helios_services.telemetry.logs import configure_logging
-from services.redis_clients import blocking_client
+from support.gateway import serving
+from support.redis_clients import blocking_client
 
 PROMPT = "an otter in a raincoat juggles lanterns"
 PICTURE = b"\x89PNG\r\n\x1a\nopen-sesame-picture"
@@ -144,7 +145,7 @@ async def calls_of_every_kind(stub: Any, metadata: Any, monkeypatch: pytest.Monk
     await every_call()
     for fault in (broken, unreachable):
         with monkeypatch.context() as patch:
-            for name in ("get", "submit", "page", "update_prompt", "add_media"):
+            for name in ("get", "submit", "page", "update_prompt", "reserve_media", "add_media"):
                 patch.setattr(JobStore, name, fault)
             await every_call()
     codes.add(await drained(stub.CancelJob(pb.CancelJobRequest(job_id=job.id), metadata=metadata)))
@@ -164,15 +165,13 @@ async def test_nothing_of_it_in_logs_metrics_and_spans(
     key, entry = new_key("ops", "acme", frozenset({Scope.ADMIN}))
     keys = tmp_path / "keys.yaml"
     keys.write_text(yaml.safe_dump({"keys": [entry.model_dump(mode="json")]}))
-    gateway = Gateway(
-        config.model_copy(update={"gateway": config.gateway.model_copy(update={"api_keys_file": str(keys)})})
-    )
-    await gateway.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
-        metadata = (("authorization", f"Bearer {key}"),)
+    metadata = (("authorization", f"Bearer {key}"),)
+    async with (
+        serving(config, api_keys_file=str(keys)) as gateway,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+    ):
         codes = await calls_of_every_kind(VideoGenerationStub(channel), metadata, monkeypatch)
-    logging.getLogger("grpc").warning("a library says %s\nand %s", metadata, PROMPT)
-    await gateway.stop()
+        logging.getLogger("grpc").warning("a library says %s\nand %s", metadata, PROMPT)
     assert {"OK", "INVALID_ARGUMENT", "UNAUTHENTICATED", "INTERNAL", "UNAVAILABLE"} <= {code.name for code in codes}
     written = {
         "logs": logs.text(),

@@ -11,7 +11,7 @@ from helios_services.jobs.connector import Connector
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import ChunkRecord, Claim, JobSpec, Lease, Priority
 from helios_services.jobs.store import JobStore
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 JOBS = JobsConfig(lease_s=3600.0, heartbeat_s=10.0, session_grace_s=3600.0, max_queued=50, max_attempts=3)
 """Leases and sessions lapse when a test lets them."""

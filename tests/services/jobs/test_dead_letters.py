@@ -12,7 +12,7 @@ from helios_services.jobs.records import JobFailure
 from helios_services.jobs.state import DEAD_LETTERED, JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 
 async def fail(store: JobStore, job_id: str, reason: str, chunks: int = 1) -> None:

@@ -18,7 +18,8 @@ from helios_services.jobs.scripts import source
 from helios_services.jobs.state import TRANSITIONS, Event, JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, expire, let_lapse, spec
-from services.redis_clients import async_client, blocking_client
+from support.redis_clients import async_client, blocking_client
+from support.waiting import until
 
 RENEWALS = 12
 """Of a heartbeat every sixth of a lease: two leases."""
@@ -247,11 +248,14 @@ async def test_heartbeat_outlives_a_callback_that_raises(redis: RedisConfig, sto
     await store.cancel("cancelled")
     try:
         await asyncio.wait_for(lost.wait(), 60)
-        async with async_client(redis.url) as client, asyncio.timeout(60):
+        async with async_client(redis.url) as client:
             leases = f"helios:{{{redis.namespace}}}:leases"
             before = await client.zscore(leases, "kept")
-            while await client.zscore(leases, "kept") == before:  # noqa: ASYNC110 - a renewal has no event
-                await asyncio.sleep(0.01)
+
+            async def renewed() -> bool:
+                return bool(await client.zscore(leases, "kept") != before)
+
+            await until(renewed)
     finally:
         heartbeat.close()
 

@@ -28,7 +28,7 @@ from helios_services.jobs.state import FINAL, Event, JobState
 from helios_services.jobs.store import EVERY_RANK, JobStore
 from services.jobs.conftest import record, spec
 from services.jobs.store_model import Model, ModelJob
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 EXAMPLES = int(os.environ.get("HELIOS_MODEL_EXAMPLES", 0))
 STEPS = 40

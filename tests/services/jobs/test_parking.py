@@ -12,7 +12,7 @@ from helios_services.jobs.records import Control, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 AHEAD = JOBS.live_window_chunks
 

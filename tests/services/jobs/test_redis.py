@@ -2,9 +2,9 @@
 
 import os
 import signal
-from itertools import chain
+import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -17,7 +17,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 
 async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) -> None:
@@ -25,9 +25,10 @@ async def test_processes_of_one_state_folder_share_the_server(tmp_path: Path) ->
     second = EmbeddedRedis.start(tmp_path)
     assert second.url == first.url
     second.stop()  # not its own: goes on
-    assert (tmp_path / "redis").stat().st_mode & 0o077 == 0
+    made = [tmp_path / "redis", *(tmp_path / "redis").rglob("*")]
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
     async with async_client(first.url) as client:
-        assert (await client.config_get("bind"))["bind"] == "127.0.0.1"
+        assert await client.config_get("port") == {"port": "0"}
         assert (await client.config_get("appendonly"))["appendonly"] == "yes"
     first.stop()
 
@@ -69,20 +70,34 @@ def test_a_server_that_answers_late_is_attached_to(tmp_path: Path, monkeypatch: 
         server.stop()
 
 
-def test_a_port_that_another_server_took_meanwhile_is_not_the_last(
-    tmp_path: Path, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+async def test_a_state_folder_too_deep_for_a_socket_gets_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, free_port = urlsplit(server.url).port, embedded.free_port
-    with monkeypatch.context() as patch:
-        patch.setattr(embedded, "free_port", lambda: taken)
-        with pytest.raises(ConfigError, match="did not start"):
-            EmbeddedRedis.start(tmp_path)
-    ports = chain([taken], iter(free_port, None))
-    monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
-    other = EmbeddedRedis.start(tmp_path)
-    assert other.url != server.url
-    assert EmbeddedRedis.start(tmp_path).url == other.url
-    other.stop()
+    deep = tmp_path / ("temporary " * 8 + "ä")
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    server = EmbeddedRedis.start(deep)
+    assert EmbeddedRedis.start(deep).url == server.url
+    socket = Path(unquote(urlsplit(server.url).path))
+    assert socket.is_socket()
+    assert socket.parent.stat().st_mode & 0o077 == 0
+    async with async_client(server.url) as client:
+        assert await client.ping()
+    server.stop()
+    assert not socket.parent.exists()
+
+
+async def test_a_path_of_any_letters_is_good(tmp_path: Path) -> None:
+    server = EmbeddedRedis.start(tmp_path / "a b?c#d%41 ü'\"")
+    async with async_client(server.url) as client:
+        assert await client.ping()
+    server.stop()
+
+
+def test_a_server_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "redis" / "redis.sock" / "occupied").mkdir(parents=True)  # the socket cannot be made
+    with pytest.raises(ConfigError, match=r"did not start; see .*redis\.log"):
+        EmbeddedRedis.start(tmp_path)
 
 
 async def test_kill_dash_nine_loses_no_accepted_job(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.store import JobStore
 from services.jobs import test_interactive, test_leases, test_store, test_work
 from services.jobs.conftest import JOBS, claim, spec
-from services.redis_clients import async_client, blocking_client
+from support.redis_clients import async_client, blocking_client
 
 GUIDE = Path(__file__).parents[3] / "docs" / "security.md"
 OTHER_NAMESPACES = {"test_scripts_allow_what_the_table_allows_and_nothing_else"}

@@ -1,14 +1,11 @@
 """The job store over TLS, where a redis-server that can do that is installed."""
 
-import contextlib
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis.exceptions import RedisError
 
 from helios_services.config import RedisConfig
 from helios_services.jobs.connector import Connector
@@ -16,11 +13,10 @@ from helios_services.jobs.embedded import free_port
 from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
-from services.gateway.test_auth import Authority
 from services.jobs.conftest import JOBS, claim, spec
-from services.redis_clients import blocking_client
-
-START_S = 120.0
+from support.authority import Authority
+from support.redis_clients import answers, blocking_client
+from support.waiting import wait_until
 
 
 def able_server() -> str | None:
@@ -68,26 +64,16 @@ def tls_redis(authority: Authority, tmp_path_factory: pytest.TempPathFactory) ->
     )
     with subprocess.Popen([binary, *flags], stdout=subprocess.DEVNULL) as process:
         try:
-            _wait_for(config)
+            files = {
+                "ssl_ca_certs": config.tls_ca_file,
+                "ssl_certfile": config.tls_certificate_file,
+                "ssl_keyfile": config.tls_key_file,
+            }
+            with blocking_client(config.url, **files) as client:
+                wait_until(lambda: answers(client))
             yield config
         finally:
             process.terminate()
-
-
-def _wait_for(config: RedisConfig) -> None:
-    files = {
-        "ssl_ca_certs": config.tls_ca_file,
-        "ssl_certfile": config.tls_certificate_file,
-        "ssl_keyfile": config.tls_key_file,
-    }
-    deadline = time.monotonic() + START_S
-    with blocking_client(config.url, **files) as client:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(RedisError):
-                client.ping()
-                return
-            time.sleep(0.05)
-    raise AssertionError("the server did not start")
 
 
 async def test_store_heartbeat_and_notifications_over_mutual_tls(tls_redis: RedisConfig) -> None:

@@ -11,7 +11,7 @@ from helios_services.jobs.records import Account, Claim, Control, Lease, Priorit
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 A, B = Account(id="a"), Account(id="b")
 

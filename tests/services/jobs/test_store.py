@@ -20,7 +20,7 @@ from helios_services.jobs.records import JobFailure, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, record, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 
 async def test_a_job_from_submission_to_success(store: JobStore) -> None:

@@ -12,7 +12,7 @@ from helios_services.jobs.records import Account, Priority
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 NEW = (
     "account",

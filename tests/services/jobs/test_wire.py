@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -12,14 +13,14 @@ from helios_services.jobs.notify import Notifier
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, append, claim, spec
-from services.redis_clients import async_client
+from support.redis_clients import async_client
 
 
 class Proxy:
     """Between a client and the server: swallows replies, or goes silent as a peer whose host has died."""
 
     def __init__(self, server_url: str) -> None:
-        self._server_port = int(server_url.rsplit(":", 1)[1].split("/")[0])
+        self._server_socket = unquote(urlsplit(server_url).path)
         self._server: asyncio.Server | None = None
         self._silenced: list[asyncio.Event] = []
         self._connections: set[asyncio.Task[None]] = set()
@@ -50,7 +51,7 @@ class Proxy:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         silenced = asyncio.Event()
         self._silenced.append(silenced)
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        up_reader, up_writer = await asyncio.open_unix_connection(self._server_socket)
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
             while data := await source.read(1 << 16):

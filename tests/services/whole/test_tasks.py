@@ -23,6 +23,7 @@ from helios_services.client import AsyncHeliosClient, HeliosClient, HeliosError
 from helios_services.config import load_config
 from helios_services.stack import running_stack
 from services.whole.collector import Collector, collecting
+from support.local_ray import on_ray
 
 SIZE: dict[str, Any] = {"height": 64, "width": 64, "pyramid_steps": [1, 1, 1], "seed": 5}
 Frames = NDArray[np.uint8]
@@ -81,7 +82,7 @@ def address(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
-        with running_stack(config) as address:
+        with on_ray(lambda: running_stack(config)) as address:
             yield address
 
 

@@ -15,7 +15,7 @@ STAGES = {"denoiser": ("denoise",), "decoder": ("decode", "encode"), "text-encod
 PER_JOB = {"text-encoder"}
 """Deployments that a job calls at its start, not for each chunk."""
 ROUNDING = 1e-9
-"""Of a replica: sums of floats must not ask for one more."""
+"""This small a part of a replica comes from adding floats, and must not ask for one more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,7 @@ class Delivery:
                 interval_s=now - self.last_chunk_at,
                 duration_s=chunk.duration_s,
                 num_frames=chunk.num_frames,
+                objective_s=self._attempt.config.dispatcher.chunk_objective_s,
             )
         )
         self.last_chunk_at = now

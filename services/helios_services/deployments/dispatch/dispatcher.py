@@ -1,4 +1,4 @@
-"""The dispatcher replica: claims jobs while it has free slots and drives them."""
+"""The dispatcher: claims jobs while it has free slots and drives them."""
 
 import asyncio
 import contextlib
@@ -9,24 +9,18 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from ray import serve
-from ray.serve.handle import DeploymentHandle
 
 from helios_services.config import ServiceConfig
-from helios_services.deployments.autoscaling.meter import WorkMeter
 from helios_services.deployments.dispatch.job_run import JobRun
 from helios_services.deployments.dispatch.readiness import Readiness
 from helios_services.deployments.dispatch.stages import Stages
-from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost, StoreUnavailable
 from helios_services.jobs.notify import Watch
 from helios_services.jobs.records import Claim
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import cancelled
-from helios_services.telemetry.logs import configure_logging
-from helios_services.telemetry.metrics import WorkerMetrics, serve_metrics
-from helios_services.telemetry.tracing import configure_tracing
+from helios_services.telemetry.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +51,7 @@ class Dispatcher:
             raise RuntimeError("the dispatcher has stopped")
 
     async def drain(self) -> None:
-        """Stops claiming, gives running jobs back after their chunk in progress, and closes everything.
+        """Stops claiming, releases running jobs after their chunk in progress, and closes everything.
 
         A chunk that takes longer than half the shutdown time is dropped: it will be made again elsewhere.
         """
@@ -150,34 +144,3 @@ class Dispatcher:
         finally:
             del self._runs[run]
             self._heartbeat.remove(claim.lease)
-
-
-class DispatcherReplica:
-    """The dispatcher as a Ray Serve deployment; it serves no requests."""
-
-    def __init__(
-        self, config: ServiceConfig, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle
-    ) -> None:
-        configure_logging(config.log_level)
-        configure_tracing(config.tracing, "helios-dispatcher")
-        app = serve.get_replica_context().app_name
-        self._dispatcher = Dispatcher(config, RayStages(app, text, denoiser, decoder))
-        self._meter = WorkMeter(config, self._dispatcher.metrics, app)
-        options = config.dispatcher
-        self._metrics_port = serve_metrics(
-            self._dispatcher.metrics.registry, options.metrics_host, options.metrics_port
-        )
-
-    async def metrics_port(self) -> int:
-        """The port of this replica's metrics."""
-        return self._metrics_port
-
-    async def check_health(self) -> None:
-        """Called by Serve; raising makes it replace the replica."""
-        self._dispatcher.check()
-        self._meter.check()
-
-    async def __del__(self) -> None:
-        """Called and awaited by Serve when the replica is shut down."""
-        await self._dispatcher.drain()
-        await self._meter.close()

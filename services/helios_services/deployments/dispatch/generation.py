@@ -115,16 +115,16 @@ class Generation:
     async def _embeds(self, index: int) -> tuple[Any, Any]:
         """Embeddings of the chunk's prompt and, with guidance, of the negative one."""
         negative = self._request.negative_prompt if self._request.guided else None
-        embeds = await self._prompts.tokens(index, self._embed, self._save_embeds, negative)
+        embeds = await self._prompts.of_chunk(index, self._embed, self._save_embeds, negative)
         if negative is None:
             return embeds, None
         keep = {prompt_key(negative), *self._prompts.keys}
-        return embeds, await self._prompts.one(negative, self._embed, self._save_embeds, keep)
+        return embeds, await self._prompts.of_prompt(negative, self._embed, self._save_embeds, keep)
 
     async def _embed(self, prompt: str) -> Any:
         embedded = await self._attempt.calls.call("text", lambda: self._stages.embed(prompt))
         self._stage_s["text"] = self._stage_s.get("text", 0.0) + embedded.seconds
-        return embedded.tokens
+        return embedded.prompt_embeds
 
     async def _save_embeds(self, key: str, data: bytes, keep: set[str]) -> None:
         await self._attempt.durably(lambda: self._store.save_prompt_embeds(self._lease, key, data, keep=keep))
@@ -132,7 +132,10 @@ class Generation:
     async def _denoise(
         self, previous: Call | None, state: DenoiseState, embeds: Any, negative: Any
     ) -> tuple[Call, Denoised]:
-        """By reference at first. A repeated call carries the state itself: the reference may be what was lost."""
+        """The call that made the chunk, and what it gave.
+
+        The state travels by reference at first. A repeated call carries it: the reference may be what was lost.
+        """
         call: Call | None = None
 
         async def once() -> Denoised:

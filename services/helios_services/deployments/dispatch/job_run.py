@@ -69,7 +69,7 @@ class JobRun:
         except Released:
             await self._release()
         except SetAside:
-            log.info("job_stood_aside")
+            log.info("job_set_aside")
         except NothingWanted:
             await self._cancel()
         except Expired:

@@ -27,12 +27,12 @@ class PromptBook:
     def __init__(self, job: Job, schedule: tuple[ScheduledPrompt, ...], kept: Mapping[str, bytes]) -> None:
         self._initial, self._scheduled = job.spec.params["prompt"], schedule
         self._updates = list(job.prompt_updates)
-        self._tokens = {key: embeds.from_bytes(data) for key, data in kept.items()}
+        self._embeds = {key: embeds.from_bytes(data) for key, data in kept.items()}
 
     @property
     def keys(self) -> set[str]:
         """Keys of the embeddings at hand."""
-        return set(self._tokens)
+        return set(self._embeds)
 
     @property
     def updates(self) -> int:
@@ -43,7 +43,7 @@ class PromptBook:
         """Prompts that have arrived."""
         self._updates += updates
 
-    async def tokens(self, chunk: int, encode: Encode, save: Save, always: str | None = None) -> torch.Tensor:
+    async def of_chunk(self, chunk: int, encode: Encode, save: Save, always: str | None = None) -> torch.Tensor:
         """What `chunk` is conditioned on, (n, D). always: a prompt whose embedding is kept besides."""
         weights, prompts = self._weighted(chunk)
         # the chunk before may still be on its way into the store: a resumption would begin with it
@@ -51,9 +51,9 @@ class PromptBook:
         kept = [*prompts.values(), *before.values(), *([always] if always is not None else [])]
         needed = {prompt_key(prompt) for prompt in kept}
         for prompt in prompts.values():
-            await self.one(prompt, encode, save, needed)
-        self._tokens = {key: tokens for key, tokens in self._tokens.items() if key in needed}
-        return embeds.blend({number: self._tokens[prompt_key(prompt)] for number, prompt in prompts.items()}, weights)
+            await self.of_prompt(prompt, encode, save, needed)
+        self._embeds = {key: kept_embeds for key, kept_embeds in self._embeds.items() if key in needed}
+        return embeds.blend({number: self._embeds[prompt_key(prompt)] for number, prompt in prompts.items()}, weights)
 
     def _weighted(self, chunk: int) -> tuple[dict[int, float], dict[int, str]]:
         """Weights and texts of the chunk's prompts, by number."""
@@ -62,10 +62,10 @@ class PromptBook:
         weights = prompt_weights(schedule, chunk)
         return weights, {number: schedule[number - 1].prompt if number else self._initial for number in weights}
 
-    async def one(self, prompt: str, encode: Encode, save: Save, keep: set[str]) -> torch.Tensor:
+    async def of_prompt(self, prompt: str, encode: Encode, save: Save, keep: set[str]) -> torch.Tensor:
         """A single prompt's embedding. keep: keys of the embeddings that stay in the store."""
         key = prompt_key(prompt)
-        if key not in self._tokens:
-            self._tokens[key] = await encode(prompt)
-            await save(key, embeds.to_bytes(self._tokens[key]), keep)
-        return self._tokens[key]
+        if key not in self._embeds:
+            self._embeds[key] = await encode(prompt)
+            await save(key, embeds.to_bytes(self._embeds[key]), keep)
+        return self._embeds[key]

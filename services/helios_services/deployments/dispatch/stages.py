@@ -16,7 +16,7 @@ from helios_services.jobs.records import JobFailure, Media
 class Embedded:
     """A prompt's embedding without padding, (n, text_dim)."""
 
-    tokens: torch.Tensor
+    prompt_embeds: torch.Tensor
     seconds: float
 
 
@@ -68,8 +68,8 @@ class Stages(Protocol):
     def denoise(
         self,
         previous: Call | DenoiseState,
-        prompt_tokens: torch.Tensor,
-        negative_tokens: torch.Tensor | None,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor | None,
         turn: Turn,
     ) -> Call:
         """Makes the next chunk (a Denoised) after `previous`: a state, or the denoise call of the chunk before.

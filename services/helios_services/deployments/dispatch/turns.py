@@ -15,8 +15,11 @@ class Expired(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """How urgent a call is. rank: 0 goes first. left_s: time after which it is not worth starting; clocks of two nodes
-    cannot be compared, so it counts from the call's arrival."""
+    """How urgent a call is.
+
+    rank: 0 goes first. left_s: seconds after the call's arrival from which on it is not worth starting; not a time of
+    day, as clocks of two nodes cannot be compared.
+    """
 
     rank: int = 0
     left_s: float | None = None
@@ -25,8 +28,8 @@ class Turn:
 class Turns:
     """One call at a time. Belongs to one event loop.
 
-    linger_s: how long the turn is kept, after an urgent call, for another as urgent before a lesser one has it. A job's
-    next chunk is asked for when the last one is there; without this, a lesser job would slip in each time.
+    linger_s: after an urgent call, the turn is kept this long for another call as urgent. A job asks for its next chunk
+    when the last one is there; without the wait, a less urgent job would slip in each time.
     """
 
     def __init__(self, linger_s: float = 0.05) -> None:
@@ -68,7 +71,7 @@ class Turns:
             self._kept = rank, asyncio.get_running_loop().call_later(self._linger_s, self._grant)
 
     def _grant(self) -> None:
-        """To whoever is next, without a moment in which a newcomer could take it."""
+        """Hands the turn to whoever is next, without a moment in which a newcomer could take it."""
         self._kept = None
         while self._waiting:
             _, _, ready = heapq.heappop(self._waiting)

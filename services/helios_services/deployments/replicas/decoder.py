@@ -1,4 +1,4 @@
-"""The decoder replica, the VAE: latents in, H.264 out, and uploads in, latents out; raw frames never leave it."""
+"""The decoder replica: the VAE and the video encoder. Raw frames never leave it."""
 
 import asyncio
 import time
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
-from helios_engine.sampling.conditioning import Condition, conditioned_state
+from helios_engine.sampling.conditioning import conditioned_state
+from helios_engine.vae.conditions import Condition
 from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Encoded
@@ -23,11 +24,11 @@ from helios_services.media.inputs import decode_clip, decode_image
 from helios_services.media.sandbox_check import check_sandbox
 
 CHUNKS_AT_A_TIME = 2
-"""Chunks of which a replica holds frames: one is encoded while the next is decoded, or waits to be encoded."""
+"""Chunks whose frames a replica holds: one is encoded while the next is decoded, or waits to be encoded."""
 
 
 class DecoderReplica(TorchReplica):
-    """The VAE on one device, and H.264 beside it, on a thread of its own: the device does not wait for it."""
+    """The VAE on one device. H.264 is made on a thread of its own, so that the device does not wait for it."""
 
     def __init__(self, config: ServiceConfig) -> None:
         options = config.decoder
@@ -37,17 +38,16 @@ class DecoderReplica(TorchReplica):
         self._uploads, self._limits = ArtifactStore(config.uploads), config.media
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="h264")
         self._held = asyncio.Semaphore(CHUNKS_AT_A_TIME)
-        self._decoder, self._encoder = self.load(load_vae, config, self.device)
+        self._vae_decoder, self._vae_encoder = self.load(load_vae, config, self.device)
 
     async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
         """The state that a job starts from, of an uploaded image or clip."""
         return await self.run(self._condition, request, media)
 
     async def decode_chunk(self, denoised: Denoised, request: GenerationRequest) -> Encoded:
-        """Decodes and encodes a chunk.
+        """Decodes a chunk's latents and encodes the frames as H.264.
 
-        A cancelled call ends at once. Its place is free when the thread that is at its work has ended that, or at once
-        if none is.
+        A cancelled call ends at once. A thread that is at its work ends that first; only then is its place free.
         """
         index = denoised.state.chunks_made - 1
         loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ class DecoderReplica(TorchReplica):
         height, width = request.height, request.width
         if content_type.startswith("image/"):
             image = decode_image(data, content_type, height=height, width=width, limits=self._limits)
-            return self._encoder.condition_on_image(image)
+            return self._vae_encoder.condition_on_image(image)
         clip = decode_clip(
             data,
             content_type,
@@ -100,11 +100,11 @@ class DecoderReplica(TorchReplica):
             keep_last=HISTORY_CHUNKS * FRAMES_PER_CHUNK,
             limits=self._limits,
         )
-        return self._encoder.condition_on_video(clip.first, clip.tail, clip.num_frames)
+        return self._vae_encoder.condition_on_video(clip.first, clip.tail, clip.num_frames)
 
     def _decode(self, denoised: Denoised, held: list[NDArray[np.uint8]]) -> float:
         start = time.perf_counter()
-        held.append(self._decoder.decode_for_video(denoised.latents))
+        held.append(self._vae_decoder.decode_for_video(denoised.latents))
         return time.perf_counter() - start
 
     def _compress(self, held: list[NDArray[np.uint8]], index: int, fps: int) -> tuple[EncodedChunk, float]:

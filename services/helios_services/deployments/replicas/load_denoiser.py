@@ -4,6 +4,7 @@ import torch
 
 from helios_engine.accelerate.compiling import use_cache
 from helios_engine.checkpoint import open_checkpoint
+from helios_engine.loading.denoiser import load_denoiser as from_checkpoint
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.variants import make_request
@@ -22,7 +23,7 @@ def load_denoiser(config: ServiceConfig, device: torch.device) -> Denoiser:
     compiles = device.type == "cuda" or options.compile != "off"
     if compiles:
         use_cache(config.compile_cache)
-    denoiser = Denoiser.from_pretrained(
+    denoiser = from_checkpoint(
         config.model.checkpoint,
         device=device,
         dtype=getattr(torch, config.model.dtype),

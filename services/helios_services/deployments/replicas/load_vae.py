@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from helios_engine.accelerate.compiling import use_cache
+from helios_engine.loading.vae import load_decoder, load_encoder
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.vae.decoder import VideoDecoder
 from helios_engine.vae.encoder import VideoEncoder
@@ -20,13 +21,13 @@ def load_vae(config: ServiceConfig, device: torch.device) -> tuple[VideoDecoder,
     if device.type == "cuda":
         use_cache(config.compile_cache)
     budget = None if options.activation_budget_gb is None else int(options.activation_budget_gb * GB)
-    decoder = VideoDecoder.from_pretrained(
+    decoder = load_decoder(
         config.model.checkpoint,
         device=device,
         dtype=getattr(torch, options.vae_dtype),
         activation_budget_bytes=budget,
     )
-    encoder = VideoEncoder.from_pretrained(config.model.checkpoint, device=device, activation_budget_bytes=budget)
+    encoder = load_encoder(config.model.checkpoint, device=device, activation_budget_bytes=budget)
     if device.type == "cuda":
         for height, width in config.model.warm_ups:
             warm_up(decoder, encoder, height, width)

@@ -53,12 +53,12 @@ class RayStages:
     def denoise(
         self,
         previous: Call | DenoiseState,
-        prompt_tokens: torch.Tensor,
-        negative_tokens: torch.Tensor | None,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor | None,
         turn: Turn,
     ) -> Call:
         """See Stages."""
-        return cast(Call, self._denoiser.denoise_chunk.remote(previous, prompt_tokens, negative_tokens, turn))
+        return cast(Call, self._denoiser.denoise_chunk.remote(previous, prompt_embeds, negative_prompt_embeds, turn))
 
     def decode(self, denoised: Call | Denoised, request: GenerationRequest) -> Awaitable[Encoded]:
         """See Stages."""

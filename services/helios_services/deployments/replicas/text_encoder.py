@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 import torch
 
+from helios_engine.loading.text import load_text_encoder
 from helios_engine.text.embeds import trim
 from helios_engine.text.encoder import TextEncoder, clean_prompt
 from helios_services.config import ServiceConfig
@@ -24,7 +25,7 @@ class TextEncoderReplica(TorchReplica):
 
     def _load(self, config: ServiceConfig) -> TextEncoder:
         dtype = getattr(torch, config.model.dtype)
-        return TextEncoder.from_pretrained(config.model.checkpoint, device=self.device, dtype=dtype)
+        return load_text_encoder(config.model.checkpoint, device=self.device, dtype=dtype)
 
     async def embed(self, prompt: str) -> Embedded:
         """Embeds one prompt. The same prompt gives the same bits, whatever else is embedded at the time."""
@@ -36,4 +37,4 @@ class TextEncoderReplica(TorchReplica):
             while len(self._cache) > self._cache_entries:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(cleaned)
-        return Embedded(tokens=self._cache[cleaned], seconds=time.perf_counter() - start)
+        return Embedded(prompt_embeds=self._cache[cleaned], seconds=time.perf_counter() - start)

@@ -13,6 +13,7 @@ import structlog
 import torch
 
 from helios_services.config import DeploymentConfig, ServiceConfig
+from helios_services.deployments.ray_loopback import keep_replica_on_loopback
 from helios_services.telemetry.logs import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,7 @@ class TorchReplica:
 
     def __init__(self, config: ServiceConfig, deployment: DeploymentConfig) -> None:
         configure_logging(config.log_level)
+        keep_replica_on_loopback()
         if deployment.torch_threads:
             torch.set_num_threads(deployment.torch_threads)
         self.device = torch.device(deployment.device)

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from uuid import uuid4
 
 from helios.v1 import video_generation_pb2 as pb
@@ -10,38 +11,55 @@ from helios_engine.errors import InvalidField
 from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.calls.submission import Submitter
 from helios_services.gateway.calls.validate import prompt_update
-from helios_services.gateway.calls.video_stream import VideoStream
-from helios_services.gateway.guard.refusal import refusal_of
+from helios_services.gateway.calls.video_stream import Segment, VideoStream
+from helios_services.gateway.guard.caller import Call
+from helios_services.gateway.guard.refusal import Refusal, refusal_of
 from helios_services.jobs.errors import JobNotFound, SessionEnded, StoreUnavailable
 from helios_services.jobs.records import Control, Job
 from helios_services.jobs.store import JobStore
-from helios_services.messages import job_message
 from helios_services.tasks import cancelled
 
-EVENTS = 4
-"""Events that wait for a slow client; each holds at most one part of a chunk."""
+EVENTS = 1
+"""Events that wait for a slow client, beside the one that it is being sent; each holds at most one segment."""
 SIGNS_A_GRACE = 3
 """Signs of life in the time that a session goes on without one."""
 CONTROLS = {"pause": Control.PAUSE, "resume": Control.RESUME, "stop": Control.STOP}
-Event = pb.InteractResponse | Exception | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTaken:
+    """A prompt takes effect at this chunk."""
+
+    chunk_index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A command was refused; the session goes on."""
+
+    refusal: Refusal
+
+
+Event = Job | Segment | PromptTaken | Refused
+"""What a session says."""
 
 
 class LiveSession:
     """The handler of one Interact call."""
 
-    def __init__(self, submitter: Submitter, store: JobStore, video: VideoStream, grace_s: float) -> None:
-        self._submitter, self._store, self._video = submitter, store, video
+    def __init__(self, call: Call, submitter: Submitter, store: JobStore, video: VideoStream, grace_s: float) -> None:
+        self._call, self._submitter, self._store, self._video = call, submitter, store, video
         self._grace_s, self._chunks_read = grace_s, 0
-        self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS)
+        self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(EVENTS)
 
-    async def run(self, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[pb.InteractResponse]:
+    async def run(self, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[Event]:
         """Ends with the job's last chunk and final state; when cut, the job goes on for a while without its client."""
         commands = aiter(commands)
         job, from_chunk = await self._open(await anext(commands, None))
         sources = (self._deliver(job.id, from_chunk), self._obey(job.id, commands), self._keep_alive(job.id))
         tasks = [asyncio.create_task(self._guarded(source)) for source in sources]
         try:
-            yield pb.InteractResponse(job=job_message(job))
+            yield job
             while (event := await self._events.get()) is not None:
                 if isinstance(event, Exception):
                     raise event
@@ -53,10 +71,11 @@ class LiveSession:
         match first.WhichOneof("command") if first is not None else None:
             case "start":
                 assert first is not None
-                job, from_chunk = await self._submitter.submit(first.start, session=True), 0
+                job, from_chunk = await self._submitter.submit(self._call, first.start, session=True), 0
             case "attach":
                 assert first is not None
-                job, from_chunk = await visible_job(self._store, first.attach.job_id), first.attach.from_chunk
+                job = await visible_job(self._store, self._call.caller, first.attach.job_id)
+                from_chunk = first.attach.from_chunk
             case other:
                 raise InvalidField("command", other, "start or attach, in the first message")
         if job.ended_s is None:  # also after a start: under an idempotency key the job may be older
@@ -68,10 +87,11 @@ class LiveSession:
         changes = asyncio.create_task(self._guarded(self._report(job_id)))
         await self._read(job_id, from_chunk)  # what came before is not wanted: the job need not wait for that
         try:
-            async for part in self._video.chunks(job_id, from_chunk):
-                await self._events.put(pb.InteractResponse(chunk=part))
-                if part.last_part and not part.init_segment:
-                    await self._read(job_id, part.chunk_index + 1)
+            async with aclosing(self._video.segments(self._call.caller, job_id, from_chunk)) as segments:
+                async for segment in segments:
+                    await self._events.put(segment)
+                    if segment.record is not None:
+                        await self._read(job_id, segment.record.index + 1)
             await changes
         finally:
             await cancelled(changes)
@@ -84,32 +104,32 @@ class LiveSession:
 
     async def _report(self, job_id: str) -> None:
         last = None
-        async for job in self._video.changes(job_id):
-            if (job.state, job.paused, job.chunks_total) != last:
-                last = job.state, job.paused, job.chunks_total
-                await self._events.put(pb.InteractResponse(job=job_message(job)))
+        async with aclosing(self._video.changes(self._call.caller, job_id)) as changes:
+            async for job in changes:
+                if (job.state, job.paused, job.chunks_total) != last:
+                    last = job.state, job.paused, job.chunks_total
+                    await self._events.put(job)
 
     async def _obey(self, job_id: str, commands: AsyncIterator[pb.InteractRequest]) -> None:
         async for request in commands:
+            answer: Event | None
             try:
                 answer = await self._command(job_id, request)
             except Exception as error:
                 refusal = refusal_of(error)
                 if refusal is None:
                     raise
-                code = refusal.code.value[0]
-                answer = pb.InteractResponse(refused=pb.CommandRefused(code=code, message=refusal.message))
+                answer = Refused(refusal=refusal)
             if answer is not None:
                 await self._events.put(answer)
 
-    async def _command(self, job_id: str, request: pb.InteractRequest) -> pb.InteractResponse | None:
+    async def _command(self, job_id: str, request: pb.InteractRequest) -> PromptTaken | None:
         kind = request.WhichOneof("command")
         if kind == "prompt":
             given = request.prompt
             over = given.interpolation_chunks if given.HasField("interpolation_chunks") else None
             update = prompt_update(given.prompt, given.chunk_index, over)
-            chunk = await self._store.update_prompt(job_id, update, uuid4().hex)
-            return pb.InteractResponse(prompt=pb.UpdatePromptResponse(chunk_index=chunk))
+            return PromptTaken(chunk_index=await self._store.update_prompt(job_id, update, uuid4().hex))
         if kind not in CONTROLS:
             raise InvalidField("command", kind, f"prompt, {', '.join(CONTROLS)}, in all messages but the first")
         await self._store.control(job_id, CONTROLS[kind])

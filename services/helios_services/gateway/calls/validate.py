@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from helios.v1 import video_generation_pb2 as pb
@@ -24,8 +23,7 @@ from helios_engine.request import (
 from helios_engine.variants import make_request
 from helios_services.config import ModelConfig
 from helios_services.config.places import permitted
-from helios_services.gateway.guard.keys import caller
-from helios_services.gateway.guard.refusal import Refusal, bad_request
+from helios_services.gateway.guard.refusal import Code, Refusal, bad_request
 from helios_services.jobs.records import Job, JobSpec, Priority
 from helios_services.messages import PRIORITIES
 
@@ -38,10 +36,12 @@ INHERITED = ("height", "width", "keep_first_frame")
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A request as it came: its model is known, nothing else has been looked at. parent: the job it continues."""
+    """A request as it came: its model is known, nothing else has been looked at. tenant: whose it is. parent: the job
+    that it continues."""
 
     request: pb.SubmitJobRequest
     model: ModelConfig
+    tenant: str = ""
     parent: Job | None = None
     session: bool = False
     webhook_urls: tuple[str, ...] = ()
@@ -50,9 +50,7 @@ class Submission:
 def check_model(request: pb.SubmitJobRequest, model: ModelConfig) -> None:
     """Raises Refusal (NOT_FOUND) for an unknown model."""
     if request.model not in ("", model.name):
-        raise Refusal(
-            grpc.StatusCode.NOT_FOUND, f"model: {request.model[:64]!r} does not exist; allowed: {model.name!r}"
-        )
+        raise Refusal(Code.NOT_FOUND, f"model: {request.model[:64]!r} does not exist; allowed: {model.name!r}")
 
 
 def job_spec(submission: Submission) -> JobSpec:
@@ -82,7 +80,7 @@ def job_spec(submission: Submission) -> JobSpec:
         video_id=params.video_id,
         continue_from=params.continue_from,
         session=submission.session,
-        tenant=caller.get().tenant,
+        tenant=submission.tenant,
         timeout_s=timeout_s,
         queue_timeout_s=queue_timeout_s,
         webhook_url=request.webhook_url,

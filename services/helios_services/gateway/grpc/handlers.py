@@ -1,112 +1,79 @@
-"""Around every call of the API: callers are known, errors become statuses, calls are counted and timed."""
+"""Makes gRPC's handlers of the servicer's methods.
+
+To gRPC every method streams its requests, also those that have one only: such a handler is entered on the headers, and
+the guard decides before a message is waited for. Handlers of single requests would wait for the message first, for as
+long as a client that sends headers only stays connected.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn
-from uuid import uuid4
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import grpc
-import structlog
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
 
-from helios_services.gateway.grpc.requests import checked, each_checked, tolerant
-from helios_services.gateway.guard.keys import KeyRing, caller
-from helios_services.gateway.guard.refusal import Refusal, refusal_of
-from helios_services.gateway.metrics import GatewayMetrics
-from helios_services.telemetry.tracing import failed, incoming, span
+from helios.v1 import video_generation_pb2 as pb
+from helios_services.gateway.grpc.requests import only_request, requests, tolerant
+from helios_services.gateway.grpc.servicer import Servicer
+from helios_services.gateway.grpc.status import abort
+from helios_services.gateway.guard.guard import Guard
+from helios_services.gateway.guard.refusal import Refusal
 
-log = structlog.get_logger(__name__)
-PREFIX = "/helios.v1."
+SERVICE = pb.DESCRIPTOR.services_by_name["VideoGeneration"]
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps unary and server-streaming handlers of the helios.v1 services."""
-
-    def __init__(self, metrics: GatewayMetrics, keys: KeyRing) -> None:
-        self._metrics, self._keys = metrics, keys
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Called by grpc once per call."""
-        handler = await continuation(handler_call_details)
-        path = handler_call_details.method
-        if handler is None or not path.startswith(PREFIX):
-            return handler
-        method = path.rpartition("/")[2]
-        options = {
-            "request_deserializer": tolerant(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            inner = handler.stream_stream or handler.unary_stream
-            return make(self._stream(method, _checking(handler, inner)), **options)
-        make = (
-            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        )
-        return make(self._unary(method, _checking(handler, handler.stream_unary or handler.unary_unary)), **options)
-
-    def _unary(self, method: str, inner: Any) -> Any:
-        async def handle(request: Any, context: Context) -> Any:
-            metadata = context.invocation_metadata() or ()
-            with self._metrics.call(method) as outcome, span(method, incoming(metadata)) as traced:
-                try:
-                    caller.set(self._keys.authenticate(method, metadata))
-                    response = await inner(request, context)
-                except Exception as error:
-                    refusal = _refusal(method, error)
-                    outcome.code = refusal.code.name
-                    failed(traced, refusal.code.name)
-                    await _abort(context, refusal)
-                outcome.code = grpc.StatusCode.OK.name
-                return response
-
-        return handle
-
-    def _stream(self, method: str, inner: Any) -> Any:
-        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            metadata = context.invocation_metadata() or ()
-            with self._metrics.call(method) as outcome, span(method, incoming(metadata)) as traced:
-                try:
-                    caller.set(self._keys.authenticate(method, metadata))
-                    async for response in inner(request, context):
-                        yield response
-                except Exception as error:
-                    refusal = _refusal(method, error)
-                    outcome.code = refusal.code.name
-                    failed(traced, refusal.code.name)
-                    await _abort(context, refusal)
-                outcome.code = grpc.StatusCode.OK.name
-
-        return handle
+def service_handler(servicer: Servicer, guard: Guard) -> grpc.GenericRpcHandler:
+    """The service behind the guard."""
+    handlers = {method.name: _handler(method, servicer, guard) for method in SERVICE.methods}
+    return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)
 
 
-def _checking(handler: Handler, inner: Any) -> Any:
-    """The handler behind the checks of what comes off the wire."""
-    check = each_checked if handler.request_streaming else checked
-    return lambda request, context: inner(check(request), context)
+def _handler(method: MethodDescriptor, servicer: Servicer, guard: Guard) -> Handler:
+    answer = getattr(servicer, method.name)
+
+    def admitted(context: Context) -> Any:
+        return guard.call(method.name, context.invocation_metadata() or (), context.time_remaining())
+
+    async def said(context: Context) -> Any:
+        return requests(context) if method.client_streaming else await only_request(context)
+
+    async def one(_: Any, context: Context) -> Any:
+        try:
+            with admitted(context) as call:
+                return await answer(call, await said(context))
+        except Refusal as refusal:
+            await abort(context, refusal)
+
+    async def many(_: Any, context: Context) -> None:
+        try:
+            with admitted(context) as call:
+                async with aclosing(answer(call, await said(context))) as responses:
+                    async for response in responses:
+                        with _gone_is_cancelled():
+                            await context.write(response)
+        except Refusal as refusal:
+            await abort(context, refusal)
+
+    options: dict[str, Any] = {
+        "request_deserializer": tolerant(GetMessageClass(method.input_type).FromString),
+        "response_serializer": GetMessageClass(method.output_type).SerializeToString,
+    }
+    if method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(many, **options)
+    return grpc.stream_unary_rpc_method_handler(one, **options)
 
 
-def _refusal(method: str, error: Exception) -> Refusal:
-    refusal = refusal_of(error)
-    if refusal is None:
-        error_id = uuid4().hex[:12]
-        log.error("call_failed", method=method, error_id=error_id, exc_info=error)
-        return Refusal(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
-    log.debug("call_refused", method=method, code=refusal.code.name)
-    return refusal
-
-
-async def _abort(context: Context, refusal: Refusal) -> NoReturn:
-    await context.abort(refusal.code, refusal.message, refusal.trailing_metadata())
-    raise AssertionError("abort does not return")
+@contextmanager
+def _gone_is_cancelled() -> Iterator[None]:
+    """To a client that has gone, a write fails in ways of gRPC's own; the call is cancelled, as it always is then."""
+    try:
+        yield
+    except grpc.aio.BaseError:
+        raise asyncio.CancelledError from None

@@ -8,6 +8,11 @@ KEEPALIVE_S, KEEPALIVE_TIMEOUT_S = 30, 10
 """A peer that is gone without a word is noticed after both together, and its calls end."""
 MIN_PING_INTERVAL_S, MAX_PING_STRIKES = 10, 3
 """Pings that come faster are strikes; one more than allowed ends the connection with ENHANCE_YOUR_CALM."""
+STREAMS = 1000
+"""Calls in progress on one connection; a client waits with those beyond, or opens another connection."""
+PENDING = 10_000
+"""Calls that have arrived and that this process has not come to yet. Beyond it gRPC would drop some by chance, a paying
+caller's as well as a stranger's; below it each is looked at."""
 HANDSHAKE_S = 20
 """For TLS and the HTTP/2 preface: a connection that says nothing is closed."""
 IDLE_S = 600
@@ -25,6 +30,9 @@ def server_options(config: GatewayConfig) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", STREAMS),
+        ("grpc.server.max_pending_requests", PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING),
         ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
         ("grpc.keepalive_permit_without_calls", 1),

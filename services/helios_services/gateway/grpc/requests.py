@@ -1,30 +1,38 @@
 """Requests as they come off the wire: bytes that are no message, and messages with absurd numbers of entries."""
 
+from __future__ import annotations
+
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from helios_engine.errors import InvalidField
-from helios_services.gateway.guard.refusal import Refusal
+from helios_services.gateway.guard.patience import soon
+from helios_services.gateway.guard.refusal import Code, Refusal
 
 MAX_ENTRIES = 1000
 """Of any list or map: more than every rule about a single field allows. Small entries (two bytes can be one) would
 otherwise become gigabytes of objects before a rule is asked."""
+GONE_S = 0.1
+"""How long after the end of its messages a call whose client has gone is cancelled, at the latest."""
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Malformed:
-    """Stands for bytes that are no message of the type, until the handler refuses them."""
+    """Stands for bytes that are no message of the type, until it is read and refused."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
 
-def tolerant(deserialize: Any) -> Callable[[bytes], Any]:
-    """A deserializer that leaves the refusal to the handler: gRPC's own would answer UNKNOWN or INTERNAL."""
+def tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | Malformed]:
+    """A deserializer that leaves the refusal to the reader: gRPC's own would answer UNKNOWN or INTERNAL."""
 
-    def read(data: bytes) -> Any:
+    def read(data: bytes) -> Message | Malformed:
         try:
             return deserialize(data)
         except DecodeError:
@@ -33,18 +41,28 @@ def tolerant(deserialize: Any) -> Callable[[bytes], Any]:
     return read
 
 
-def checked(request: Any) -> Any:
-    """The request. Raises Refusal (INVALID_ARGUMENT) for malformed bytes, InvalidField for too many entries."""
-    if isinstance(request, Malformed):
-        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, request.text)
-    _count(request, "")
-    return request
+async def only_request(context: Context) -> Message:
+    """The message of a call that has one, which must come soon. Raises Refusal, InvalidField."""
+    message = await soon(context.read())
+    if message is grpc.aio.EOF:
+        await asyncio.sleep(GONE_S)
+        raise Refusal(Code.INVALID_ARGUMENT, "the call ended without its request")
+    return _checked(message)
 
 
-async def each_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The requests of a streaming call, one by one as `checked` gives them."""
-    async for request in requests:
-        yield checked(request)
+async def requests(context: Context) -> AsyncIterator[Message]:
+    """The messages of a streaming call, of which the first must come soon. Raises Refusal, InvalidField."""
+    message = await soon(context.read())
+    while message is not grpc.aio.EOF:
+        yield _checked(message)
+        message = await context.read()
+
+
+def _checked(message: Message | Malformed) -> Message:
+    if isinstance(message, Malformed):
+        raise Refusal(Code.INVALID_ARGUMENT, message.text)
+    _count(message, "")
+    return message
 
 
 def _count(message: Message, prefix: str) -> None:

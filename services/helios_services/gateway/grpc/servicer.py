@@ -1,137 +1,109 @@
-"""The VideoGeneration service."""
+"""The service VideoGeneration: messages to calls of the API, and answers to messages."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
-
-import grpc
 
 from helios.v1 import video_generation_pb2 as pb
-from helios.v1.video_generation_pb2_grpc import VideoGenerationServicer
 from helios_engine.errors import InvalidField
-from helios_services.config import ServiceConfig
-from helios_services.gateway.calls.access import visible_job
-from helios_services.gateway.calls.live_session import LiveSession
-from helios_services.gateway.calls.paging import cursor_of, token_of
-from helios_services.gateway.calls.submission import Submitter
-from helios_services.gateway.calls.uploads import Uploads
-from helios_services.gateway.calls.validate import prompt_update
-from helios_services.gateway.calls.video_stream import VideoStream
-from helios_services.gateway.guard.keys import caller
-from helios_services.jobs.store import JobStore
-from helios_services.media.artifacts import ArtifactStore
-from helios_services.messages import STATES, job_message, media_message, model_message
-
-MAX_PAGE, DEFAULT_PAGE = 500, 50
-if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[Any, Any]
+from helios_services.gateway.calls.api import Api
+from helios_services.gateway.calls.video_stream import Segment
+from helios_services.gateway.grpc.convert import parts, session_messages
+from helios_services.gateway.guard.caller import Call
+from helios_services.messages import job_message, media_message, model_message
 
 
-class VideoGeneration(VideoGenerationServicer):
-    """Jobs in, videos out. Raises what `refusal_of` knows; the interceptor turns it into statuses."""
+class Servicer:
+    """One method for each of the service's, by its name. What each does is said in the proto file."""
 
-    def __init__(self, config: ServiceConfig, store: JobStore, video: VideoStream) -> None:
-        self._config, self._store, self._video = config, store, video
-        self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media)
-        self._submitter = Submitter(config, store, self._uploads)
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
-    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.Job:
+    async def SubmitJob(self, call: Call, request: pb.SubmitJobRequest) -> pb.Job:
         """See the API."""
-        return job_message(await self._submitter.submit(request))
+        return job_message(await self._api.submit(call, request))
 
-    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.Job:
+    async def GetJob(self, call: Call, request: pb.GetJobRequest) -> pb.Job:
         """See the API."""
-        return job_message(await visible_job(self._store, request.job_id))
+        return job_message(await self._api.get(call, request.job_id))
 
-    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+    async def ListJobs(self, call: Call, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         """See the API."""
-        if not 0 <= request.page_size <= MAX_PAGE:
-            raise InvalidField(
-                "page_size", request.page_size, f"an integer from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}"
-            )
-        known = {number: state for state, number in STATES.items()}
-        for number in request.states:
-            if number not in known and number != pb.JOB_STATE_UNSPECIFIED:
-                raise InvalidField("states", number, ", ".join(pb.JobState.keys()))
-        states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
-        page = await self._store.page(
-            limit=request.page_size or DEFAULT_PAGE,
-            cursor=cursor_of(request),
-            states=states,
-            model=request.model,
-            tenant=None if caller.get().admin else caller.get().tenant,
-            dead_letters=request.dead_letters,
-        )
-        return pb.ListJobsResponse(
-            jobs=map(job_message, page.jobs), next_page_token=token_of(page.next_cursor, request)
-        )
+        page = await self._api.list_jobs(call, request)
+        return pb.ListJobsResponse(jobs=map(job_message, page.jobs), next_page_token=page.next_page_token)
 
-    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.Job:
+    async def CancelJob(self, call: Call, request: pb.CancelJobRequest) -> pb.Job:
         """See the API."""
-        await visible_job(self._store, request.job_id)
-        return job_message(await self._store.cancel(request.job_id))
+        return job_message(await self._api.cancel(call, request.job_id))
 
-    async def RequeueJob(self, request: pb.RequeueJobRequest, context: Context) -> pb.Job:
+    async def RequeueJob(self, call: Call, request: pb.RequeueJobRequest) -> pb.Job:
         """See the API."""
-        return job_message(await self._store.requeue(request.job_id, uuid4().hex))
+        return job_message(await self._api.requeue(call, request.job_id))
 
-    async def PurgeJob(self, request: pb.PurgeJobRequest, context: Context) -> pb.Job:
+    async def PurgeJob(self, call: Call, request: pb.PurgeJobRequest) -> pb.Job:
         """See the API."""
-        return job_message(await self._store.purge(request.job_id, uuid4().hex))
+        return job_message(await self._api.purge(call, request.job_id))
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+    async def ListModels(self, call: Call, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         """See the API."""
-        return pb.ListModelsResponse(models=[model_message(self._config.model)])
+        return pb.ListModelsResponse(models=map(model_message, self._api.models(call)))
 
-    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.JobEvent]:
+    async def UpdatePrompt(self, call: Call, request: pb.UpdatePromptRequest) -> pb.UpdatePromptResponse:
         """See the API."""
-        async for job in self._video.changes(request.job_id):
-            yield pb.JobEvent(job=job_message(job))
+        return pb.UpdatePromptResponse(chunk_index=await self._api.update_prompt(call, request))
 
-    async def StreamVideo(self, request: pb.StreamVideoRequest, context: Context) -> AsyncIterator[pb.VideoChunk]:
+    async def UploadMedia(self, call: Call, requests: AsyncIterator[pb.UploadMediaRequest]) -> pb.Media:
         """See the API."""
-        async for part in self._video.chunks(request.job_id, request.from_chunk):
-            yield part
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "metadata":
+            raise InvalidField("part", None if first is None else "data", "metadata, in the first message")
+        return media_message(await self._api.upload(call, first.metadata, _data(requests)))
+
+    async def WatchJob(self, call: Call, request: pb.WatchJobRequest) -> AsyncGenerator[pb.JobEvent]:
+        """See the API."""
+        async with aclosing(self._api.watch(call, request.job_id)) as jobs:
+            async for job in jobs:
+                yield pb.JobEvent(job=job_message(job))
+
+    async def StreamVideo(self, call: Call, request: pb.StreamVideoRequest) -> AsyncGenerator[pb.VideoChunk]:
+        """See the API."""
+        async with aclosing(self._api.stream(call, request.job_id, request.from_chunk)) as segments:
+            async for segment in segments:
+                for part in parts(segment):
+                    yield part
 
     async def GenerateVideo(
-        self, request: pb.GenerateVideoRequest, context: Context
-    ) -> AsyncIterator[pb.GenerateVideoResponse]:
+        self, call: Call, request: pb.GenerateVideoRequest
+    ) -> AsyncGenerator[pb.GenerateVideoResponse]:
         """See the API."""
-        job = await self._submitter.submit(request.job, within_s=context.time_remaining())
-        yield pb.GenerateVideoResponse(job=job_message(job))
-        async for part in self._video.chunks(job.id, 0):
-            yield pb.GenerateVideoResponse(chunk=part)
-        async for change in self._video.changes(job.id):
-            job = change
-        yield pb.GenerateVideoResponse(job=job_message(job))
+        async with aclosing(self._api.generate(call, request)) as events:
+            async for event in events:
+                if isinstance(event, Segment):
+                    for part in parts(event):
+                        yield pb.GenerateVideoResponse(chunk=part)
+                else:
+                    yield pb.GenerateVideoResponse(job=job_message(event))
 
     async def DownloadVideo(
-        self, request: pb.DownloadVideoRequest, context: Context
-    ) -> AsyncIterator[pb.DownloadVideoResponse]:
+        self, call: Call, request: pb.DownloadVideoRequest
+    ) -> AsyncGenerator[pb.DownloadVideoResponse]:
         """See the API."""
-        async for part in self._video.file(request.job_id, request.offset):
-            yield part
-
-    async def UpdatePrompt(self, request: pb.UpdatePromptRequest, context: Context) -> pb.UpdatePromptResponse:
-        """See the API."""
-        over = request.interpolation_chunks if request.HasField("interpolation_chunks") else None
-        update = prompt_update(request.prompt, 0, over)
-        await visible_job(self._store, request.job_id)
-        chunk = await self._store.update_prompt(request.job_id, update, uuid4().hex)
-        return pb.UpdatePromptResponse(chunk_index=chunk)
-
-    async def UploadMedia(self, request: AsyncIterator[pb.UploadMediaRequest], context: Context) -> pb.Media:
-        """See the API."""
-        return media_message(await self._uploads.receive(request))
+        async with self._api.download(call, request.job_id, request.offset) as file:
+            yield pb.DownloadVideoResponse(total_bytes=file.total_bytes)
+            async for data in file.parts():
+                yield pb.DownloadVideoResponse(data=data)
 
     async def Interact(
-        self, request: AsyncIterator[pb.InteractRequest], context: Context
-    ) -> AsyncIterator[pb.InteractResponse]:
+        self, call: Call, requests: AsyncIterator[pb.InteractRequest]
+    ) -> AsyncGenerator[pb.InteractResponse]:
         """See the API."""
-        session = LiveSession(self._submitter, self._store, self._video, self._config.jobs.session_grace_s)
-        async with aclosing(session.run(request)) as events:
+        async with aclosing(self._api.interact(call, requests)) as events:
             async for event in events:
-                yield event
+                for message in session_messages(event):
+                    yield message
+
+
+async def _data(requests: AsyncIterator[pb.UploadMediaRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "data":
+            raise InvalidField("part", request.WhichOneof("part"), "data, in all messages but the first")
+        yield request.data

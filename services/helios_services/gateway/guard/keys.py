@@ -1,4 +1,4 @@
-"""Who calls, and what they may: API keys from a file that can change while the gateway runs.
+"""API keys, from a file that can change while the gateway runs.
 
 A key is `<id>.<secret>`, the secret 256 random bits. The file holds the secret's SHA-256 only: with so many random
 bits, a slow hash would add nothing. Without a key file everybody may do everything, as one nameless tenant.
@@ -8,77 +8,25 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import structlog
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from helios_services.config import ConfigError
-from helios_services.gateway.guard.refusal import Refusal
-from helios_services.jobs.records import NOBODY, Account
+from helios_services.gateway.guard.caller import SCOPES, Caller, Scope
+from helios_services.gateway.guard.refusal import Code, Refusal
+from helios_services.jobs.records import Account
 
 log = structlog.get_logger(__name__)
 HEADER, SCHEME = "authorization", "Bearer "
+Headers = Iterable[tuple[str, str | bytes]]
+"""Of a call, names in lower case."""
 RELOAD_S = 1.0
 """How often, at most, the file is looked at for changes."""
-
-
-class Scope(StrEnum):
-    """What a key may be allowed. Everything but admin is confined to the key's tenant."""
-
-    SUBMIT = "submit"
-    READ = "read"
-    CANCEL = "cancel"
-    ADMIN = "admin"
-
-
-SCOPES: Mapping[str, frozenset[Scope]] = {
-    "SubmitJob": frozenset({Scope.SUBMIT}),
-    "GetJob": frozenset({Scope.READ}),
-    "ListJobs": frozenset({Scope.READ}),
-    "CancelJob": frozenset({Scope.CANCEL}),
-    "RequeueJob": frozenset({Scope.ADMIN}),
-    "PurgeJob": frozenset({Scope.ADMIN}),
-    "WatchJob": frozenset({Scope.READ}),
-    "StreamVideo": frozenset({Scope.READ}),
-    "GenerateVideo": frozenset({Scope.SUBMIT, Scope.READ}),
-    "UpdatePrompt": frozenset({Scope.SUBMIT}),
-    "Interact": frozenset({Scope.SUBMIT, Scope.READ}),
-    "UploadMedia": frozenset({Scope.SUBMIT}),
-    "DownloadVideo": frozenset({Scope.READ}),
-    "ListModels": frozenset(),
-}
-"""What each call needs; admin may call everything."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caller:
-    """Who a call is made for. admin: sees every tenant's jobs."""
-
-    key_id: str = ""
-    tenant: str = ""
-    scopes: frozenset[Scope] = frozenset(Scope)
-    account: Account = NOBODY
-
-    @property
-    def admin(self) -> bool:
-        """Whether the caller may see other tenants' jobs."""
-        return Scope.ADMIN in self.scopes
-
-    def may_see(self, tenant: str) -> bool:
-        """Whether a job or an upload of this tenant exists for the caller."""
-        return self.admin or hmac.compare_digest(tenant.encode(), self.tenant.encode())
-
-
-caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 - frozen
-"""The caller of the call in progress."""
 
 
 class Quotas(BaseModel):
@@ -92,6 +40,10 @@ class Quotas(BaseModel):
     max_running: int | None = Field(None, gt=0)
     video_minutes_per_day: float | None = Field(None, gt=0)
     """Of video, by UTC day."""
+    max_uploads: int | None = Field(None, gt=0)
+    """Uploads that are kept, or arriving, at a time; unset: `media.max_files_per_account`."""
+    max_upload_bytes: int | None = Field(None, gt=0)
+    """Their bytes; unset: `media.max_bytes_per_account`."""
 
 
 class KeyEntry(BaseModel):
@@ -138,24 +90,29 @@ class KeyRing:
             self._keys = _read(self._path)
             self._seen = _version(self._path)
 
-    def authenticate(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """The caller of a call. Raises Refusal: UNAUTHENTICATED, or PERMISSION_DENIED for a scope that is missing."""
+    def authenticate(self, method: str, headers: Headers) -> Caller:
+        """The caller of a call, by its headers alone.
+
+        Raises Refusal: UNAUTHENTICATED, or PERMISSION_DENIED for a scope that is missing.
+        """
         if self._path is None:
             return Caller()
         self._reload()
-        entry = self._entry(metadata)
+        entry = self._entry(headers)
         if entry is None:
-            raise Refusal(grpc.StatusCode.UNAUTHENTICATED, f"a valid API key is needed ({HEADER}: {SCHEME}KEY)")
+            raise Refusal(Code.UNAUTHENTICATED, f"a valid API key is needed ({HEADER}: {SCHEME}KEY)")
         missing = SCOPES[method] - entry.scopes
         if missing and Scope.ADMIN not in entry.scopes:
             names = ", ".join(sorted(missing))
-            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{method}: this key lacks the scope {names}")
+            raise Refusal(Code.PERMISSION_DENIED, f"{method}: this key lacks the scope {names}")
         return entry.caller()
 
-    def _entry(self, metadata: Iterable[tuple[str, str | bytes]]) -> KeyEntry | None:
-        value = next((value for name, value in metadata if name == HEADER), "")
-        if not isinstance(value, str) or not value.startswith(SCHEME):
+    def _entry(self, headers: Headers) -> KeyEntry | None:
+        given = [value for name, value in headers if name == HEADER]
+        # of two, a proxy in front may have looked at the other
+        if len(given) != 1 or not isinstance(given[0], str) or not given[0].startswith(SCHEME):
             return None
+        value = given[0]
         key_id, _, secret = value.removeprefix(SCHEME).strip().partition(".")
         entry = self._keys.get(key_id)
         expected = entry.sha256 if entry is not None else "0" * 64

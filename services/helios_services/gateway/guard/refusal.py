@@ -1,13 +1,8 @@
-"""Errors as clients see them: a canonical code, a message and google.rpc details."""
+"""Why a call is refused, in terms that every door can say: a canonical code, a message, and details."""
 
 from collections.abc import Sequence
-
-import grpc
-from google.protobuf.any_pb2 import Any
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
-from google.rpc.status_pb2 import Status
+from dataclasses import dataclass
+from enum import Enum
 
 from helios_engine.errors import InvalidField
 from helios_services.jobs.errors import (
@@ -27,32 +22,60 @@ from helios_services.jobs.errors import (
     StoreUnavailable,
 )
 
-STATUS_KEY = "grpc-status-details-bin"
 RETRY_AFTER_S = 2.0
-DOMAIN = "helios.v1"
-
-
 MAX_TEXT_BYTES = 2000
-"""Of a message, as it travels. Message and details go into trailing metadata, twice and in base64, of which clients
-take 8 KiB."""
+"""Of a message, as it travels: gRPC sends message and details as metadata, twice and in base64, of which clients take
+8 KiB. HTTP has room for as much."""
+
+
+class Code(Enum):
+    """The canonical codes of google.rpc.Code that calls end with; values are its numbers."""
+
+    OK = 0
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """A field that is wrong: its name, and its value and what is allowed, for people."""
+
+    field: str
+    description: str
 
 
 class Refusal(Exception):
-    """Ends a call with `code`, `message` (cut to what clients take) and google.rpc details."""
+    """Ends a call. message: cut to what clients take.
 
-    def __init__(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+    violations: the fields that are wrong. quota: the name of the limit that is used up. retry_after_s: when to come
+    back (None: nobody knows). reason: why a job has ended without its video, where its stream ends for that.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        quota: str = "",
+        retry_after_s: float | None = None,
+        reason: str = "",
+    ) -> None:
         message = cut(message)
         super().__init__(message)
-        self.code, self.message, self.details = code, message, details
-
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """The details in their standard place, grpc-status-details-bin."""
-        status = Status(code=self.code.value[0], message=self.message)
-        for detail in self.details:
-            packed = Any()
-            packed.Pack(detail)
-            status.details.append(packed)
-        return ((STATUS_KEY, status.SerializeToString()),)
+        self.code, self.message = code, message
+        self.violations, self.quota, self.retry_after_s, self.reason = violations, quota, retry_after_s, reason
 
 
 def cut(text: str) -> str:
@@ -64,14 +87,14 @@ def cut(text: str) -> str:
 
 
 def travel_bytes(text: str) -> int:
-    """Bytes of a status message on the wire: what is not printable ASCII is percent-encoded."""
+    """Bytes of a message on the wire: what is not printable ASCII is percent-encoded."""
     return sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in text.encode())
 
 
 def bad_request(problems: Sequence[InvalidField]) -> Refusal:
     """INVALID_ARGUMENT naming every field, its value and what is allowed; of very many problems, the first."""
     texts: list[str] = []
-    violations: list[BadRequest.FieldViolation] = []
+    violations: list[Violation] = []
     left = MAX_TEXT_BYTES - 32
     for problem in problems:
         text = cut(str(problem))
@@ -80,49 +103,31 @@ def bad_request(problems: Sequence[InvalidField]) -> Refusal:
             texts.append(f"and {len(problems) - len(texts):,} more problems")
             break
         texts.append(text)
-        violations.append(BadRequest.FieldViolation(field=cut(problem.field)[:200], description=text))
-    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "; ".join(texts), BadRequest(field_violations=violations))
-
-
-def retry_info(seconds: float) -> RetryInfo:
-    """When to come back."""
-    delay = Duration()
-    delay.FromMilliseconds(int(seconds * 1000))
-    return RetryInfo(retry_delay=delay)
-
-
-def failed_job(code: grpc.StatusCode, reason: str, message: str) -> Refusal:
-    """A stream ends because its job ended without (all of) its video."""
-    return Refusal(code, message, ErrorInfo(reason=reason, domain=DOMAIN))
-
-
-def _quota(subject: str, error: Exception) -> QuotaFailure:
-    return QuotaFailure(violations=[QuotaFailure.Violation(subject=subject, description=str(error))])
+        violations.append(Violation(field=cut(problem.field)[:200], description=text))
+    return Refusal(Code.INVALID_ARGUMENT, "; ".join(texts), violations=violations)
 
 
 def refusal_of(error: Exception) -> Refusal | None:
     """The refusal that an expected error stands for; None for an unexpected one."""
-    code = grpc.StatusCode
     match error:
         case Refusal():
             return error
         case InvalidField():
             return bad_request([error])
         case JobNotFound() | MediaNotFound():
-            return Refusal(code.NOT_FOUND, str(error))
+            return Refusal(Code.NOT_FOUND, str(error))
         case ChunkGone():
-            return Refusal(code.OUT_OF_RANGE, str(error))
+            return Refusal(Code.OUT_OF_RANGE, str(error))
         case IdempotencyConflict():
-            return Refusal(code.ALREADY_EXISTS, str(error))
+            return Refusal(Code.ALREADY_EXISTS, str(error))
         case InvalidTransition() | NoChunkLeft() | NotContinuable() | NotDeadLettered() | SessionEnded():
-            return Refusal(code.FAILED_PRECONDITION, str(error))
+            return Refusal(Code.FAILED_PRECONDITION, str(error))
         case PromptsFull():
-            return Refusal(code.RESOURCE_EXHAUSTED, str(error), _quota("prompt_updates", error))
+            return Refusal(Code.RESOURCE_EXHAUSTED, str(error), quota="prompt_updates")
         case QueueFull():
             subject = error.limit if isinstance(error, QuotaExceeded) else "queue"
-            quota = _quota("uploads" if isinstance(error, MediaFull) else subject, error)
-            again = [] if error.retry_after_s is None else [retry_info(error.retry_after_s)]
-            return Refusal(code.RESOURCE_EXHAUSTED, str(error), quota, *again)
+            quota = "uploads" if isinstance(error, MediaFull) else subject
+            return Refusal(Code.RESOURCE_EXHAUSTED, str(error), quota=quota, retry_after_s=error.retry_after_s)
         case StoreUnavailable():
-            return Refusal(code.UNAVAILABLE, "the job store cannot be reached", retry_info(RETRY_AFTER_S))
+            return Refusal(Code.UNAVAILABLE, "the job store cannot be reached", retry_after_s=RETRY_AFTER_S)
     return None

@@ -222,6 +222,14 @@ local function give_up(id, chunk_ttl_ms)
   give_back_video_time(id)
 end
 
+-- Webhooks wait in a lane for each tenant and each place that it has called, so that one that hangs holds up no other.
+-- `webhook_lanes` has the lanes by their next call.
+local function see_to_webhooks(lane)
+  local next_ms = redis.call('ZRANGE', at('webhooks', lane), 0, 0, 'WITHSCORES')[2]
+  if next_ms then redis.call('ZADD', at('webhook_lanes'), next_ms, lane)
+  else redis.call('ZREM', at('webhook_lanes'), lane) end
+end
+
 -- Ends a job: `event` is succeed, fail, cancel or expire. From here on everything of it expires. What failed through no
 -- fault of its request is kept whole for as long as its record, to be queued again.
 local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
@@ -254,7 +262,11 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
   local idempotency_key = field(id, 'idempotency_key')
   if idempotency_key ~= '' then redis.call('PEXPIRE', at('idempotency', idempotency_key), job_ttl_ms) end
   redis.call('HINCRBY', at('ended'), state, 1)
-  if field(id, 'webhook') == '1' then redis.call('ZADD', at('webhooks'), now, id .. ':' .. now) end
+  local lane = field(id, 'webhook')
+  if lane and lane ~= '' then
+    redis.call('ZADD', at('webhooks', lane), now, id .. ':' .. now)
+    see_to_webhooks(lane)
+  end
   changed(id)
 end
 
@@ -320,4 +332,30 @@ local function sweep(now, max_attempts, job_ttl_ms, chunk_ttl_ms)
   expire(now, job_ttl_ms, chunk_ttl_ms)
   revisit(now)
   return reclaim(now, max_attempts, job_ttl_ms, chunk_ttl_ms)
+end
+
+-- What an account has uploaded, by file name: when each expires, and its bytes; those of all together under TOTAL.
+local TOTAL = ':total'  -- no file has a colon in its name
+
+local function drop_upload(account, name)
+  redis.call('ZREM', at('uploads', account), name)
+  local bytes = redis.call('HGET', at('upload_bytes', account), name)
+  if not bytes then return end
+  redis.call('HDEL', at('upload_bytes', account), name)
+  redis.call('HINCRBY', at('upload_bytes', account), TOTAL, -bytes)
+end
+
+local function expire_upload(account, name, expire)
+  redis.call('ZADD', at('uploads', account), expire, name)
+  local last = redis.call('ZRANGE', at('uploads', account), -1, -1, 'WITHSCORES')[2]
+  redis.call('PEXPIREAT', at('uploads', account), last)
+  redis.call('PEXPIREAT', at('upload_bytes', account), last)
+end
+
+local function count_upload(account, name, bytes, expire)
+  if account == '' then return end
+  drop_upload(account, name)
+  redis.call('HSET', at('upload_bytes', account), name, bytes)
+  redis.call('HINCRBY', at('upload_bytes', account), TOTAL, bytes)
+  expire_upload(account, name, expire)
 end

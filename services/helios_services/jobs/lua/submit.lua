@@ -78,7 +78,9 @@ for n = MEDIA, #ARGV do
   if expire > tonumber(redis.call('HGET', media, 'expire_ms')) then
     redis.call('HSET', media, 'expire_ms', expire)
     redis.call('PEXPIREAT', media, expire)
-    redis.call('ZADD', at('media_index'), expire, redis.call('HGET', media, 'name'))
+    local name, owner = unpack(redis.call('HMGET', media, 'name', 'account'))
+    redis.call('ZADD', at('media_index'), expire, name)
+    if owner and owner ~= '' then expire_upload(owner, name, expire) end
   end
 end
 redis.call('ZADD', at('index'), seq, id)

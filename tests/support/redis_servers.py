@@ -2,8 +2,6 @@
 
 import contextlib
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from helios_services.jobs.embedded import _binary, free_port
+from support.redis_clients import answers
+from support.waiting import wait_until
 
 SLOTS = 16384
 BUS_PORT_OFFSET = 10000
@@ -46,7 +46,7 @@ class RedisServer:
         """Starts it and waits until it answers."""
         flags = [part for name, value in self._options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen([_binary(), *flags], stdout=subprocess.DEVNULL)
-        until(self._answers)
+        wait_until(self._answers)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -62,9 +62,7 @@ class RedisServer:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self._folder / "redis.log").read_text()[-2000:]
-        with contextlib.suppress(RedisError):
-            return bool(self.client.ping())
-        return False
+        return answers(self.client)
 
 
 class RedisCluster:
@@ -81,7 +79,7 @@ class RedisCluster:
 
     def wait(self) -> None:
         """Until all nodes agree that the cluster is whole."""
-        until(
+        wait_until(
             lambda: all(self._state(node) == {"cluster_state": "ok", "cluster_known_nodes": "3"} for node in self.nodes)
         )
 
@@ -121,14 +119,6 @@ class RedisCluster:
             lines = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
             return {name: str(lines[name]) for name in ("cluster_state", "cluster_known_nodes")}
         return {}
-
-
-def until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
-    """Waits until the condition is true."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{condition} did not come true within {timeout_s:.0f} s"
-        time.sleep(0.02)
 
 
 def _port() -> int:

@@ -1,0 +1,130 @@
+"""Every call of the API. A door has a guard let the call in, and hands what it was given on to here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing
+from uuid import uuid4
+
+import structlog
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_services.config import ModelConfig, ServiceConfig
+from helios_services.gateway.calls.access import visible_job
+from helios_services.gateway.calls.listing import Listing, listing
+from helios_services.gateway.calls.live_session import Event, LiveSession
+from helios_services.gateway.calls.submission import Submitter
+from helios_services.gateway.calls.uploads import Uploads
+from helios_services.gateway.calls.validate import prompt_update
+from helios_services.gateway.calls.video_file import VideoFile, open_video
+from helios_services.gateway.calls.video_stream import Segment, VideoStream
+from helios_services.gateway.guard.caller import Call
+from helios_services.gateway.guard.drain import Drain
+from helios_services.gateway.metrics import GatewayMetrics
+from helios_services.jobs.errors import InvalidTransition, JobNotFound, StoreUnavailable
+from helios_services.jobs.notify import Notifier
+from helios_services.jobs.records import Job, Media
+from helios_services.jobs.store import JobStore
+from helios_services.media.artifacts import ArtifactStore
+from helios_services.tasks import Background
+
+log = structlog.get_logger(__name__)
+
+
+class Api:
+    """Jobs in, videos out. Every method raises what `refusal_of` knows."""
+
+    def __init__(
+        self, config: ServiceConfig, store: JobStore, notifier: Notifier, metrics: GatewayMetrics, drain: Drain
+    ) -> None:
+        self._store, self._config = store, config
+        self._artifacts = ArtifactStore(config.artifacts)
+        self._video = VideoStream(store, notifier, metrics, drain)
+        self._drain, self._background = drain, Background()
+        self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
+        self._submitter = Submitter(config, store, self._uploads)
+
+    async def close(self) -> None:
+        """Waits for what calls that have ended left to be done."""
+        await self._background.settled()
+
+    async def submit(self, call: Call, request: pb.SubmitJobRequest) -> Job:
+        """The job, queued."""
+        return await self._submitter.submit(call, request)
+
+    async def get(self, call: Call, job_id: str) -> Job:
+        """The job as it is."""
+        return await visible_job(self._store, call.caller, job_id)
+
+    async def list_jobs(self, call: Call, request: pb.ListJobsRequest) -> Listing:
+        """A page of the caller's jobs, newest first."""
+        return await listing(self._store, call.caller, request)
+
+    async def cancel(self, call: Call, job_id: str) -> Job:
+        """The job, cancelled."""
+        await visible_job(self._store, call.caller, job_id)
+        return await self._store.cancel(job_id)
+
+    async def requeue(self, call: Call, job_id: str) -> Job:
+        """The dead letter, queued again."""
+        return await self._store.requeue(job_id, uuid4().hex)
+
+    async def purge(self, call: Call, job_id: str) -> Job:
+        """The dead letter, given up."""
+        return await self._store.purge(job_id, uuid4().hex)
+
+    def models(self, call: Call) -> list[ModelConfig]:
+        """The models, the default first."""
+        return [self._config.model]
+
+    async def update_prompt(self, call: Call, request: pb.UpdatePromptRequest) -> int:
+        """The chunk at which the new prompt takes effect."""
+        over = request.interpolation_chunks if request.HasField("interpolation_chunks") else None
+        update = prompt_update(request.prompt, 0, over)
+        await visible_job(self._store, call.caller, request.job_id)
+        return await self._store.update_prompt(request.job_id, update, uuid4().hex)
+
+    def watch(self, call: Call, job_id: str) -> AsyncGenerator[Job]:
+        """The job now and after each change, up to its end."""
+        return self._video.changes(call.caller, job_id)
+
+    def stream(self, call: Call, job_id: str, from_chunk: int) -> AsyncGenerator[Segment]:
+        """Init segment and chunks from `from_chunk` on, as they become ready."""
+        return self._video.segments(call.caller, job_id, from_chunk)
+
+    async def generate(self, call: Call, request: pb.GenerateVideoRequest) -> AsyncGenerator[Job | Segment]:
+        """The job as accepted, its video, the job as ended."""
+        job = await self._submitter.submit(call, request.job, within_s=call.left_s)
+        try:
+            yield job
+            async with aclosing(self._video.segments(call.caller, job.id, 0)) as segments:
+                async for segment in segments:
+                    yield segment
+            async with aclosing(self._video.changes(call.caller, job.id)) as changes:
+                async for change in changes:
+                    job = change
+            yield job
+        except (asyncio.CancelledError, GeneratorExit):
+            if request.cancel_on_disconnect and not self._drain.begun:  # a gateway that ends is nobody's leaving
+                self._background.start(self._cancel_if_running(job.id))
+            raise
+
+    async def _cancel_if_running(self, job_id: str) -> None:
+        try:
+            await self._store.cancel(job_id)
+        except (InvalidTransition, JobNotFound):  # it has ended
+            return
+        except StoreUnavailable:
+            log.warning("job_not_cancelled", job_id=job_id)
+
+    def download(self, call: Call, job_id: str, offset: int) -> AbstractAsyncContextManager[VideoFile]:
+        """The finished file from byte `offset` on."""
+        return open_video(self._store, self._artifacts, call.caller, job_id, offset)
+
+    async def upload(self, call: Call, metadata: pb.MediaMetadata, data: AsyncIterator[bytes]) -> Media:
+        """Receives a picture or a clip."""
+        return await self._uploads.receive(call.caller, metadata, data)
+
+    def interact(self, call: Call, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[Event]:
+        """One live session."""
+        session = LiveSession(call, self._submitter, self._store, self._video, self._config.jobs.session_grace_s)
+        return session.run(commands)

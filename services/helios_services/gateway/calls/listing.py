@@ -1,0 +1,41 @@
+"""Pages of jobs."""
+
+from dataclasses import dataclass
+
+from helios.v1 import video_generation_pb2 as pb
+from helios_engine.errors import InvalidField
+from helios_services.gateway.calls.paging import cursor_of, token_of
+from helios_services.gateway.guard.caller import Caller
+from helios_services.jobs.reader import JobReader
+from helios_services.jobs.records import Job
+from helios_services.messages import STATES
+
+MAX_PAGE, DEFAULT_PAGE = 500, 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A page of jobs, newest first. next_page_token: empty on the last page."""
+
+    jobs: list[Job]
+    next_page_token: str
+
+
+async def listing(store: JobReader, caller: Caller, request: pb.ListJobsRequest) -> Listing:
+    """A page of the caller's jobs. Raises InvalidField."""
+    if not 0 <= request.page_size <= MAX_PAGE:
+        raise InvalidField("page_size", request.page_size, f"an integer from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
+    known = {number: state for state, number in STATES.items()}
+    for number in request.states:
+        if number not in known and number != pb.JOB_STATE_UNSPECIFIED:
+            raise InvalidField("states", number, ", ".join(pb.JobState.keys()))
+    states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
+    page = await store.page(
+        limit=request.page_size or DEFAULT_PAGE,
+        cursor=cursor_of(request),
+        states=states,
+        model=request.model,
+        tenant=None if caller.admin else caller.tenant,
+        dead_letters=request.dead_letters,
+    )
+    return Listing(jobs=page.jobs, next_page_token=token_of(page.next_cursor, request))

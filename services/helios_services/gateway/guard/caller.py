@@ -1,0 +1,64 @@
+"""Who calls, and what they may."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from helios_services.jobs.records import NOBODY, Account
+
+
+class Scope(StrEnum):
+    """What a key may be allowed. Everything but admin is confined to the key's tenant."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    CANCEL = "cancel"
+    ADMIN = "admin"
+
+
+SCOPES: Mapping[str, frozenset[Scope]] = {
+    "SubmitJob": frozenset({Scope.SUBMIT}),
+    "GetJob": frozenset({Scope.READ}),
+    "ListJobs": frozenset({Scope.READ}),
+    "CancelJob": frozenset({Scope.CANCEL}),
+    "RequeueJob": frozenset({Scope.ADMIN}),
+    "PurgeJob": frozenset({Scope.ADMIN}),
+    "WatchJob": frozenset({Scope.READ}),
+    "StreamVideo": frozenset({Scope.READ}),
+    "GenerateVideo": frozenset({Scope.SUBMIT, Scope.READ}),
+    "UpdatePrompt": frozenset({Scope.SUBMIT}),
+    "Interact": frozenset({Scope.SUBMIT, Scope.READ}),
+    "UploadMedia": frozenset({Scope.SUBMIT}),
+    "DownloadVideo": frozenset({Scope.READ}),
+    "ListModels": frozenset(),
+}
+"""What each call needs; admin may call everything. Every door names its calls so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who a call is made for. admin: sees every tenant's jobs."""
+
+    key_id: str = ""
+    tenant: str = ""
+    scopes: frozenset[Scope] = frozenset(Scope)
+    account: Account = NOBODY
+
+    @property
+    def admin(self) -> bool:
+        """Whether the caller may see other tenants' jobs."""
+        return Scope.ADMIN in self.scopes
+
+    def may_see(self, tenant: str) -> bool:
+        """Whether a job or an upload of this tenant exists for the caller."""
+        return self.admin or hmac.compare_digest(tenant.encode(), self.tenant.encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call that was let in. method: its name in SCOPES. left_s: what its client gives it (None: no limit)."""
+
+    method: str
+    caller: Caller
+    left_s: float | None = None

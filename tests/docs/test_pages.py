@@ -1,0 +1,100 @@
+"""What the pages name exists: commands with their options, settings, messages."""
+
+import ast
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from docs.generate.settings import documented
+from helios_services.cli import app
+from helios_services.config import ServiceConfig
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GROUPS = {"jobs", "keys"}
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_of_the_page_exist_with_their_options(page: Path) -> None:
+    for block in re.findall(r"^ *```sh\b.*?\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.strip()
+            if not line.startswith("helios "):
+                continue
+            words = shlex.split(line.partition(" | ")[0].partition(" > ")[0], comments=True)
+            command: Any = typer.main.get_command(app)
+            rest = words[1:]
+            while rest and rest[0] in getattr(command, "commands", {}):
+                command, rest = command.commands[rest[0]], rest[1:]
+            assert not getattr(command, "commands", {}), line
+            known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            for word in rest:
+                if word.startswith("-"):
+                    assert word.partition("=")[0] in known, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_settings_of_the_page_exist(page: Path) -> None:
+    sections = {name: field.annotation for name, field in ServiceConfig.model_fields.items()}
+    for section, name in re.findall(r"`([a-z_]+)\.([a-z_]+)[`.:]", page.read_text()):
+        fields = getattr(sections.get(section), "model_fields", None)
+        if fields is not None and f"{section}.{name}" not in ("gateway.log", "model.safetensors"):
+            assert name in fields, f"{section}.{name}"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    def bare(prefix: str, kind: Any) -> list[str]:
+        found, texts = [], documented(kind)
+        for name, field in kind.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                found += bare(f"{prefix}{name}.", field.annotation)
+            elif not texts.get(name):
+                found.append(f"{prefix}{name}")
+        return found
+
+    assert bare("", ServiceConfig) == []
+
+
+@cache
+def said() -> tuple[str, ...]:
+    """Every text of the program, "…" for what is put in."""
+    texts = []
+    for package in ("helios_engine", "services/helios_services"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                    texts.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return tuple(texts)
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_program() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
+    assert len(messages) > 50
+    for message in messages:
+        if message.isupper() or message.startswith("UNAVAILABLE: failed to connect"):
+            continue  # reasons, below; gRPC's own words
+        text = re.sub(r"^[A-Z_]+: ", "", message)
+        parts = [part.strip() for part in text.split("…") if len(part.strip()) > 3]
+        assert not parts or any(all(part in one for part in parts) for one in said()), message
+
+
+def test_every_reason_of_a_failed_job_is_explained() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    reasons = {
+        one for one in said() if re.fullmatch(r"(MEDIA|WORKER|PUBLISH|GENERATION|QUEUE|INVALID|NOT)_[A-Z_]+", one)
+    }
+    assert {"WORKER_LOST", "MEDIA_UNREADABLE"} <= reasons
+    assert {one for one in reasons if f"`{one}`" not in page} - {"NOT_SERVING"} == set()
