@@ -106,7 +106,9 @@ def _params(spec: JobSpec) -> pb.GenerationParams:
 
 
 def _generation(values: Mapping[str, Any]) -> pb.GenerationParams:
-    """From GenerationRequest's fields."""
+    """From GenerationRequest's fields; nothing from none."""
+    if not values:
+        return pb.GenerationParams()
     given = {name: value for name, value in values.items() if value is not None}
     for name in ("image_noise_sigma", "video_noise_sigma"):
         low, high = given[name]

@@ -56,7 +56,7 @@ def check(address: str, redis: Any, config: ServiceConfig, load: Load) -> dict[s
     assert ended.get("succeeded", 0) == states[SUCCEEDED], "jobs succeeded more than once"
     assert ended.get("cancelled", 0) == states[CANCELLED], "jobs were cancelled more than once"
     assert ended.get("failed", 0) >= load.requeued
-    for kind in ("queue", "lane", "lanes", "leases", "running", "parked", "dead", "deadlines"):
+    for kind in ("queue", "lane", "lanes", "barred", "leases", "running", "parked", "dead", "tenant_dead", "deadlines"):
         assert not redis.keys(keys.of(kind) + "*"), f"{kind} is not empty"
     return {
         "jobs": len(jobs),

@@ -10,6 +10,8 @@ from k8s.service import config_of
 
 LONGEST_STREAM_S = 14_520 / 24
 """model.max_frames at 24 frames a second: the longest video in real time."""
+TOLERANCE = 1.1
+"""An HPA leaves things as they are within a tenth of its target."""
 
 
 def adapter_rules() -> list[Object]:
@@ -36,6 +38,9 @@ def metrics(manifests: Manifests) -> Iterator[str]:
         wanted = quantity(target["averageValue"])
         if target["type"] != "AverageValue" or wanted > limit * (fewest - 1) / fewest:
             yield f"HPA: at {wanted:g} streams each, {fewest} gateways cannot lose one: {limit} is the limit"
+        of_key = config_of(manifests).gateway.max_concurrent_rpcs_per_key
+        if wanted * TOLERANCE >= of_key:
+            yield f"HPA: at {wanted:g} streams each, a single API key ({of_key} at most) would bring no gateway"
         if wanted < limit / 4:
             yield f"HPA: {wanted:g} streams are little for a gateway that may carry {limit}"
 

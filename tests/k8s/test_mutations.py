@@ -281,6 +281,10 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         scaling.metrics,
         lambda m: _config(m, "max_concurrent_rpcs: 2000", "max_concurrent_rpcs: 1200"),
     ),
+    "a key that is kept below the target": (
+        scaling.metrics,
+        lambda m: _config(m, "max_concurrent_rpcs: 2000", "max_concurrent_rpcs_per_key: 1000"),
+    ),
     "a hasty scaler": (
         scaling.patience,
         lambda m: _hpa(m)["behavior"]["scaleDown"].update(stabilizationWindowSeconds=60),

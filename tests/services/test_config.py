@@ -166,9 +166,9 @@ def test_public_settings_change_only_on_purpose() -> None:
         if isinstance(kind, type) and issubclass(kind, Section)
     }
     assert counts == {
-        "model": 9,
+        "model": 10,
         "redis": 9,
-        "jobs": 11,
+        "jobs": 14,
         "gateway": 14,
         "dispatcher": 21,
         "text_encoder": 15,

@@ -1,5 +1,6 @@
 """`helios generate`: a video from a prompt, an image, a clip or another video, in this process or from a server."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,8 +56,7 @@ def generate(
     device: Annotated[str, typer.Option(help="Torch device (in-process).")] = "cpu",
 ) -> None:
     """Generate a video."""
-    if not output.parent.is_dir():
-        raise UserError(f"output: {str(output)!r}: the folder {str(output.parent)!r} does not exist")
+    check_output(output)
     given: dict[str, Any] = {
         "num_frames": frames,
         "height": height,
@@ -89,6 +89,16 @@ def generate(
         source = Path(continue_from) if continue_from else None
         local = Local(checkpoint=checkpoint, device=device, image=image, video=video, state=source, save=save_state)
         generate_here(prompt, fields, output, local)
+
+
+def check_output(output: Path) -> None:
+    """Raises UserError for a file that cannot be written: before a video is made that would be lost."""
+    if output.is_dir():
+        raise UserError(f"output: {str(output)!r} is a folder; allowed: a file")
+    if not output.parent.is_dir():
+        raise UserError(f"output: {str(output)!r}: the folder {str(output.parent)!r} does not exist")
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"output: {str(output)!r}: you may not write into {str(output.parent)!r}")
 
 
 def _steps(text: str) -> tuple[int, ...]:

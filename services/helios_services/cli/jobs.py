@@ -1,6 +1,7 @@
 """`helios jobs`: look at a gateway's jobs."""
 
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ from rich.table import Table
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.cli.connect import connect
+from helios_services.cli.generate import check_output
+from helios_services.cli.remote import download
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, cancel and watch jobs; queue dead letters again.")
 Server = Annotated[str, typer.Option(envvar="HELIOS_SERVER", help="HOST:PORT of the gateway.")]
@@ -70,6 +73,19 @@ def watch_job(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = 
                 _show([job], as_json)
             else:
                 print(f"{job.id}  {_state(job)}  {job.chunks_done}/{job.chunks_total}", flush=True)
+
+
+@app.command("download")
+def download_video(
+    job_id: JobId,
+    server: Server = DEFAULT_SERVER,
+    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 file to write.")] = Path("out.mp4"),
+) -> None:
+    """Write the video of a job that has succeeded."""
+    check_output(output)
+    with connect(server) as client:
+        size = download(client, job_id, output)
+    print(f"wrote {output} ({size:,} bytes)")
 
 
 def _show(jobs: list[pb.Job], as_json: bool) -> None:

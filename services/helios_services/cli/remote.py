@@ -49,11 +49,20 @@ def generate_remotely(
             *_, ended = client.watch(job.id)
             if ended.HasField("error"):
                 raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
-            size = client.download(job.id, output)
+            size = download(client, job.id, output)
         except KeyboardInterrupt:
             _leave(client, job.id, server)
     progress.summary()
     print(f"wrote {output} ({size:,} bytes, job {job.id})")
+
+
+def download(client: HeliosClient, job_id: str, output: Path) -> int:
+    """Writes a job's video to a file; its size in bytes. Raises UserError when it cannot be written, HeliosError."""
+    try:
+        return client.download(job_id, output)
+    except OSError as error:
+        again = f"the server keeps it: helios jobs download {job_id}"
+        raise UserError(f"output: {str(output)!r}: {error.strerror}; {again}") from None
 
 
 def _leave(client: HeliosClient, job_id: str, server: str) -> NoReturn:

@@ -31,6 +31,8 @@ class ModelConfig(Section):
     """Most frames that a job may ask for."""
     max_pixels: PositiveInt = 1280 * 768
     """Most pixels in a frame that a job may ask for."""
+    max_steps: PositiveInt = 200
+    """Denoising steps of a chunk that a request may ask for, those of all pyramid stages together."""
     warm_up_sizes: tuple[tuple[int, int], ...] = ((384, 640),)
     """Height and width of videos that replicas get ready for before their first job, where something is compiled or
     timed; those that max_pixels allows. A size that is not here makes its first job wait, and the jobs behind it."""
@@ -84,11 +86,13 @@ class JobsConfig(Section):
     """Queue bounds, leases and retention."""
 
     max_queued: PositiveInt = 1000
-    """Jobs that may wait, for each model. Beyond that submissions are refused."""
+    """Jobs that may wait, for each model. Beyond that submissions are refused, but for accounts that have less than a
+    tenth of so many waiting; for these, at twice as many: so no account can fill the queue for all."""
     max_attempts: PositiveInt = 5
     """Lost workers or replicas in a row, without a finished chunk, after which a job fails."""
     fair_quantum_chunks: PositiveFloat = 4.0
-    """A job gives way to one of equal priority whose account has had less by so many chunks, each over its weight."""
+    """A job gives way to one of equal priority whose account has had less by the work of so many chunks of the default
+    size and steps, over its weight."""
     lease_s: PositiveFloat = 15.0
     """A worker that has not renewed its lease for so long has lost the job."""
     heartbeat_s: PositiveFloat = 5.0
@@ -102,10 +106,25 @@ class JobsConfig(Section):
     chunks ahead of it."""
     max_prompt_updates: PositiveInt = 1000
     """Times that a job's prompt can be changed while it runs."""
+    max_prompt_update_bytes: int = Field(256 * 1024, gt=0, le=1024**2)
+    """What all of these changes of a job may take in the store."""
+    max_job_bytes: int = Field(64 * 1024, gt=0, le=1024**2)
+    """What a request may take in the store, all its prompts and labels included."""
+    max_account_bytes: PositiveInt = 128 * 1024**2
+    """What the records of an account's jobs may take in the store, besides what its jobs have made. Records of ended
+    jobs go early to make room for new ones, the oldest end first."""
     session_grace_s: PositiveFloat = 30.0
     """How long a live session goes on without its client."""
     pause_limit_s: PositiveFloat = 600.0
     """How long a job can be paused before it is stopped."""
+
+    @field_validator("max_account_bytes")
+    @classmethod
+    def _room_for_a_job(cls, value: int, info: ValidationInfo) -> int:
+        least = 4 * info.data.get("max_job_bytes", 0)
+        if value < least:
+            raise ValueError(f"must be at least four times max_job_bytes, {least}")
+        return value
 
     @field_validator("heartbeat_s")
     @classmethod
@@ -133,8 +152,8 @@ class GatewayConfig(Section):
     """Larger messages are refused."""
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
-    max_concurrent_rpcs_per_key: PositiveInt = 500
-    """Of these, those of one API key."""
+    max_concurrent_rpcs_per_key: PositiveInt = 1200
+    """Of these, those of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True

@@ -1,6 +1,7 @@
 """Runs a gateway in this process until a signal."""
 
 import asyncio
+import resource
 import signal
 import sys
 
@@ -15,7 +16,14 @@ def run_gateway(config: ServiceConfig) -> None:
     """Serves until SIGTERM or SIGINT, then drains. `config.redis.url` must be set. Raises ConfigError."""
     configure_logging(config.log_level)
     configure_tracing(config.tracing, "helios-gateway")
+    raise_descriptor_limit()
     asyncio.run(_serve(config))
+
+
+def raise_descriptor_limit() -> None:
+    """Each connection takes a descriptor, a stranger's too: as many as the system lets this process have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(config: ServiceConfig) -> None:

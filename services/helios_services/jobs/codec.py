@@ -1,14 +1,14 @@
 """Records to and from what Redis holds."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as fields_of
+from typing import Any
 
 from helios_engine.prompts import ScheduledPrompt
-from helios_engine.request import FRAMES_PER_CHUNK
 from helios_services.config.places import origin
+from helios_services.jobs.charge import charge_of
 from helios_services.jobs.records import Account, ChunkRecord, Job, JobFailure, JobSpec, Media, Priority
 from helios_services.jobs.state import JobState
 
@@ -18,19 +18,52 @@ LATER_FIELDS = {"timeout_s": None, "queue_timeout_s": None, "webhook_url": ""}
 """Fields that older releases do not know, and what they mean by that: a spec that says no more has the same text."""
 
 
+TEXTS = {"prompt": "", "negative_prompt": "", "prompt_schedule": []}
+"""What a summary's params have in place of the request's texts."""
+SUMMARY = (
+    *("summary", "state", "model", "priority", "tenant", "chunks_total", "chunks_done", "attempts", "revision"),
+    *(
+        "created_ms",
+        "started_ms",
+        "ended_ms",
+        "error_reason",
+        "error_message",
+        "artifact",
+        "video_bytes",
+        "first_chunk",
+    ),
+    *("paused_ms", "trace", "account", "deadline_ms"),
+)
+"""Fields of a record that make a job without its request."""
+
+
 def spec_to_json(spec: JobSpec) -> str:
-    """Canonical JSON: equal specs give equal text, in every release."""
+    """Canonical JSON: equal specs give equal text, in every release. What idempotency keys are held to."""
     said = {name: value for name, value in vars(spec).items() if LATER_FIELDS.get(name, ...) != value}
     return json.dumps(said, sort_keys=True, separators=(",", ":"))
+
+
+def stored_json(spec: Mapping[str, Any]) -> str:
+    """A spec as it is kept, in as few bytes as its texts have in UTF-8."""
+    said = {name: value for name, value in spec.items() if LATER_FIELDS.get(name, ...) != value}
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+
+
+def summary_json(spec: Mapping[str, Any]) -> str:
+    """The same without prompts."""
+    params = {name: TEXTS.get(name, value) for name, value in spec["params"].items()}
+    return stored_json({**spec, "params": params})
 
 
 def terms_to_json(spec: JobSpec, account: Account, within_s: float | None) -> str:
     """What submit.lua counts and limits a job by; times in milliseconds, what does not bind left out."""
     timeouts_s = [timeout_s for timeout_s in (spec.timeout_s, within_s) if timeout_s is not None]
     terms = {
+        "tenant": spec.tenant,
         "account": account.id,
         "weight": account.weight,
-        "chunk_ms": math.ceil(FRAMES_PER_CHUNK / spec.params["fps"] * 1000),
+        "fps": spec.params["fps"],
+        **vars(charge_of(spec.params)),
         "timeout_ms": _milliseconds(min(timeouts_s, default=None)),
         "queue_timeout_ms": _milliseconds(spec.queue_timeout_s),
         "submits_per_minute": account.submits_per_minute,
@@ -66,13 +99,12 @@ def media_from_hash(media_id: str, fields: Mapping[bytes, bytes]) -> Media:
 
 
 def job_from_hash(job_id: str, fields: Mapping[bytes, bytes], prompt_updates: Sequence[bytes] = ()) -> Job:
-    """A job from its hash and its list of prompt updates."""
+    """A job from its hash, or as much of it as SUMMARY names, and its list of prompt updates."""
     text = {name.decode(): value.decode() for name, value in fields.items()}
-    spec = {name: value for name, value in json.loads(text["spec"]).items() if name in SPEC_FIELDS}
     reason = text.get("error_reason")
     return Job(
         id=job_id,
-        spec=JobSpec(**spec | {"priority": Priority(spec["priority"])}),
+        spec=_spec(text),
         state=JobState(text["state"]),
         chunks_total=int(text["chunks_total"]),
         chunks_done=int(text["chunks_done"]),
@@ -91,6 +123,14 @@ def job_from_hash(job_id: str, fields: Mapping[bytes, bytes], prompt_updates: Se
         deadline_s=_seconds(text.get("deadline_ms")),
         prompt_updates=tuple(map(prompt_from_entry, prompt_updates)),
     )
+
+
+def _spec(text: Mapping[str, str]) -> JobSpec:
+    """Whole, or a summary; of a job that an older release has just written, in a list, only what its record says."""
+    said = text.get("spec") or text.get("summary")
+    spec = {name: value for name, value in json.loads(said or "{}").items() if name in SPEC_FIELDS}
+    known = {"model": text["model"], "params": {}, "chunks_total": int(text["chunks_total"])}
+    return JobSpec(**known | spec | {"priority": Priority(text["priority"])})
 
 
 def chunk_to_json(record: ChunkRecord) -> str:

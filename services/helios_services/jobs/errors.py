@@ -13,6 +13,18 @@ class JobNotFound(JobStoreError):
     """No such job, or its record has expired."""
 
 
+class JobTooLarge(JobStoreError):
+    """The request takes `size_bytes` in the store, and `limit_bytes` are allowed."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"the request takes {size_bytes:,} bytes in the store; allowed: at most {limit_bytes:,}")
+        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
+
+
+class InvalidCursor(JobStoreError):
+    """The cursor is not one that this list gave."""
+
+
 class QueueFull(JobStoreError):
     """The queue of this model holds as many jobs as it may; `retry_after_s` says when to come back (None: never)."""
 
@@ -38,7 +50,7 @@ class MediaFull(QueueFull):
 
 
 class PromptsFull(JobStoreError):
-    """The job's prompt was changed as often as it may be."""
+    """The job's prompt was changed as often as it may be, or its changes take all the bytes that they may."""
 
 
 class MediaNotFound(JobStoreError):

@@ -60,7 +60,7 @@ class Account:
     max_queued: int | None = None
     max_running: int | None = None
     video_minutes_per_day: float | None = None
-    """Of video, by UTC day."""
+    """Charges of all chunks that start on a UTC day, in minutes of default video (charge.py)."""
     max_uploads: int | None = None
     max_upload_bytes: int | None = None
 
@@ -84,6 +84,7 @@ class Job:
     chunks_total: 0 while an open-ended job has not been stopped. first_chunk: the first that is still kept.
     prompt_updates: prompts that came after submission, in the order of their arrival. trace: W3C traceparent of
     the call that submitted it.
+    The summary of a job, as lists have it and as it is after a cancelled or failed end, has no prompts.
     """
 
     id: str

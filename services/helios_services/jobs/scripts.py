@@ -1,17 +1,24 @@
-"""The store's Lua scripts: tables that Python holds, the prelude and one file per change."""
+"""The store's Lua scripts: tables that Python holds, what scripts share, and one file per change."""
 
 from functools import cache
 from importlib.resources import files
 
+from helios_services.jobs.charge import CHUNK_MS, DEFAULT_FPS
+from helios_services.jobs.codec import SUMMARY
 from helios_services.jobs.records import Priority
 from helios_services.jobs.state import DEAD_LETTERED, LEASED, MAX_DEAD_LETTERS, SUSPECT_LOSSES, TRANSITIONS
+
+SHARED = ("prelude", "storage", "uploads", "sharing", "ending", "sweeping")
+"""Files that every script begins with, each built on those before."""
+JOB_BYTES = 512
+"""What a job takes in a page besides the values of its record."""
 
 
 @cache
 def source(name: str) -> str:
     """The complete text of a script."""
     folder = files("helios_services.jobs") / "lua"
-    return "\n".join([_tables(), (folder / "prelude.lua").read_text(), (folder / f"{name}.lua").read_text()])
+    return "\n".join([_tables(), *((folder / f"{part}.lua").read_text() for part in (*SHARED, name))])
 
 
 def _tables() -> str:
@@ -28,6 +35,8 @@ def _tables() -> str:
             f"local PRIORITIES = {{{priorities}}}",
             f"local MAX_DEAD_LETTERS = {MAX_DEAD_LETTERS}",
             f"local SUSPECT_LOSSES = {SUSPECT_LOSSES}",
+            f"local CHUNK_MS, DEFAULT_FPS, JOB_BYTES = {CHUNK_MS}, {DEFAULT_FPS}, {JOB_BYTES}",
+            f"local SUMMARY = {{{', '.join(map(repr, SUMMARY))}}}",
         )
     )
 

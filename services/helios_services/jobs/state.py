@@ -50,6 +50,6 @@ LEASED = frozenset({JobState.RUNNING, JobState.PUBLISHING})
 DEAD_LETTERED = frozenset({"WORKER_LOST", "GENERATION_FAILED", "PUBLISH_FAILED"})
 """Reasons of failures that are no fault of the request: such a job can be queued again and goes on where it was."""
 MAX_DEAD_LETTERS = 1000
-"""Dead letters that are kept; the oldest is given up for one more."""
+"""Dead letters that are kept for a tenant; its oldest is given up for one more."""
 SUSPECT_LOSSES = 2
 """Lost workers in a row, without a finished chunk, after which a job is tried on a worker that has no other."""

@@ -10,8 +10,10 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from google.protobuf.message_factory import GetMessageClass
 
 from helios.v1 import video_generation_pb2 as pb
+from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import ConfigError, ServiceConfig
 from helios_services.gateway.guard.caller import SCOPES, Scope
@@ -112,6 +114,75 @@ async def test_a_job_exists_for_its_tenant_only(callers: Callers, worker: Worker
     with pytest.raises(HeliosError, match=f"media '{media.id}' does not exist"):
         await bob.submit("a lake", image_id=media.id)
     assert (await alice.submit("a lake", image_id=media.id)).params.image_id == media.id
+
+
+def requests_about(job_id: str, media_id: str) -> dict[str, list[Any]]:
+    """For every call of the API, requests that name a job or an upload wherever they can."""
+    requests: dict[str, list[Any]] = {}
+    for method in pb.DESCRIPTOR.services_by_name["VideoGeneration"].methods:
+        made = []
+        for field in method.input_type.fields:
+            if field.name == "job_id":
+                made.append(GetMessageClass(method.input_type)(job_id=job_id))
+        requests[method.name] = made
+    for request in requests["UpdatePrompt"]:
+        request.prompt = "a sea"
+    params = [
+        pb.GenerationParams(prompt="a sea", continue_from=job_id),
+        pb.GenerationParams(prompt="a sea", image_id=media_id),
+    ]
+    submissions = [pb.SubmitJobRequest(params=each) for each in params]
+    requests["SubmitJob"] = list(submissions)
+    requests["GenerateVideo"] = [pb.GenerateVideoRequest(job=each) for each in submissions]
+    attach = pb.InteractRequest(attach=pb.StreamVideoRequest(job_id=job_id))
+    requests["Interact"] = [attach, *(pb.InteractRequest(start=each) for each in submissions)]
+    return requests
+
+
+ABOUT_NOTHING = {"ListJobs", "ListModels", "UploadMedia"}
+"""Calls that name neither a job nor an upload."""
+ODD_IDS = ("", "*", "a:b", "../a", "a b", "\0", "\n", "é", "{}", "a" * 5000)
+
+
+async def codes(gateway: Gateway, key: str, requests: dict[str, list[Any]]) -> dict[str, set[str]]:
+    """The codes of these calls with a key."""
+    found: dict[str, set[str]] = {}
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub: Any = VideoGenerationStub(channel)
+        for name, messages in requests.items():
+            for message in messages:
+                sent = iter([message]) if name == "Interact" else message
+                call = getattr(stub, name)(sent, metadata=(("authorization", f"Bearer {key}"),), timeout=60)
+                found.setdefault(name, set()).add((await call.code()).name)
+    return found
+
+
+async def test_no_call_reaches_another_tenants_job_or_upload(
+    gateway: Gateway, callers: Callers, keys: Keys, tmp_path: Path
+) -> None:
+    """Whatever calls there will be: each is either here, or fails this test until somebody has thought about it."""
+    alice = callers("alice")
+    job = await alice.submit("a lake", num_frames=33)
+    file = tmp_path / "cat.png"
+    await asyncio.to_thread(file.write_bytes, b"x")
+    requests = requests_about(job.id, (await alice.upload(file)).id)
+    assert {name for name, made in requests.items() if not made} == ABOUT_NOTHING
+    found = await codes(gateway, keys["bob"], requests)
+    for name in ("RequeueJob", "PurgeJob"):
+        assert found.pop(name) == {"PERMISSION_DENIED"}
+    assert found.keys() == requests.keys() - ABOUT_NOTHING - {"RequeueJob", "PurgeJob"}
+    assert {code for codes in found.values() for code in codes} == {"NOT_FOUND"}
+    assert (await alice.get(job.id)) == job
+
+
+@pytest.mark.parametrize("odd", ODD_IDS, ids=repr)
+async def test_odd_ids_are_nothings(gateway: Gateway, callers: Callers, keys: Keys, odd: str) -> None:
+    requests = requests_about(odd, odd)
+    if not odd:  # unset, in these
+        for name in ("SubmitJob", "GenerateVideo", "Interact"):
+            requests[name] = []
+    found = await codes(gateway, keys["root"], requests)
+    assert {code for codes in found.values() for code in codes} == {"NOT_FOUND"}
 
 
 async def test_scopes(callers: Callers) -> None:

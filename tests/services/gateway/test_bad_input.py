@@ -8,6 +8,9 @@ import pytest
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
 from helios_services.client import AsyncHeliosClient, HeliosError
+from helios_services.config import ModelConfig
+from helios_services.gateway.calls.validate import Submission, job_spec
+from helios_services.gateway.guard.refusal import Refusal
 from helios_services.gateway.server import Gateway
 
 NAN = float("nan")
@@ -41,6 +44,11 @@ BAD_PARAMS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"labels": {str(n): "" for n in range(17)}}, "labels", ["17 labels", "at most 16"]),
     ({"labels": {"k": "v" * 257}}, "labels[k]", ["257", "at most 256"]),
     ({"idempotency_key": "k" * 129}, "idempotency_key", ["kkk", "at most 128"]),
+    (
+        {"prompt_schedule": [pb.ScheduledPrompt(chunk_index=1, prompt="é" * 8000)] * 5},
+        "params",
+        ["80,", "bytes", "at most 65,536 bytes"],
+    ),
 ]
 
 
@@ -54,6 +62,19 @@ async def test_bad_submission(client: AsyncHeliosClient, options: dict[str, Any]
         assert part in caught.value.violations[field]
     assert len(caught.value.message) < 1000
     assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED
+
+
+@pytest.mark.parametrize(
+    ("variant", "field", "steps", "most"),
+    [("distilled", "pyramid_steps", [10, 10, 11], 30), ("base", "num_inference_steps", 31, 30)],
+)
+def test_more_steps_than_the_service_allows(variant: str, field: str, steps: Any, most: int) -> None:
+    model = ModelConfig.model_validate({"variant": variant, "max_steps": most})
+    params = pb.GenerationParams(prompt="a lake", **{field: steps})
+    with pytest.raises(Refusal, match=rf"params\.{field}: '31 steps'.*at most 30 steps in all"):
+        job_spec(Submission(request=pb.SubmitJobRequest(params=params), model=model))
+    allowed = model.model_copy(update={"max_steps": 31})
+    job_spec(Submission(request=pb.SubmitJobRequest(params=params), model=allowed))
 
 
 async def test_all_problems_are_reported_at_once(client: AsyncHeliosClient) -> None:

@@ -1,9 +1,9 @@
 """The client: to whom it says its key, what it takes up again, and what it leaves behind."""
 
 import asyncio
+import errno
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,12 +18,14 @@ from helios.v1.video_generation_pb2_grpc import (
     VideoGenerationStub,
     add_VideoGenerationServicer_to_server,
 )
-from helios_services.cli.remote import _leave
+from helios_services.cli.errors import UserError
+from helios_services.cli.remote import _leave, download
 from helios_services.client import AsyncHeliosClient, Connection, HeliosClient, HeliosError, courses
 from helios_services.client.connection import is_loopback
 from helios_services.config import ServiceConfig
 from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
+from support.processes import HELIOS
 from support.waiting import until
 
 HERE = ("localhost:50051", "LocalHost", "127.0.0.1:50051", "127.9.8.7:1", "[::1]:50051", "127.0.0.1")
@@ -240,9 +242,8 @@ async def test_a_gateway_that_ends_takes_no_job_with_it(config: ServiceConfig, w
 @pytest.fixture
 def command(gateway: Gateway, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """`helios generate --server`, in progress."""
-    helios = [sys.executable, "-c", "from helios_services.cli import main; main()"]
     arguments = ["generate", "a lake", "-o", str(tmp_path / "out.mp4"), "--server", f"127.0.0.1:{gateway.port}"]
-    process = subprocess.Popen([*helios, *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([HELIOS, *arguments], stderr=subprocess.PIPE, text=True)
     yield process
     process.kill()
     process.wait()
@@ -268,3 +269,41 @@ def test_a_job_that_cannot_be_cancelled_is_named(capsys: pytest.CaptureFixture[s
     with HeliosClient("127.0.0.1:1") as client, pytest.raises(SystemExit):
         _leave(client, "j1", "example:1")
     assert "helios jobs cancel j1 --server example:1" in capsys.readouterr().err
+
+
+# ---- where a video goes ----
+
+
+async def test_a_video_is_downloaded_on_the_command_line(
+    gateway: Gateway, client: AsyncHeliosClient, worker: Worker, tmp_path: Path
+) -> None:
+    job = await client.submit("a lake", num_frames=33)
+    claim = await worker.claim()
+    await worker.append(claim, 0, size=10)
+    await worker.publish(claim, b"video", tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        server = ["--server", f"127.0.0.1:{gateway.port}"]
+        return subprocess.run([HELIOS, *arguments, *server], capture_output=True, text=True)
+
+    done = await asyncio.to_thread(run, "jobs", "download", job.id, "-o", str(tmp_path / "a.mp4"))
+    assert (done.returncode, (tmp_path / "a.mp4").read_bytes()) == (0, b"video")
+    for bad, why in ((tmp_path, "is a folder"), (tmp_path / "none" / "a.mp4", "does not exist")):
+        for command in (("jobs", "download", job.id), ("generate", "a lake")):
+            done = await asyncio.to_thread(run, *command, "-o", str(bad))
+            assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+            assert why in done.stderr
+    assert len([each async for each in client.list()]) == 1  # nothing was generated for them
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: HeliosClient, job_id: str, target: Path) -> int:
+        with courses.whole(target) as file:
+            file.write(b"x")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(HeliosClient, "download", full)
+    with HeliosClient("127.0.0.1:1") as client, pytest.raises(UserError) as caught:
+        download(client, "j1", tmp_path / "a.mp4")
+    assert "No space left on device; the server keeps it: helios jobs download j1" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -76,6 +76,29 @@ async def test_listing_pages_and_tokens_are_bound_to_filters(client: AsyncHelios
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_no_answer_is_larger_than_clients_take(client: AsyncHeliosClient, gateway: Gateway) -> None:
+    """Clients of gRPC take 4 MiB a message unless told otherwise; here are 9 MiB of labels and prompts in two calls."""
+    labels = {f"{number:02d}{'k' * 62}": "é" * 256 for number in range(16)}
+    params: dict[str, Any] = {"prompt": "é" * 8000, "labels": labels}
+    ids = set()
+    for _ in range(250):
+        job = await client.submit(**params)
+        await client.cancel(job.id)
+        ids.add(job.id)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub: Any = VideoGenerationStub(channel)
+        listed, token, pages = [], "", 0
+        while token or not pages:
+            page = await stub.ListJobs(pb.ListJobsRequest(page_size=500, page_token=token))
+            assert page.ByteSize() < 4 * 1024**2
+            listed += page.jobs
+            token, pages = page.next_page_token, pages + 1
+        assert {job.id for job in listed} == ids
+        assert pages > 1
+        assert not any(job.params.prompt for job in listed)
+        assert all(job.params.seed and job.labels == labels for job in listed)
+
+
 async def test_chunks_arrive_as_they_are_made_in_order_and_whole(client: AsyncHeliosClient, worker: Worker) -> None:
     job = await client.submit("a lake", num_frames=66)
     stream = client.stream(job.id)
@@ -210,6 +233,10 @@ async def test_health_and_reflection(gateway: Gateway) -> None:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICE.full_name):
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == HealthStatus.SERVING
+        changes = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await changes.read()).status == HealthStatus.SERVING
+        await gateway._door.serving(False)
+        assert (await changes.read()).status == HealthStatus.NOT_SERVING
 
     def methods() -> set[str]:
         with grpc.insecure_channel(target) as channel:

@@ -1,6 +1,8 @@
 """What one client may take: beyond each limit it is refused, and everybody else is served."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -114,6 +116,26 @@ async def test_calls_beyond_the_limit_are_refused_at_once(config: ServiceConfig)
         await until(taken)
         for watcher in watchers:
             watcher.cancel()
+
+
+async def test_a_connection_carries_a_bounded_number_of_calls(gateway: Gateway) -> None:
+    def told() -> int:
+        with RawClient(gateway.port) as client:
+            client.greet()
+            while client.http2.remote_settings.max_concurrent_streams > limits.STREAMS:
+                assert client.events() is not None
+            return int(client.http2.remote_settings.max_concurrent_streams)
+
+    assert await asyncio.to_thread(told) == limits.STREAMS
+
+
+def test_a_gateway_takes_all_descriptors_that_it_can_have() -> None:
+    code = (
+        "import resource; from helios_services.gateway.main import raise_descriptor_limit;"
+        "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (256, most));"
+        "raise_descriptor_limit(); print(resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"
 
 
 async def test_a_client_that_pings_too_often_is_sent_away_and_others_are_not(

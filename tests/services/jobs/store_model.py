@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from helios_services.config import JobsConfig
+from helios_services.jobs.charge import CHUNK_MS
 from helios_services.jobs.records import Account, Priority
 from helios_services.jobs.state import DEAD_LETTERED, FINAL, LEASED, TRANSITIONS, Event, JobState
 
+RECORD_BYTES, ENTRY_BYTES = 4096, 64
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
@@ -24,7 +26,10 @@ class ModelJob:
     chunks_total: int
     session: bool
     key: str
+    first_chunk_ms: int
     chunk_ms: int
+    request_bytes: int
+    summary_bytes: int
     state: JobState = JobState.QUEUED
     chunks_done: int = 0
     chunks_started: int = 0
@@ -37,6 +42,13 @@ class ModelJob:
     token: int = 0
     reason: str = ""
     prompts: list[str] = field(default_factory=list)
+    update_bytes: int = 0
+    copied_bytes: int = 0
+    """The state of the job that it continues, until it has one of its own."""
+    dropped: bool = False
+    """The summary is all that is left of its request."""
+    over: bool = False
+    """Its record's time is over."""
     checkpoint: bytes | None = None
     embeds: dict[str, bytes] = field(default_factory=dict)
     open_ended: bool = False
@@ -58,7 +70,17 @@ class ModelJob:
     begun: tuple[int, int] | None = None
     """The chunk that a worker was last told to make: the lease's token, and the index."""
     video_taken_ms: int = 0
-    """Of the account's video time, as long as some of it might be given back."""
+    """What it has of the account's video time, as long as some of it might be given back."""
+
+    @property
+    def record_bytes(self) -> int:
+        """What it takes of its account's storage."""
+        request = self.summary_bytes if self.dropped else self.request_bytes
+        return request + self.summary_bytes + 2 * len(self.key) + RECORD_BYTES + self.update_bytes + self.copied_bytes
+
+    def charge(self, index: int) -> int:
+        """What a chunk costs, in milliseconds."""
+        return self.chunk_ms if index else self.first_chunk_ms
 
     @property
     def waits(self) -> bool:
@@ -87,6 +109,8 @@ class Model:
         self.clock = 0.0
         self.video_ms: dict[str, int] = {}
         self.ended: dict[str, int] = {}
+        self.accepted = 0
+        self.forgotten: set[str] = set()
         self._last_words: dict[str, tuple[str, int]] = {}
 
     # ---- questions ----
@@ -98,6 +122,14 @@ class Model:
     def waiting(self, account: str | None = None) -> list[ModelJob]:
         """Queued jobs, of one account or of all."""
         return [job for job in self.jobs.values() if job.waits and account in (None, job.account.id)]
+
+    def stored(self, account: str) -> int:
+        """Bytes that an account's records take."""
+        return sum(job.record_bytes for job in self.jobs.values() if job.account.id == account)
+
+    def in_line(self, account: Account) -> bool:
+        """Whether it may have one more job running."""
+        return account.max_running is None or self.running(account.id) < account.max_running
 
     def share(self, account: str) -> float:
         """An account's virtual time."""
@@ -127,31 +159,38 @@ class Model:
 
     def holds(self, job_id: str, token: int) -> bool:
         """Whether this is the job's lease."""
-        return self.jobs[job_id].leased and self.jobs[job_id].token == token
+        return job_id in self.jobs and self.jobs[job_id].leased and self.jobs[job_id].token == token
 
     # ---- clients ----
 
-    def submit(self, new: ModelJob, *, parent: str, timeout: bool, queue_timeout: bool, known: bool) -> str:
-        """known: the key was used before, with another request."""
+    def submit(
+        self, new: ModelJob, *, parent: str, timeout: bool, queue_timeout: bool, known: bool, kept: list[str]
+    ) -> str:
+        """known: the key was used before, with another request. kept: its account's ended jobs, oldest end first."""
         if new.key in self.keys:
             return "IdempotencyConflict" if known else f"ok {self.keys[new.key]}"
         account = new.account
-        if len(self.waiting()) >= self.config.max_queued:
+        full, waiting = self.config.max_queued, len(self.waiting())
+        if waiting >= full and (len(self.waiting(account.id)) >= full / 10 or waiting >= 2 * full):
             return "QueueFull"
         if account.max_queued is not None and len(self.waiting(account.id)) >= account.max_queued:
             return "QuotaExceeded"
-        video_ms, limit_ms = new.chunks_total * new.chunk_ms, _video_limit_ms(account)
-        if limit_ms is not None and self.video_ms.get(account.id, 0) + max(video_ms, new.chunk_ms) > limit_ms:
+        video_ms, limit_ms = _charged(new, new.chunks_total), _video_limit_ms(account)
+        if limit_ms is not None and self.video_ms.get(account.id, 0) + max(video_ms, new.first_chunk_ms) > limit_ms:
             return "QuotaExceeded"
         if parent and self.jobs[parent].checkpoint is None:
             return "NotContinuable"
+        new.copied_bytes = len(self.jobs[parent].checkpoint or b"") if parent else 0
+        new.checkpoint = self.jobs[parent].checkpoint if parent else None
+        if new.record_bytes > self.config.max_account_bytes or not self._make_room(account.id, new.record_bytes, kept):
+            return "QuotaExceeded"
         if limit_ms is not None and video_ms:
             self.video_ms[account.id] = self.video_ms.get(account.id, 0) + video_ms
             new.video_taken_ms = video_ms
         self._catch_up(account.id)
         new.open_ended = new.chunks_total == 0
         new.deadline, new.watched = timeout, timeout or queue_timeout
-        new.checkpoint = self.jobs[parent].checkpoint if parent else None
+        self.accepted += 1
         self.jobs[new.id] = new
         if new.key:
             self.keys[new.key] = new.id
@@ -178,8 +217,8 @@ class Model:
         self._unpark(job)
         return "ok"
 
-    def update_prompt(self, job: ModelJob, chunk: int, prompt: str) -> str:
-        """Answers the chunk from which on it holds."""
+    def update_prompt(self, job: ModelJob, chunk: int, prompt: str, nonce: str, kept: list[str]) -> str:
+        """Answers the chunk from which on it holds. kept: as for submit."""
         if job.state not in (JobState.QUEUED, JobState.RUNNING):
             return "InvalidTransition"
         if len(job.prompts) >= self.config.max_prompt_updates:
@@ -187,7 +226,13 @@ class Model:
         chunk = max(chunk, job.chunks_started)
         if job.stopping or chunk >= job.chunks_total > 0:
             return "NoChunkLeft"
+        bytes_more = len(f'["{nonce}",{chunk},0,"{prompt}"]') + ENTRY_BYTES
+        if job.update_bytes + bytes_more > self.config.max_prompt_update_bytes:
+            return "PromptsFull"
+        if not self._make_room(job.account.id, bytes_more, kept):
+            return "QuotaExceeded"
         job.prompts.append(prompt)
+        job.update_bytes += bytes_more
         return str(chunk)
 
     def keep_session(self, job: ModelJob) -> str:
@@ -219,6 +264,7 @@ class Model:
         if not job.dead:
             return "NotDeadLettered"
         job.dead, job.checkpoint, job.embeds = False, None, {}
+        self._drop_request(job)
         self._give_back_video(job)
         return "ok"
 
@@ -244,7 +290,7 @@ class Model:
         starts, limit_ms = index >= job.chunks_started, _video_limit_ms(job.account)
         counted = starts and job.open_ended and limit_ms is not None
         used_ms = self.video_ms.get(job.account.id, 0)
-        no_video_left = limit_ms is not None and used_ms + job.chunk_ms > limit_ms
+        no_video_left = limit_ms is not None and used_ms + job.charge(index) > limit_ms
         if (job.session and job.client_gone) or job.paused_too_long or (counted and no_video_left):
             job.stopping = True
         if job.stopping:
@@ -260,9 +306,10 @@ class Model:
         if starts:
             job.chunks_started = index + 1
             self.clock = max(self.clock, self.share(job.account.id))
-            self.shares[job.account.id] = self.share(job.account.id) + 1 / job.account.weight
+            chunks = job.charge(index) / CHUNK_MS
+            self.shares[job.account.id] = self.share(job.account.id) + chunks / job.account.weight
             if counted:
-                self.video_ms[job.account.id] = used_ms + job.chunk_ms
+                self.video_ms[job.account.id] = used_ms + job.charge(index)
         return "ok"
 
     def append(self, job: ModelJob, token: int, index: int) -> str:
@@ -272,7 +319,7 @@ class Model:
         if index != job.chunks_done or index >= job.chunks_total > 0:
             return "ValueError"
         job.chunks_done, job.losses, job.lapsed = index + 1, 0, False
-        job.checkpoint = b"state %d" % (index + 1)
+        job.checkpoint, job.copied_bytes = b"state %d" % (index + 1), 0
         if job.open_ended:
             job.first_chunk = max(job.first_chunk, index + 1 - self.config.live_window_chunks)
         return "ok"
@@ -348,6 +395,8 @@ class Model:
                     job.look_due = False
                 else:
                     self._unpark(job)
+        for account in {job.account.id for job in self.jobs.values() if job.over}:
+            self._settle(account)
         lapsed = [job for job in self.jobs.values() if job.leased and job.lapsed]
         for job in lapsed:
             job.losses += 1
@@ -371,8 +420,31 @@ class Model:
             self._give_back_video(job)
         if not job.dead and event is not Event.SUCCEED:
             job.checkpoint = None
+            self._drop_request(job)
         job.client_gone = job.session  # its session is over with it
         self.ended[job.state] = self.ended.get(job.state, 0) + 1
+
+    def _drop_request(self, job: ModelJob) -> None:
+        job.dropped, job.prompts, job.update_bytes, job.copied_bytes = True, [], 0, 0
+
+    def _forget(self, job: ModelJob) -> None:
+        del self.jobs[job.id]
+        self.keys = {key: job_id for key, job_id in self.keys.items() if job_id != job.id}
+        self.forgotten.add(job.id)
+
+    def _settle(self, account: str) -> None:
+        for job in list(self.jobs.values()):
+            if job.over and job.account.id == account:
+                self._forget(job)
+
+    def _make_room(self, account: str, bytes_more: int, kept: list[str]) -> bool:
+        self._settle(account)
+        for job_id in kept:
+            if self.stored(account) + bytes_more <= self.config.max_account_bytes:
+                break
+            if job_id in self.jobs and not self.jobs[job_id].dead:
+                self._forget(self.jobs[job_id])
+        return self.stored(account) + bytes_more <= self.config.max_account_bytes
 
     def _unlease(self, job: ModelJob) -> None:
         job.token, job.lapsed = job.token + 1, False
@@ -389,10 +461,14 @@ class Model:
             self.shares[account] = self.clock
 
     def _give_back_video(self, job: ModelJob) -> None:
-        unmade = job.video_taken_ms - job.chunk_ms * job.chunks_done
+        unmade = job.video_taken_ms - _charged(job, max(job.chunks_started, job.chunks_done))
         if job.video_taken_ms and unmade > 0:
             self.video_ms[job.account.id] -= unmade
         job.video_taken_ms = 0
+
+
+def _charged(job: ModelJob, chunks: int) -> int:
+    return sum(job.charge(index) for index in range(chunks))
 
 
 def _video_limit_ms(account: Account) -> int | None:

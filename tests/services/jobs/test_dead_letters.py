@@ -1,6 +1,7 @@
 """Jobs that failed through no fault of their request: kept whole, queued again or given up."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -120,4 +121,20 @@ async def test_there_is_room_for_so_many_and_the_oldest_goes(
         assert await client.exists(root + "checkpoint:a", root + "embeds:a") == 0
         assert 0 < await client.pttl(root + "fragment:a:0") <= JOBS.chunk_ttl_s * 1000
     assert (await store.get("a")).state is JobState.FAILED
+    assert (await store.get("a")).spec.params["prompt"] == ""  # nobody will run it again
+    await store.close()
+
+
+async def test_one_tenants_dead_letters_push_out_none_of_anothers(
+    redis: RedisConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts, "MAX_DEAD_LETTERS", 2)
+    scripts.source.cache_clear()
+    store = Connector(redis, JOBS).store()
+    for job_id, tenant in (("mine", "quiet"), *((f"theirs{number}", "loud") for number in range(5))):
+        await store.submit(job_id, replace(spec(), tenant=tenant))
+        await store.fail((await claim(store)).lease, JobFailure(reason="WORKER_LOST", message="m"))
+    scripts.source.cache_clear()
+    assert await listed(store) == ["theirs4", "theirs3", "mine"]
+    assert (await store.requeue("mine", "n")).state is JobState.QUEUED
     await store.close()

@@ -22,7 +22,7 @@ from support.redis_clients import async_client, blocking_client
 from support.waiting import until
 
 RENEWALS = 12
-"""Of a heartbeat every sixth of a lease: two leases."""
+"""Twelve heartbeats, one every sixth of a lease: two leases."""
 BLOCKED_AT_MOST_S = 120.0
 Write = Callable[[JobStore, Lease], Coroutine[Any, Any, Any]]
 WRITES: dict[str, Write] = {

@@ -21,11 +21,13 @@ from redis.asyncio import Redis
 from helios_engine.prompts import ScheduledPrompt
 from helios_services.config import JobsConfig, RedisConfig
 from helios_services.jobs import keys
-from helios_services.jobs.codec import terms_to_json
+from helios_services.jobs.charge import CHUNK_MS, charge_of
+from helios_services.jobs.codec import stored_json, summary_json
 from helios_services.jobs.errors import JobStoreError
 from helios_services.jobs.records import Account, Control, JobFailure, JobSpec, Lease, Priority
 from helios_services.jobs.state import FINAL, Event, JobState
-from helios_services.jobs.store import EVERY_RANK, JobStore
+from helios_services.jobs.store import JobStore
+from helios_services.jobs.worker_calls import EVERY_RANK
 from services.jobs.conftest import record, spec
 from services.jobs.store_model import Model, ModelJob
 from support.redis_clients import async_client
@@ -47,13 +49,21 @@ JOBS = JobsConfig(
     pause_limit_s=FAR_S,
     job_ttl_s=FAR_S,
     chunk_ttl_s=FAR_S,
+    max_job_bytes=1000,
+    max_prompt_update_bytes=190,
+    max_account_bytes=24_000,
 )
-CHUNK_MS = json.loads(terms_to_json(spec(), Account(), None))["chunk_ms"]
 ACCOUNTS = (
     Account(id="a"),
     Account(id="b", weight=3.0, max_running=1),
     Account(id="c", max_queued=2, video_minutes_per_day=6 * CHUNK_MS / 60_000),
 )
+WORK: tuple[dict[str, Any], ...] = (
+    {},
+    {"height": 768},
+    {"fps": 120, "pyramid_steps": [1, 1, 4], "guidance_scale": 1.0, "amplify_first_chunk": True},
+)
+"""What makes a job's chunks cost more or less."""
 REASONS = ("GENERATION_FAILED", "INVALID_REQUEST")
 ENDLESS = {line.split("|")[1].strip().split(":")[0] for line in keys.__doc__.splitlines() if "| never: " in line}
 """Keys that keys.py lists as having no expiry."""
@@ -105,6 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
     def held(self, data: st.DataObject) -> tuple[Lease, ModelJob]:
         """A lease: mostly one in force, now and then an old one."""
         current = [lease for lease in self.leases if self.model.holds(lease.job_id, lease.token)]
+        self.leases = [lease for lease in self.leases if lease.job_id in self.model.jobs]
         sources = [current] * 6 + [self.leases] if current else [self.leases]
         lease = data.draw(st.sampled_from(data.draw(st.sampled_from(sources))), label="lease")
         return lease, self.model.jobs[lease.job_id]
@@ -118,6 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         session=st.booleans(),
         key=st.sampled_from(["", "", "", "k1", "k2"]),
         timeouts=st.sampled_from([(None, None), (None, None), (FAR_S, None), (None, FAR_S), (FAR_S, FAR_S)]),
+        work=st.sampled_from(WORK),
         data=st.data(),
     )
     def submit(
@@ -128,13 +140,14 @@ class StoreMachine(RuleBasedStateMachine):
         session: bool,
         key: str,
         timeouts: tuple[float | None, float | None],
+        work: dict[str, Any],
         data: st.DataObject,
     ) -> None:
         """Submits a job, perhaps under a key that was used before, perhaps to continue another."""
         parents = [job.id for job in self.model.jobs.values() if job.ended]
         parent = data.draw(st.sampled_from(["", "", *parents]), label="parent")
         wanted = replace(
-            spec(chunks, priority),
+            spec(chunks, priority, **work),
             session=session,
             timeout_s=timeouts[0],
             queue_timeout_s=timeouts[1],
@@ -142,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
             tenant=account.id,
         )
         key = key and f"{account.id}:{key}"
-        seq = len(self.model.jobs) + 1
+        seq, charge = self.model.accepted + 1, charge_of(wanted.params)
         job_id = f"job{seq:03d}"
         new = ModelJob(
             id=job_id,
@@ -152,12 +165,20 @@ class StoreMachine(RuleBasedStateMachine):
             chunks_total=chunks,
             session=session,
             key=key,
-            chunk_ms=CHUNK_MS,
+            first_chunk_ms=charge.first_chunk_ms,
+            chunk_ms=charge.chunk_ms,
+            request_bytes=len(stored_json(vars(wanted))),
+            summary_bytes=len(summary_json(vars(wanted))),
         )
         first = self.model.keys.get(key, "")
         known = bool(first) and self.specs[first] != wanted
         expected = self.model.submit(
-            new, parent=parent, timeout=timeouts[0] is not None, queue_timeout=timeouts[1] is not None, known=known
+            new,
+            parent=parent,
+            timeout=timeouts[0] is not None,
+            queue_timeout=timeouts[1] is not None,
+            known=known,
+            kept=self.kept(account),
         )
         if job_id in self.model.jobs:
             self.specs[job_id] = wanted
@@ -187,12 +208,13 @@ class StoreMachine(RuleBasedStateMachine):
         """A client changes the prompt."""
         job, prompt = self.job(data), f"prompt {self.count}"
         update = ScheduledPrompt(chunk_index=chunk, prompt=prompt, interpolation_chunks=0)
-        nonce = f"nonce {len(job.prompts)}"
+        self.count += 1
+        nonce = f"nonce {self.count}"
 
         async def call() -> str:
             return str(await self.store.update_prompt(job.id, update, nonce))
 
-        self.compare(self.model.update_prompt(job, chunk, prompt), call)
+        self.compare(self.model.update_prompt(job, chunk, prompt, nonce, self.kept(job.account)), call)
 
     @precondition(lambda self: any(job.session for job in self.model.jobs.values()))
     @rule(data=st.data(), count=st.integers(0, 5))
@@ -390,6 +412,21 @@ class StoreMachine(RuleBasedStateMachine):
                 self.run(self.client.delete(self.key("session", job.id)))
                 self.run(self.client.zadd(self.key("parked"), {job.id: 1}, xx=True))
 
+    @precondition(lambda self: any(job.ended for job in self.model.jobs.values()))
+    @rule(data=st.data())
+    def expire_record(self, data: st.DataObject) -> None:
+        """The time of an ended job's record is over."""
+        job = data.draw(st.sampled_from([job for job in self.model.jobs.values() if job.ended]), label="job")
+        job.over = True
+        account = job.account.id
+        self.run(self.client.zadd(self.key("kept", account), {f"{account}:{job.id}": 1}, xx=True))
+        self.run(self.client.zadd(self.key("expiring"), {account: 1}, xx=True))
+
+    def kept(self, account: Account) -> list[str]:
+        """Ended jobs of an account, the oldest end first: what only the clock knows."""
+        entries = self.run(self.client.zrange(self.key("kept", account.id), 0, -1))
+        return [entry.decode().partition(":")[2] for entry in entries]
+
     # ---- what must hold ----
 
     def compare(self, expected: str, call: Callable[[], Awaitable[str]], again: str | None = None) -> None:
@@ -428,12 +465,12 @@ class StoreMachine(RuleBasedStateMachine):
             _check_job(job, found)
         _check_queues(self.model, found)
         _check_sets(self.model, found)
-        ended = {job.id for job in self.model.jobs.values() if job.ended}
+        ended = {job.id for job in self.model.jobs.values() if job.ended} | self.model.forgotten
         for name, (expires, _) in dump.items():
             kind, _, rest = name.partition(":")
             if kind in ENDLESS:
                 assert not expires, name
-            elif kind in ("claim", "session", "share", "limits", "alone", "video_ms"):
+            elif kind in ("claim", "session", "share", "limits", "alone", "held", "video_ms"):
                 assert expires, name
             else:
                 owner = self.model.keys[rest] if kind == "idempotency" else rest.split(":")[0]
@@ -454,6 +491,8 @@ def _check_job(job: ModelJob, found: dict[str, Any]) -> None:
     ):
         assert fields[name] == str(getattr(job, name)), (job.id, name)
     assert fields.get("error_reason", "") == job.reason
+    assert (fields["spec"] == fields["summary"]) == job.dropped
+    assert ('"a lake"' in fields["spec"]) != job.dropped
     assert ("paused_ms" in fields, "stopping" in fields) == (job.paused, job.stopping)
     assert int(fields.get("chunks_read", 0)) == job.chunks_read
     assert ("ended_ms" in fields, "started_ms" in fields) == (job.ended, job.ever_claimed)
@@ -474,7 +513,10 @@ def _check_queues(model: Model, found: dict[str, Any]) -> None:
         place = f"m:{job.priority}"
         for name in (f"queue:{place}", f"lane:{place}:{job.account.id}"):
             expected.setdefault(name, {})[job.id.encode()] = job.seq
-        expected.setdefault(f"lanes:{place}", {})[job.account.id.encode()] = model.share(job.account.id)
+        if model.in_line(job.account):
+            expected.setdefault(f"lanes:{place}", {})[job.account.id.encode()] = model.share(job.account.id)
+    barred = {job.account.id.encode() for job in model.waiting() if not model.in_line(job.account)}
+    assert found.get("barred:m", set()) == barred
     kinds = ("queue", "lane", "lanes")
     assert {name: value for name, value in found.items() if name.partition(":")[0] in kinds} == expected
     shares = {name.decode(): float(value) for name, value in found.get("share:m", {}).items()}
@@ -494,9 +536,23 @@ def _check_sets(model: Model, found: dict[str, Any]) -> None:
         "index": list(jobs),
     }.items():
         assert {member.decode() for member in found.get(name, ())} == {job.id for job in chosen}, name
+    for worker in "xy":
+        held = {job.id.encode() for job in jobs if job.leased and job.worker == worker}
+        assert found.get(f"held:{worker}", set()) == held
     for account in ACCOUNTS:
         running = {job.id.encode() for job in jobs if job.leased and job.account == account}
         assert found.get(f"running:m:{account.id}", set()) == running
+        own = {job.id: job for job in jobs if job.account == account}
+        sizes = {job.id: job.record_bytes for job in own.values()}
+        stored = {name.decode(): int(value) for name, value in found.get(f"storage:{account.id}", {}).items()}
+        assert stored == (sizes | {":total": sum(sizes.values())} if sizes else {})
+        assert sum(sizes.values()) <= JOBS.max_account_bytes
+        kept = {member.decode() for member in found.get(f"kept:{account.id}", ())}
+        assert kept == {f"{account.id}:{job.id}" for job in own.values() if job.ended}
+        assert (account.id.encode() in found.get("expiring", ())) >= bool(kept)
+        dead = {member.decode() for member in found.get(f"tenant_dead:{account.id}", ())}
+        assert dead == {job.id for job in own.values() if job.dead}
+        assert {member.decode() for member in found.get(f"tenant:{account.id}", ())} == set(own)
         video = [int(value) for name, value in found.items() if name.startswith(f"video_ms:{account.id}:")]
         assert sum(video) == model.video_ms.get(account.id, 0)
     assert {state.decode(): int(count) for state, count in found.get("ended", {}).items()} == model.ended
@@ -508,7 +564,7 @@ def _check_sets(model: Model, found: dict[str, Any]) -> None:
 
 def _timeless(dump: Dump) -> Dump:
     """Without what a repetition may change: the times of leases and of looks, and the count of changes."""
-    kept = dict(dump)
+    kept = {name: value for name, value in dump.items() if name != "layout"}
     for name, (expires, value) in dump.items():
         if name in ("leases", "parked"):
             kept[name] = (expires, set(value))

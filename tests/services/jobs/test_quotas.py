@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 
 from helios_services.config import RedisConfig
-from helios_services.jobs.errors import QuotaExceeded
+from helios_services.jobs.errors import QueueFull, QuotaExceeded
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Account, Verdict
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
-from services.jobs.conftest import append, claim, spec
+from services.jobs.conftest import JOBS, append, claim, spec
 from support.redis_clients import async_client
 
 CHUNK_S = 33 / 24
@@ -36,6 +36,22 @@ async def test_queued_jobs(store: JobStore) -> None:
     await submit(store, Account(id="b", max_queued=3))  # another account has its own
     await store.cancel(next(outcome for outcome in outcomes if isinstance(outcome, str)))
     await submit(store, account)
+
+
+async def test_one_account_fills_the_queue_for_itself_only(store: JobStore) -> None:
+    loud = Account(id="loud")
+    for _ in range(JOBS.max_queued):
+        await submit(store, loud)
+    for name in ("quiet", "new"):
+        for _ in range(JOBS.max_queued // 10):
+            await submit(store, Account(id=name))
+        for account in (loud, Account(id=name)):
+            with pytest.raises(QueueFull):
+                await submit(store, account)
+    for number in range(JOBS.max_queued - 2 * (JOBS.max_queued // 10)):
+        await submit(store, Account(id=f"other{number}"))
+    with pytest.raises(QueueFull, match="100 jobs are waiting"):  # bounded even so
+        await submit(store, Account(id="last"))
 
 
 async def test_running_jobs_wait_and_hold_nobody_up(store: JobStore) -> None:

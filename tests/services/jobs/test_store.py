@@ -12,6 +12,7 @@ from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import (
     ChunkGone,
     IdempotencyConflict,
+    InvalidCursor,
     InvalidTransition,
     JobNotFound,
     QueueFull,
@@ -136,8 +137,11 @@ async def test_listing_pages_newest_first_with_filters(store: JobStore) -> None:
     rest = await store.page(limit=5, states={JobState.CANCELLED}, cursor=cancelled.next_cursor)
     assert ([job.id for job in rest.jobs], rest.next_cursor) == (["j1"], "")
     assert (await store.page(limit=5, model="other")).jobs == []
-    with pytest.raises(ValueError, match="cursor: 'x'"):
+    with pytest.raises(InvalidCursor, match="cursor: 'x'"):
         await store.page(limit=5, cursor="x")
+    for others in ({"states": {JobState.CANCELLED}}, {"model": "m"}, {"tenant": ""}, {"dead_letters": True}):
+        with pytest.raises(InvalidCursor):
+            await store.page(limit=3, cursor=first.next_cursor, **others)
 
 
 async def test_a_record_that_vanished_does_not_hold_up_the_queue(store: JobStore, redis: RedisConfig) -> None:
@@ -163,13 +167,19 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         await store.begin_publish(claimed.lease)
         await store.succeed(claimed.lease, artifact="a.mp4", video_bytes=7)
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
-        assert left == {root + "index", root + "seq", root + "ended"}
+        listed = {"index", "tenant:", "storage:", "kept:", "expiring"}  # which it leaves when its record expires
+        assert left == {root + name for name in {"seq", "ended", "layout", *listed}}
         assert not await client.exists(root + "embeds:a")
         names = ("job:a", "idempotency:k", "prompts:a", "chunks:a", "fragment:a:1", "checkpoint:a")
         kept = {name: await client.pttl(root + name) for name in names}
         for name, ttl_s in zip(kept, [JOBS.job_ttl_s] * 3 + [JOBS.chunk_ttl_s] * 3, strict=True):
             assert 0.9 * ttl_s * 1000 < kept[name] <= ttl_s * 1000, name
-        await client.delete(root + "job:a", root + "fragment:a:0")
+        await client.delete(root + "fragment:a:0")
+        await client.zadd(root + "kept:", {":a": 1})  # as if its time were over
+        await client.zadd(root + "expiring", {"": 1})
+        await store.sweep()
+        left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
+        assert left == {root + name for name in ("seq", "ended", "layout")}
     with pytest.raises(JobNotFound):
         await store.get("a")
     with pytest.raises(ChunkGone):

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from helios_services.config import JobsConfig, RedisConfig
-from helios_services.jobs import store as store_module
+from helios_services.jobs import upkeep
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.records import ChunkRecord, Claim, Control, JobSpec, Priority
 from helios_services.jobs.store import JobStore
@@ -96,7 +96,7 @@ async def test_a_paused_job_waits_and_a_stopped_one_is_done(store: JobStore) -> 
 
 
 async def test_a_long_queue_is_judged_by_its_front(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "JOBS_COUNTED", 4)
+    monkeypatch.setattr(upkeep, "JOBS_COUNTED", 4)
     for _ in range(5):
         for priority in PAIR:
             await submit(store, 3, priority=priority)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
-from helios_services.gateway.calls.paging import cursor_of, token_of
 from helios_services.gateway.guard.caller import Caller
-from helios_services.jobs.reader import JobReader
+from helios_services.jobs.errors import InvalidCursor
 from helios_services.jobs.records import Job
+from helios_services.jobs.store import JobStore
 from helios_services.messages import STATES
 
 MAX_PAGE, DEFAULT_PAGE = 500, 50
@@ -21,7 +21,7 @@ class Listing:
     next_page_token: str
 
 
-async def listing(store: JobReader, caller: Caller, request: pb.ListJobsRequest) -> Listing:
+async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) -> Listing:
     """A page of the caller's jobs. Raises InvalidField."""
     if not 0 <= request.page_size <= MAX_PAGE:
         raise InvalidField("page_size", request.page_size, f"an integer from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
@@ -30,12 +30,16 @@ async def listing(store: JobReader, caller: Caller, request: pb.ListJobsRequest)
         if number not in known and number != pb.JOB_STATE_UNSPECIFIED:
             raise InvalidField("states", number, ", ".join(pb.JobState.keys()))
     states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
-    page = await store.page(
-        limit=request.page_size or DEFAULT_PAGE,
-        cursor=cursor_of(request),
-        states=states,
-        model=request.model,
-        tenant=None if caller.admin else caller.tenant,
-        dead_letters=request.dead_letters,
-    )
-    return Listing(jobs=page.jobs, next_page_token=token_of(page.next_cursor, request))
+    try:
+        page = await store.page(
+            limit=request.page_size or DEFAULT_PAGE,
+            cursor=request.page_token,
+            states=states,
+            model=request.model,
+            tenant=None if caller.admin else caller.tenant,
+            dead_letters=request.dead_letters,
+        )
+    except InvalidCursor:
+        allowed = "the next_page_token of a response to the same filters"
+        raise InvalidField("page_token", request.page_token, allowed) from None
+    return Listing(jobs=page.jobs, next_page_token=page.next_cursor)

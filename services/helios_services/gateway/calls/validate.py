@@ -159,6 +159,12 @@ def _limits(request: GenerationRequest, model: ModelConfig, open_ended: bool, pr
     if pixels > model.max_pixels:
         size = f"{request.height}x{request.width}"
         problems.append(InvalidField("params.height", size, f"at most {model.max_pixels:,} pixels (height x width)"))
+    for name, steps in (
+        ("pyramid_steps", sum(request.pyramid_steps or ())),
+        ("num_inference_steps", request.num_inference_steps or 0),
+    ):
+        if steps > model.max_steps:
+            problems.append(InvalidField(f"params.{name}", f"{steps} steps", f"at most {model.max_steps} steps in all"))
     for number, lora in enumerate(request.loras):
         if lora.name not in model.loras:
             allowed = f"an adapter of this model: {', '.join(sorted(model.loras)) or 'it has none'}"

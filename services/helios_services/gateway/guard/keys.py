@@ -39,7 +39,7 @@ class Quotas(BaseModel):
     max_queued: int | None = Field(None, gt=0)
     max_running: int | None = Field(None, gt=0)
     video_minutes_per_day: float | None = Field(None, gt=0)
-    """Of video, by UTC day."""
+    """Charges of all chunks that start on a UTC day, in minutes of default video."""
     max_uploads: int | None = Field(None, gt=0)
     """Uploads that are kept, or arriving, at a time; unset: `media.max_files_per_account`."""
     max_upload_bytes: int | None = Field(None, gt=0)

@@ -10,6 +10,7 @@ from helios_services.jobs.errors import (
     IdempotencyConflict,
     InvalidTransition,
     JobNotFound,
+    JobTooLarge,
     MediaFull,
     MediaNotFound,
     NoChunkLeft,
@@ -114,6 +115,9 @@ def refusal_of(error: Exception) -> Refusal | None:
             return error
         case InvalidField():
             return bad_request([error])
+        case JobTooLarge():
+            problem = InvalidField("params", f"{error.size_bytes:,} bytes", f"at most {error.limit_bytes:,} bytes")
+            return bad_request([problem])
         case JobNotFound() | MediaNotFound():
             return Refusal(Code.NOT_FOUND, str(error))
         case ChunkGone():

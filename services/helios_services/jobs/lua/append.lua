@@ -11,6 +11,7 @@ redis.call('RPUSH', at('chunks', id), now .. ' ' .. ARGV[4])
 redis.call('SET', at('fragment', id, index), ARGV[5])
 redis.call('SET', at('init', id), ARGV[6], 'NX')
 redis.call('SET', at('checkpoint', id), ARGV[7])
+own_state(id)
 set(id, 'chunks_done', index + 1, 'appended_token', token, 'losses', 0)
 if field(id, 'open_ended') == '1' then
   local first, before = index + 1 - ARGV[9], tonumber(field(id, 'first_chunk'))

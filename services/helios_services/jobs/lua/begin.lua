@@ -13,7 +13,7 @@ local open_ended, video_limit = field(id, 'open_ended') == '1', tonumber(field(i
 local account = field(id, 'account') or ''
 if starts and open_ended and video_limit then
   local used = tonumber(redis.call('GET', video_key(account, now)) or 0)
-  if used + field(id, 'chunk_ms') > video_limit then set(id, 'stopping', 1) end
+  if used + chunk_charge(id, index) > video_limit then set(id, 'stopping', 1) end
 end
 if field(id, 'stopping') then
   if tonumber(field(id, 'chunks_total')) ~= index then
@@ -29,8 +29,8 @@ if not repeated and outranked(id, tonumber(ARGV[7])) then return {'outranked'} e
 set(id, 'begun', token .. ':' .. index)
 if starts then
   set(id, 'chunks_started', index + 1)
-  charge(id, ARGV[8])
-  if open_ended and video_limit then take_video_time(video_key(account, now), field(id, 'chunk_ms')) end
+  charge(id, index, ARGV[8])
+  if open_ended and video_limit then take_video_time(video_key(account, now), (chunk_charge(id, index))) end
 end
 local deadline = tonumber(field(id, 'deadline_ms') or '')
 return {'ok', deadline and tostring(deadline - now) or '', unpack(redis.call('LRANGE', at('prompts', id), ARGV[4], -1))}

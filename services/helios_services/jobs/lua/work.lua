@@ -1,55 +1,58 @@
 -- What there is to do, and how fast it is done. ARGV: model, queued jobs looked at, ttl_ms of the pace, then stage, chunks,
 -- mean seconds of chunks finished since the last call. Called again after a lost reply it counts those chunks twice,
 -- which a moving average does not mind.
-local model, limit, pace_key = ARGV[1], tonumber(ARGV[2]), at('pace', ARGV[1])
+local model, looks, pace_key = ARGV[1], tonumber(ARGV[2]), at('pace', ARGV[1])
 local KEPT = 0.9  -- of the average, by one more chunk
+local RUNNING = 1000  -- leases looked at: more than the slots of all dispatchers
 
 -- jobs and chunks that can be made now; frames per second of the jobs that someone watches; paused jobs
 local function tally() return {jobs = 0, chunks = 0, fps = 0, paused = 0} end
 
-local function count(into, id)
-  local state, spec, total, done, open_ended, session, priority, paused, stopping, of = unpack(redis.call('HMGET',
-    at('job', id), 'state', 'spec', 'chunks_total', 'chunks_done', 'open_ended', 'session', 'priority', 'paused_ms',
+local function count(into, id, weight)
+  local state, fps, total, done, open_ended, session, priority, paused, stopping, of = unpack(redis.call('HMGET',
+    at('job', id), 'state', 'fps', 'chunks_total', 'chunks_done', 'open_ended', 'session', 'priority', 'paused_ms',
     'stopping', 'model'))
   if of ~= model or (state ~= 'queued' and state ~= 'running') then return end
   local left = total - done
   if stopping or (left <= 0 and total ~= '0') then return end
   if paused then
-    into.paused = into.paused + 1
+    into.paused = into.paused + weight
     return
   end
-  into.jobs = into.jobs + 1
+  into.jobs = into.jobs + weight
   if open_ended == '1' or session == '1' or priority == 'interactive' then
-    into.fps = into.fps + (cjson.decode(spec).params.fps or 0)
+    into.fps = into.fps + (fps or DEFAULT_FPS) * weight
   else
-    into.chunks = into.chunks + left
+    into.chunks = into.chunks + left * weight
   end
 end
 
--- A queued job counts if its account may have one more running.
-local rooms = {}
-local function may_run(id)
-  local _, _, account = place(id)
-  rooms[account] = (rooms[account] or room(model, account)) - 1
-  return rooms[account] >= 0
-end
-
-local queued, running, looked, waiting = tally(), tally(), 0, 0
+-- Of every account in line as many queued jobs count as may run. The front of its part of the queue stands for the rest,
+-- and the accounts in front for those behind.
+local queued, running, rooms = tally(), tally(), {}
+local lines = {}
 for _, priority in ipairs(PRIORITIES) do
-  local queue = at('queue', model, priority)
-  waiting = waiting + redis.call('ZCARD', queue)
-  if looked < limit then
-    for _, id in ipairs(redis.call('ZRANGE', queue, 0, limit - looked - 1)) do
-      looked = looked + 1
-      if may_run(id) then count(queued, id) end
-    end
+  local line = redis.call('ZRANGE', at('lanes', model, priority), 0, looks - 1)
+  if #line > 0 then lines[#lines + 1] = {priority, line, redis.call('ZCARD', at('lanes', model, priority)) / #line} end
+end
+local accounts = 0
+for _, line in ipairs(lines) do accounts = accounts + #line[2] end
+local each = math.max(1, math.floor(looks / math.max(accounts, 1)))
+for _, line in ipairs(lines) do
+  local priority, names, scale = unpack(line)
+  for _, account in ipairs(names) do
+    local lane = at('lane', model, priority, account)
+    rooms[account] = rooms[account] or room(model, account)
+    local may = math.min(redis.call('ZCARD', lane), rooms[account])
+    rooms[account] = rooms[account] - may
+    local front = may > 0 and redis.call('ZRANGE', lane, 0, math.min(may, each) - 1) or {}
+    for _, id in ipairs(front) do count(queued, id, scale * may / #front) end
   end
 end
-for _, id in ipairs(redis.call('ZRANGE', at('leases'), 0, -1)) do count(running, id) end
-for _, id in ipairs(redis.call('ZRANGE', at('parked'), 0, limit - 1)) do
-  if field(id, 'model') == model then running.paused = running.paused + 1 end
-end
-local scale = looked > 0 and waiting / looked or 1  -- the jobs behind those looked at are like them
+for _, id in ipairs(redis.call('ZRANGE', at('leases'), 0, RUNNING - 1)) do count(running, id, 1) end
+local parked, of_model = redis.call('ZRANGE', at('parked'), 0, looks - 1), 0
+for _, id in ipairs(parked) do if field(id, 'model') == model then of_model = of_model + 1 end end
+if #parked > 0 then running.paused = running.paused + of_model * redis.call('ZCARD', at('parked')) / #parked end
 
 if #ARGV > 3 then
   allow_at_maxmemory()
@@ -61,6 +64,6 @@ if #ARGV > 3 then
   redis.call('PEXPIRE', pace_key, ARGV[3])
 end
 local function text(number) return string.format('%.6f', number) end
-return {text(queued.jobs * scale), text(queued.chunks * scale), text(running.jobs), text(running.chunks),
-        text(queued.paused * scale + running.paused), text(queued.fps * scale + running.fps),
+return {text(queued.jobs), text(queued.chunks), text(running.jobs), text(running.chunks),
+        text(queued.paused + running.paused), text(queued.fps + running.fps),
         unpack(redis.call('HGETALL', pace_key))}

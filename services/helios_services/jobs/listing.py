@@ -1,0 +1,60 @@
+"""Lists of jobs, in pages of bounded size and cost."""
+
+import json
+import secrets
+from collections.abc import Collection
+
+from helios_services.jobs.calls import record_of
+from helios_services.jobs.codec import job_from_hash
+from helios_services.jobs.cursors import Cursors
+from helios_services.jobs.records import JobPage
+from helios_services.jobs.state import JobState
+from helios_services.jobs.upkeep import Upkeep
+
+JOBS_LOOKED_AT = 1000
+"""By one page: one with filters may be short for that, and still have a successor."""
+PAGE_BYTES = 2 * 1024 * 1024
+"""Summaries in one page: gRPC's clients take 4 MiB a message unless told otherwise."""
+
+
+class JobList(Upkeep):
+    """Pages of summaries."""
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        cursor: str = "",
+        states: Collection[JobState] = (),
+        model: str = "",
+        tenant: str | None = None,
+        dead_letters: bool = False,
+    ) -> JobPage:
+        """Jobs, newest first, that are in one of `states` (any if empty). Summaries: see Job.
+
+        limit: jobs at most; a page ends earlier when it has enough bytes, or has looked at enough jobs.
+        cursor: that of the page before, with the same other arguments. tenant: whose jobs (None: everybody's).
+        dead_letters: only those. Raises InvalidCursor.
+        """
+        await self._migrate()
+        cursors = Cursors(await self._secret())
+        scope = json.dumps([sorted(states), model, tenant, dead_letters])
+        below: int | str = cursors.open(cursor, scope) if cursor else ""
+        every, one = ("dead", "tenant_dead") if dead_letters else ("index", "tenant")
+        index = every if tenant is None else f"{one}:{tenant}"
+        answer = await self._call("page", index, below, limit, JOBS_LOOKED_AT, PAGE_BYTES, model, *states)
+        last, *records = answer
+        jobs = [
+            job_from_hash(job_id.decode(), record_of(record))
+            for job_id, record in zip(records[::2], records[1::2], strict=True)
+        ]
+        return JobPage(jobs=jobs, next_cursor=cursors.seal(int(last), scope) if last else "")
+
+    async def _secret(self) -> bytes:
+        """The first gateway of a store makes it."""
+        key = self._keys.of("cursor_key")
+        async with self._pipeline() as pipeline:
+            pipeline.set(key, secrets.token_bytes(32), nx=True)
+            pipeline.get(key)
+            _, secret = await pipeline.execute()
+        return bytes(secret)
