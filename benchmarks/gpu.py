@@ -125,7 +125,8 @@ def timed(report: Report, retry: bool) -> bool:
 
 def decoded(report: Report, _: bool) -> bool:
     """Of benchmarks.vae_precision, whose last figures are those of algorithms found by trying."""
-    return {f"{name}{SEARCHED}" for name in DTYPES} <= report["results"]["seconds"].keys()
+    timed_ways: Report = report["results"]["seconds"]
+    return timed_ways.keys() >= {f"{name}{SEARCHED}" for name in DTYPES}
 
 
 def parts(size: str = SIZE) -> tuple[Part, ...]:

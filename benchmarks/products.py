@@ -96,7 +96,11 @@ def _linears(size: Size, count: int) -> Iterator[tuple[str, int, dict[str, Calla
             x8, scale = layer.quantised(x)
             return lambda: layer.product(x8, scale, x.dtype)
 
-        ways = {"plain": plain, "8 bits": eight_bit, "8 bits, product alone": eight_bit_product}
+        ways: dict[str, Callable[[], Work]] = {
+            "plain": plain,
+            "8 bits": eight_bit,
+            "8 bits, product alone": eight_bit_product,
+        }
         yield name, linear(count, inputs, outputs).flops, ways
 
 
