@@ -158,11 +158,12 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 def plain_convolutions() -> AbstractContextManager[Any]:
     """torch's 3-D convolution over a padded copy."""
 
-    def forward(self: Any, x_BCThw: torch.Tensor, carry: Any = None) -> torch.Tensor:
-        padded = F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)) if self.past else x_BCThw
+    def convolve(self: Any, x_BCThw: torch.Tensor, front: int, carry: Any) -> torch.Tensor:
+        missing = self.past - front
+        padded = F.pad(x_BCThw, (0, 0, 0, 0, missing, 0)) if missing else x_BCThw
         return F.conv3d(padded, self.weight, self.bias, padding=self.padding)
 
-    return mock.patch.object(vae_layers.CausalConv3d, "forward", forward)
+    return mock.patch.object(vae_layers.CausalConv3d, "convolve", convolve)
 
 
 def plain_add_convolved(out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, padding: list[int]) -> None:
@@ -174,10 +175,11 @@ def plain_add_convolved(out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
 def plain_norms() -> Any:
     """F.normalize, two products and SiLU, each into a tensor of its own."""
 
-    def norm_silu(x: torch.Tensor, norm: vae_layers.ChannelRMSNorm, *, reuse: bool = False) -> torch.Tensor:
-        return F.silu(F.normalize(x, dim=1) * len(norm.gamma) ** 0.5 * norm.gamma)
+    def channel_norm(x: torch.Tensor, gamma: torch.Tensor, *, silu: bool, **_: Any) -> torch.Tensor:
+        normed = F.normalize(x, dim=1) * len(gamma) ** 0.5 * gamma.view(-1, 1, 1, 1)
+        return F.silu(normed) if silu else normed
 
-    with mock.patch.object(vae_layers, "norm_silu", norm_silu):
+    with mock.patch.object(vae_layers, "channel_norm", channel_norm):
         yield
 
 

@@ -17,7 +17,9 @@ def read(results: Path, name: str) -> dict[str, Any] | None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """With an empty line before it."""
+    """With an empty line before it. Nothing where there are no rows: what has not been measured has no table."""
+    if not rows:
+        return ""
     lines = [header, ["---"] * len(header), *rows]
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

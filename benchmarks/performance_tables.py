@@ -46,19 +46,21 @@ def ablated(one: dict[str, Any]) -> tuple[str, ...]:
     return (one["name"], one["part"], *times, f"{one['worth']:.2f}")
 
 
+def tried(value: Any) -> bool:
+    """Whether there is a figure, or why there is none: what nobody has measured yet is left out."""
+    return is_measured(value) or value != NOT_MEASURED
+
+
 def taken(one: dict[str, Any]) -> str:
     """Whether the engine has it by default."""
     return {True: "yes", False: "no"}.get(one.get("taken"), "-")  # type: ignore[arg-type]
 
 
 def ablation_gpu(results: Path) -> str:
-    """Each optimisation on a GPU, measured or not."""
+    """Each optimisation that has been measured, or has failed, on a GPU."""
     report = read(results, "ablation-gpu-full")
     measured = {one["name"]: one for one in report["results"]} if report else {}
-    rows = [
-        measured.get(name, {"name": name, "part": part, "worth": NOT_MEASURED})
-        for name, part in (COMMON_ROWS | GPU_ROWS).items()
-    ]
+    rows = [measured[name] for name in COMMON_ROWS | GPU_ROWS if name in measured and tried(measured[name]["worth"])]
     written = table((*ABLATION_HEADER, "taken"), [(*ablated(one), taken(one)) for one in rows])
     return written + (source(report) if report else "")
 
@@ -72,7 +74,7 @@ def engine(size: str) -> Callable[[Path], str]:
     def engine_table(results: Path) -> str:
         report = read(results, f"engine-{size}")
         assert report is not None
-        named = {name: report["rows"].get(name, NOT_MEASURED) for name in ROW_NAMES}
+        named = {name: report["rows"][name] for name in ROW_NAMES if tried(report["rows"].get(name, NOT_MEASURED))}
         rows = [engine_cells(name, row, on_gpu=on_gpu) for name, row in named.items()]
         written = table(header, [(*cells, *["-"] * (len(header) - len(cells))) for cells in rows])
         if not (measured := [row for row in named.values() if is_measured(row)]):
@@ -139,14 +141,12 @@ def precision(results: Path) -> str:
     sources = ""
     for device, size in (("CPU", "cpu"), ("GPU", "gpu-full")):
         vae, fp8 = read(results, f"vae-precision-{size}"), read(results, f"fp8-{size}")
-        for dtype in ("float16", "bfloat16"):
-            costs = brings = NOT_MEASURED
-            if vae is not None:
-                found = vae["results"]["precision"][dtype]
+        if vae is not None:
+            for dtype, found in vae["results"]["precision"].items():
                 costs = f"PSNR {found['psnr_db']:.1f} dB, at most {found['largest_difference_levels']} levels of 255"
                 brings = speed(vae["results"]["seconds"], "float32", dtype, device)
-            rows.append((f"VAE in {dtype} instead of float32", device, costs, brings))
-        sources += source(vae) if vae is not None else ""
+                rows.append((f"VAE in {dtype} instead of float32", device, costs, brings))
+            sources += source(vae)
         name, costs, brings = "8-bit linear layers", NOT_MEASURED, NOT_MEASURED
         if fp8 is not None:
             errors = fp8["results"]["latent_error_by_chunk"]
@@ -155,13 +155,15 @@ def precision(results: Path) -> str:
             costs = f"latents differ by {listed} in chunks 0 to {len(errors) - 1}"
             brings = speed(fp8["results"]["seconds"], "plain", "fp8", device)
             sources += source(fp8)
-        rows.append((name, device, costs, brings))
+            rows.append((name, device, costs, brings))
     return table(("option", "on a", "costs", "brings"), rows) + sources
 
 
 def speed(seconds: dict[str, Any], plain: str, option: str, device: str) -> str:
     """Of a GPU: what a CPU emulates says nothing."""
-    if device == "CPU" or not is_measured(seconds.get(option)):
+    if device == "CPU":
+        return "-"
+    if not is_measured(seconds.get(option)):
         return NOT_MEASURED
     before, after = seconds[plain]["median"], seconds[option]["median"]
     return f"{before * 1e3:.4g} ms to {after * 1e3:.4g} ms a chunk: {before / after:.2f}x"
@@ -174,7 +176,6 @@ def bf16(results: Path) -> str:
     for device, size in (("CPU", "cpu"), ("GPU", "gpu-full")):
         report = read(results, f"bf16-{size}")
         if report is None:
-            rows.append((f"DiT step, {device}", NOT_MEASURED, NOT_MEASURED))
             continue
         for stage, errors in report["results"].items():
             rows.append((f"{stage}, {device}", *(f"{errors[peer]:.3%}" for peer in ("ours", "diffusers"))))
@@ -187,7 +188,7 @@ def kernels_gpu(results: Path) -> str:
     report = read(results, "kernels-gpu-full")
     header = ("kernel", "shape", "us", "of the roofline", "reference / kernel", "compiled reference / kernel")
     if report is None:
-        return table(header, [("all", "-", NOT_MEASURED, "-", "-", "-")])
+        return ""
     rows = []
     for one in report["results"]:
         if "failed" in one:
@@ -205,13 +206,12 @@ def gpu_measured(results: Path) -> str:
     found = measured_on_gpus(results)
     if not found:
         return (
-            "Everything that is measured here was measured on a CPU. **No figure of a GPU has been measured**: the\n"
-            "tables for GPUs say so row by row, and the roofline is arithmetic from counts.\n"
+            "Everything that is measured here was measured on a CPU. **No figure of a GPU has been measured**, so\n"
+            "there are no tables for GPUs yet. The roofline is arithmetic from counts.\n"
         )
     return (
         f"The tables for GPUs were measured on: {_gpus(found)}, with random weights in the published sizes\n"
-        f"({', '.join(found)}). What has not been measured says so row by row; the roofline is arithmetic from\n"
-        "counts.\n"
+        f"({', '.join(found)}). What has not been measured is not in them. The roofline is arithmetic from counts.\n"
     )
 
 

@@ -16,6 +16,40 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 from hypothesis import HealthCheck, settings
 
+SLOW = (
+    "benchmarks",
+    "docs/test_site.py",
+    "engine/parallel",
+    "faults",
+    "fuzz",
+    "k8s/test_drain.py",
+    "k8s/test_mutations.py",
+    "k8s/test_retries.py",
+    "k8s/test_wheel.py",
+    "kernels/test_compile.py",
+    "kernels/test_interpreted.py",
+    "kernels/test_mutations.py",
+    "monitoring",
+    "packaging",
+    "parity",
+    "services/cli",
+    "services/deployments/test_app.py",
+    "services/deployments/test_autoscaling.py",
+    "services/deployments/test_decoder.py",
+    "services/deployments/test_gpu_room.py",
+    "services/deployments/test_rank_group.py",
+    "services/deployments/test_ray_token.py",
+    "services/deployments/test_rollout.py",
+    "services/deployments/test_torch_replica.py",
+    "services/jobs/test_model.py",
+    "services/media",
+    "services/test_backup.py",
+    "services/test_demo.py",
+    "services/whole",
+    "training",
+)
+"""What `make check` leaves out: what starts Ray or many processes, compiles, trains, or compares with diffusers."""
+
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
@@ -28,3 +62,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint")
     write_tiny(path)
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is slow."""
+    here = Path(__file__).parent
+    for item in items:
+        name = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        if any(name == slow or name.startswith(f"{slow}/") for slow in SLOW):
+            item.add_marker(pytest.mark.slow)

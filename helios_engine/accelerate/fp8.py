@@ -16,6 +16,7 @@ from torch import nn
 from helios_engine.model.attention import JoinedProjections
 from helios_engine.model.block import Block
 from helios_engine.model.transformer import HeliosTransformer
+from helios_kernels.backend import refuse_gradient
 
 LARGEST = 448.0
 """Of e4m3."""
@@ -68,7 +69,8 @@ class Float8Linear(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., D) to (..., N) in x's dtype."""
+        """(..., D) to (..., N) in x's dtype. Raises RuntimeError where a gradient is needed."""
+        refuse_gradient("Float8Linear", x)
         result: torch.Tensor = self.product(*self.quantised(x.flatten(0, -2)), x.dtype).unflatten(0, x.shape[:-1])
         return result
 

@@ -13,6 +13,7 @@ import torch
 
 from helios_engine.model.attention import TextKeysValues
 from helios_engine.model.transformer import HeliosTransformer, History
+from helios_kernels.backend import refuse_gradient
 
 Work = Callable[[], torch.Tensor]
 RecordFn = Callable[[Work], Work]
@@ -91,7 +92,9 @@ class GraphedForward:
     def __call__(
         self, latents_BCThw: torch.Tensor, timestep: torch.Tensor, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
-        """See `HeliosTransformer.forward`."""
+        """See `HeliosTransformer.forward`. Raises RuntimeError where a gradient is needed."""
+        if torch.is_grad_enabled():
+            refuse_gradient("GraphedForward", latents_BCThw, history.tokens_BND, *self._transformer.parameters())
         prompt_key = (text[0].k_BLHK.shape, text[0].last_counts)
         prompt = self._prompts.get(prompt_key)
         if prompt is None:

@@ -120,11 +120,11 @@ def _hook(updates: Updates) -> Callable[[nn.Module, Any, torch.Tensor], torch.Te
 @contextmanager
 def _exchanged(layer: nn.Conv3d, updates: Updates) -> Iterator[None]:
     """In this context the layer has other parameters, with the updates merged in."""
-    plain = layer.weight, layer.bias
+    plain = dict(layer._parameters)
     weight, bias = updated(layer, updates)
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    exchanged: dict[str, Any] = {"weight": weight, "bias": bias}  # no new parameters: they would hand on no gradient
+    layer._parameters.update(exchanged)
     try:
         yield
     finally:
-        layer.weight, layer.bias = plain
+        layer._parameters.update(plain)

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from helios_engine.configs import TransformerConfig
-from helios_engine.model.rope import rotate
 from helios_engine.ops.attention_backends import AttendFn, sdpa
 from helios_engine.ops.onednn import Linear
-from helios_kernels.backend import use_triton
+from helios_kernels.backend import needs_gradient
 from helios_kernels.rms_norm import rms_norm
 
 MAX_KEY_SCALE = 10.0
@@ -84,34 +83,16 @@ class Attention(nn.Module):
         self.joined = JoinedProjections(weight=weight, bias=bias)
 
     def projections(self, x_BLD: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries of the tokens from `first` on, keys and values of all; joined unless adapters hook on the layers."""
+        """Queries of the tokens from `first` on, keys and values of all.
+
+        In one product where the projections are joined, unless adapters hook on the layers or their own parameters need
+        gradients.
+        """
         layers = (self.to_q, self.to_k, self.to_v)
-        if self.joined is None or any(layer._forward_hooks for layer in layers):
+        if self.joined is None or any(layer._forward_hooks or needs_gradient(*layer.parameters()) for layer in layers):
             return self.to_q(x_BLD[:, first:]), self.to_k(x_BLD), self.to_v(x_BLD)
         q_BLD, k_BLD, v_BLD = self.joined(x_BLD).chunk(3, dim=-1)
         return q_BLD[:, first:], k_BLD, v_BLD
-
-    def self_attention(
-        self,
-        x_BLD: torch.Tensor,
-        history_tokens: int,
-        table_LP: torch.Tensor,
-        key_scale_H: torch.Tensor | None,
-        *,
-        noisy_only: bool,
-        attend: AttendFn,
-    ) -> torch.Tensor:
-        """Attends over history and noisy tokens; with `noisy_only` only the noisy tokens ask, and are returned.
-
-        key_scale_H: see `key_scales`. attend: computes the attention itself; over several devices it brings in the keys
-        of the other shards.
-        """
-        first = history_tokens if noisy_only else 0
-        q_BLHK = rotate(self._heads(self.norm_q(self.to_q(x_BLD[:, first:]))), table_LP[first:])
-        k_BLHK = rotate(self._heads(self.norm_k(self.to_k(x_BLD))), table_LP)
-        if key_scale_H is not None:
-            k_BLHK[:, :history_tokens] *= key_scale_H[:, None]
-        return self.project(attend(q_BLHK, k_BLHK, self._heads(self.to_v(x_BLD))))
 
     def keys_values(self, text_BLD: torch.Tensor, last_counts: int = 1) -> TextKeysValues:
         """Cross-attention keys and values of the projected text. They depend on the prompt only."""
@@ -135,10 +116,8 @@ class Attention(nn.Module):
         return projected
 
     def _normed(self, x_BLD: torch.Tensor, norm: nn.RMSNorm) -> torch.Tensor:
-        if use_triton(x_BLD):
-            return rms_norm(x_BLD, norm.weight, norm.eps or 0.0)
-        normed: torch.Tensor = norm(x_BLD)
-        return normed
+        assert norm.eps is not None
+        return rms_norm(x_BLD, norm.weight, norm.eps)
 
     def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
         heads_BLHK: torch.Tensor = x_BLD.unflatten(-1, (self.heads, -1))

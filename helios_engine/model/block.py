@@ -14,31 +14,9 @@ from helios_engine.configs import TransformerConfig
 from helios_engine.model.attention import Attention, TextKeysValues
 from helios_engine.ops.attention_backends import AttendFn, sdpa
 from helios_engine.ops.onednn import Linear
-from helios_kernels import gated_residual, norm_rotate
-from helios_kernels import modulated_norm as norms
 from helios_kernels.backend import use_triton
-
-
-def modulated_norm(
-    x_BLD: torch.Tensor, history_tokens: int, shift_2D: torch.Tensor, scale_2D: torch.Tensor, eps: float
-) -> torch.Tensor:
-    """LayerNorm(x) * (1 + scale) + shift in float32; row 0 for history tokens, row 1 for noisy ones; x's dtype."""
-    if use_triton(x_BLD):
-        return norms.modulated_norm(x_BLD, history_tokens, shift_2D, scale_2D, eps)
-    y_BLD = F.layer_norm(x_BLD.float(), x_BLD.shape[-1:], eps=eps)
-    for row, part in enumerate((y_BLD[:, :history_tokens], y_BLD[:, history_tokens:])):
-        torch.addcmul(shift_2D[row], part, 1.0 + scale_2D[row], out=part)
-    return y_BLD.type_as(x_BLD)
-
-
-def add_gated(
-    x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor
-) -> torch.Tensor:
-    """x + update * gate in float32, gate rows as in `modulated_norm`; x's dtype."""
-    out_BLD = x_BLD.float() if x_BLD.dtype != torch.float32 else x_BLD.clone()
-    for row, tokens in enumerate((slice(None, history_tokens), slice(history_tokens, None))):
-        out_BLD[:, tokens].addcmul_(update_BLD[:, tokens].float(), gate_2D[row])
-    return out_BLD.type_as(x_BLD)
+from helios_kernels.gated_residual import add_gated_affine_norm, add_gated_modulated_norm, add_noisy_modulated_norm
+from helios_kernels.norm_rotate import norm_rotate
 
 
 class Modulation(NamedTuple):
@@ -58,8 +36,9 @@ def has_gelu_product(layer: nn.Module, x: torch.Tensor) -> bool:
 
     On CPUs torch's product would end in another GELU, without the approximation.
     """
-    on_gpu = use_triton(x) and x.is_cuda and x.dtype == torch.bfloat16
-    return on_gpu and isinstance(layer, nn.Linear) and not layer._forward_hooks
+    if not isinstance(layer, nn.Linear) or layer._forward_hooks:
+        return False
+    return use_triton(x, layer.weight, layer.bias) and x.is_cuda and x.dtype == torch.bfloat16
 
 
 def gelu_product(layer: nn.Linear, x_BLD: torch.Tensor) -> torch.Tensor:
@@ -120,60 +99,14 @@ class Block(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns all tokens and their norm, or with `noisy_only` (the last block) those of the noisy ones.
 
-        normed_BLD: `modulated_norm` of x by the first two of own_26D. attend: of the self-attention.
+        normed_BLD: `modulated_norm` of x by the first two of own_26D. attend: of the self-attention; over several
+        devices it brings in the keys of the other shards.
         """
-        run = self._fused if use_triton(x_BLD) or torch.compiler.is_compiling() else self._plain
-        return run(x_BLD, normed_BLD, modulation, history_tokens, table_LP, text, noisy_only=noisy_only, attend=attend)
-
-    def _plain(
-        self,
-        x_BLD: torch.Tensor,
-        normed_BLD: torch.Tensor,
-        modulation: Modulation,
-        history_tokens: int,
-        table_LP: torch.Tensor,
-        text: TextKeysValues,
-        *,
-        noisy_only: bool,
-        attend: AttendFn,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        _, _, gate_attn, shift_ffn, scale_ffn, gate_ffn = modulation.own_26D.unbind(1)
-        attended = self.attn1.self_attention(
-            normed_BLD, history_tokens, table_LP, modulation.key_scale_H, noisy_only=noisy_only, attend=attend
-        )
-        if noisy_only:
-            x_BLD, history_tokens = x_BLD[:, history_tokens:], 0
-        x_BLD = add_gated(x_BLD, attended, history_tokens, gate_attn)
-
-        noisy = x_BLD[:, history_tokens:]
-        normed = F.layer_norm(noisy.float(), noisy.shape[-1:], self.norm2.weight, self.norm2.bias, self.eps).type_as(
-            noisy
-        )
-        noisy += self.attn2.cross_attention(normed, text)
-
-        normed = modulated_norm(x_BLD, history_tokens, shift_ffn, scale_ffn, self.eps)
-        x_BLD = add_gated(x_BLD, self.ffn(normed), history_tokens, gate_ffn)
-        next_shift, next_scale = modulation.following_22D.unbind(1)
-        return x_BLD, modulated_norm(x_BLD, history_tokens, next_shift, next_scale, self.eps)
-
-    def _fused(
-        self,
-        x_BLD: torch.Tensor,
-        normed_BLD: torch.Tensor,
-        modulation: Modulation,
-        history_tokens: int,
-        table_LP: torch.Tensor,
-        text: TextKeysValues,
-        *,
-        noisy_only: bool,
-        attend: AttendFn,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same out of the fused kernels: each norm in one pass with the residual addition that feeds it."""
         _, _, gate_attn, shift_ffn, scale_ffn, gate_ffn = modulation.own_26D.unbind(1)
         own, history = self.attn1, history_tokens
 
         q_BLD, k_BLD, v_BLD = own.projections(normed_BLD, history if noisy_only else 0)
-        q_BLHK, k_BLHK = norm_rotate.norm_rotate(
+        q_BLHK, k_BLHK = norm_rotate(
             q_BLD,
             k_BLD,
             own.norm_q.weight,
@@ -187,12 +120,10 @@ class Block(nn.Module):
         attended = own.project(attend(q_BLHK, k_BLHK, v_BLD.unflatten(-1, (own.heads, -1))))
         if noisy_only:
             x_BLD, history = x_BLD[:, history:], 0
-        x_BLD, noisy = gated_residual.add_gated_affine_norm(
+        x_BLD, noisy = add_gated_affine_norm(
             x_BLD, attended, history, gate_attn, self.norm2.weight, self.norm2.bias, self.eps
         )
         told = self.attn2.cross_attention(noisy, text)
-        x_BLD, normed = gated_residual.add_noisy_modulated_norm(x_BLD, told, history, shift_ffn, scale_ffn, self.eps)
+        x_BLD, normed = add_noisy_modulated_norm(x_BLD, told, history, shift_ffn, scale_ffn, self.eps)
         next_shift, next_scale = modulation.following_22D.unbind(1)
-        return gated_residual.add_gated_modulated_norm(
-            x_BLD, self.ffn(normed), history, gate_ffn, next_shift, next_scale, self.eps
-        )
+        return add_gated_modulated_norm(x_BLD, self.ffn(normed), history, gate_ffn, next_shift, next_scale, self.eps)

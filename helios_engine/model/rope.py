@@ -46,9 +46,3 @@ def pad_to_multiple(x_BCTHW: torch.Tensor, multiple: tuple[int, int, int]) -> to
     """Replicates the last frame, row and column until every size divides by `multiple`."""
     t, h, w = (-size % m for size, m in zip(x_BCTHW.shape[2:], multiple, strict=True))
     return F.pad(x_BCTHW, (0, w, 0, h, 0, t), mode="replicate") if t or h or w else x_BCTHW
-
-
-def rotate(x_BLHD: torch.Tensor, table_LP: torch.Tensor) -> torch.Tensor:
-    """Rotates consecutive pairs of the last dimension in float32; returns x's dtype."""
-    pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table_LP[:, None]).flatten(-2).type_as(x_BLHD)

@@ -20,11 +20,13 @@ from torch import nn
 
 from helios_engine.configs import HISTORY_FRAMES, TransformerConfig
 from helios_engine.model.attention import TextKeysValues, key_scales
-from helios_engine.model.block import Block, Modulation, modulated_norm
+from helios_engine.model.block import Block, Modulation
 from helios_engine.model.rope import pad_to_multiple, rotary_table
 from helios_engine.ops.attention_backends import CHOOSER, AttendFn, sdpa
 from helios_engine.ops.transfer import to_device
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
+from helios_kernels.backend import needs_gradient
+from helios_kernels.modulated_norm import modulated_norm
 
 FLOAT32_PARTS = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3", "history_key_scale"})
 """Name parts of parameters that stay float32 whatever the model's dtype (as the reference keeps them)."""
@@ -164,7 +166,8 @@ class HeliosTransformer(nn.Module):
     def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
         """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings."""
         last_counts = 1
-        if prompt_embeds_BLD.device.type == "cpu":  # elsewhere kernels without a mask are faster, and asking would wait
+        # elsewhere kernels without a mask are faster, and asking would wait; and each row has a gradient of its own
+        if prompt_embeds_BLD.device.type == "cpu" and not needs_gradient(prompt_embeds_BLD):
             prompt_embeds_BLD, last_counts = _fold_padding(prompt_embeds_BLD)
         text_BLD = self.condition_embedder.embed_text(prompt_embeds_BLD)
         return [block.attn2.keys_values(text_BLD, last_counts) for block in self._blocks()]
@@ -264,6 +267,8 @@ class HeliosTransformer(nn.Module):
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]
 
+    @torch.inference_mode(False)  # it is kept, and a forward with gradients may be the next to use it
+    @torch.no_grad()
     def _rotary(self, height: int, width: int, history_height: int, history_width: int, anchored: bool) -> torch.Tensor:
         """(L, P) rotations of [long, mid, anchor + short, noisy] tokens for the given latent sizes.
 

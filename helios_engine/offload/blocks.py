@@ -7,14 +7,15 @@ the last block of a step brings the first of the next step.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
+from torch import nn
 
 from helios_engine.model.attention import Attention, TextKeysValues
 from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.offload.packing import Packing, packing
 from helios_engine.offload.slots import HostBuffer, Slot
+from helios_kernels.backend import refuse_gradient
 
 MAX_SLOTS = 2
 """One that computes, one that is copied into; a third would only take space from blocks that could stay."""
@@ -82,7 +83,8 @@ class BlockOffload:
     def _note_peak(self) -> None:
         self.peak_resident_bytes = max(self.peak_resident_bytes, self.resident_bytes)
 
-    def _before_block(self, index: int, *_: Any) -> None:
+    def _before_block(self, index: int, block: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        refuse_gradient("BlockOffload", *args[:2], *(block.parameters() if torch.is_grad_enabled() else ()))
         self._bring(index)
 
     def _bring(self, index: int) -> None:

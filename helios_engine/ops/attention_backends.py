@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from helios_engine.options import AttentionKernel
-from helios_kernels.backend import on_device
+from helios_kernels.backend import needs_gradient, on_device
 
 try:
     from flash_attn_interface import flash_attn_func
@@ -39,7 +39,8 @@ def torchs_choice(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tens
 def cudnn(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
     """cuDNN's."""
     q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
-    out: torch.Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(q_BHLK, k_BHLK, v_BHLK, None, False)[0]
+    backward = needs_gradient(q_BLHK, k_BLHK, v_BLHK)  # which reads the sums of exponentials
+    out: torch.Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(q_BHLK, k_BHLK, v_BHLK, None, backward)[0]
     return out.transpose(1, 2)
 
 
@@ -53,8 +54,10 @@ def flash(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> t
 def efficient(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
     """xFormers' memory-efficient kernel, as torch brings it."""
     q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
-    out: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(q_BHLK, k_BHLK, v_BHLK, None, False)[0]
-    return out.transpose(1, 2)
+    backward = needs_gradient(q_BLHK, k_BLHK, v_BLHK)  # as above
+    out = torch.ops.aten._scaled_dot_product_efficient_attention(q_BHLK, k_BHLK, v_BHLK, None, backward)[0]
+    attended: torch.Tensor = out.transpose(1, 2)
+    return attended
 
 
 def flash_attention_3(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
@@ -153,8 +156,11 @@ CHOOSER = Chooser(candidates(), gpu_seconds)
 
 
 def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """Attention on one device: softmax(q k^T / sqrt(K)) v for each head; on a GPU by the fastest kernel."""
-    if q_BLHK.is_cuda and not torch.compiler.is_compiling():
+    """Attention on one device: softmax(q k^T / sqrt(K)) v for each head.
+
+    On a GPU by the fastest kernel, or where a gradient is needed by torch's choice: only forwards are timed.
+    """
+    if q_BLHK.is_cuda and not torch.compiler.is_compiling() and not needs_gradient(q_BLHK, k_BLHK, v_BLHK):
         return CHOOSER.fastest(q_BLHK, k_BLHK, v_BLHK)(q_BLHK, k_BLHK, v_BLHK)
     return torchs_choice(q_BLHK, k_BLHK, v_BLHK)
 

@@ -18,13 +18,15 @@ from helios_engine.parallel.attend import ParallelAttend
 from helios_engine.parallel.exchange import gather_batch, gather_tokens
 from helios_engine.parallel.mesh import Mesh
 from helios_engine.parallel.shards import SequenceShards
+from helios_kernels.backend import refuse_gradient
 
 
 class ParallelTransformer(nn.Module):
     """Runs a HeliosTransformer, whole on every rank of the mesh, on this rank's share of the tokens and of the batch.
 
-    For inference: gradients do not flow through the exchanges. All ranks have to make the same calls with the same
-    arguments. Raises ValueError where the mesh does not fit the number of heads.
+    For inference: gradients do not flow through the exchanges, and a forward that needs one raises RuntimeError. All
+    ranks have to make the same calls with the same arguments. Raises ValueError where the mesh does not fit the number
+    of heads.
     """
 
     def __init__(self, model: HeliosTransformer, mesh: Mesh) -> None:
@@ -54,7 +56,6 @@ class ParallelTransformer(nn.Module):
         """As `HeliosTransformer.encode_history`. Not sharded: one small matrix product, of which forward takes rows."""
         return self.model.encode_history(history_BCThw, anchor_BC1hw)
 
-    @torch.no_grad()
     def forward(
         self, latents_BCThw: torch.Tensor, timestep: Timestep, history: History, text: list[TextKeysValues]
     ) -> torch.Tensor:
@@ -63,6 +64,8 @@ class ParallelTransformer(nn.Module):
         With cfg_degree 2, a batch of 1 (no guidance) runs on both halves of the mesh; other batches have to be even,
         ValueError otherwise.
         """
+        if torch.is_grad_enabled():
+            refuse_gradient("ParallelTransformer", latents_BCThw, history.tokens_BND, *self.parameters())
         batch, halves = len(latents_BCThw), self.mesh.cfg.size
         if halves == 1:
             return self._forward(latents_BCThw, timestep, history, text)

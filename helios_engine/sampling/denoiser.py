@@ -21,12 +21,13 @@ from helios_engine.options import AttentionKernel, CompileMode, GuidanceBatching
 from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.guidance import guide, guide_zero_star
-from helios_engine.sampling.noise import NoiseAhead, block_noise, upsample
+from helios_engine.sampling.noise import NoiseAhead, block_noise
 from helios_engine.sampling.prompt_cache import PromptCache
 from helios_engine.sampling.scheduler import StageSchedule, single_schedule, stage_schedule
 from helios_engine.sampling.solvers import make_solver
 from helios_engine.sampling.state import DenoiseState
 from helios_engine.text.embeds import MAX_TOKENS
+from helios_kernels.upsample import upsample_renoise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,7 @@ class Denoiser:
             if stage > 0:
                 shape = (*latents.shape[:-2], *(2 * size for size in latents.shape[-2:]))
                 noise = to_device(block_noise(shape, self.scheduler.gamma, generator), self.device)
-                latents = upsample(latents, noise, schedule.alpha, schedule.beta)
+                latents = upsample_renoise(latents, noise, schedule.alpha, schedule.beta)
             solver = make_solver(self.scheduler, schedule, latents)
             for index, timestep in enumerate(timestep_rows(schedule.timesteps, self.device)):
                 coarse_steps = index if stage == 0 else None

@@ -9,9 +9,6 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 
-from helios_kernels.backend import use_triton
-from helios_kernels.upsample import upsample_renoise
-
 VIDEOS_IN_TURN = 8
 """Whose next noise is kept, some 0.1 MB each."""
 
@@ -68,11 +65,3 @@ def block_noise(shape: tuple[int, ...], gamma: float, generator: torch.Generator
     noise: torch.Tensor = torch.randn(blocks, 4, generator=generator) @ factor.T
     noise = noise.view(batch, channels, frames, height // 2, width // 2, 2, 2)
     return noise.transpose(4, 5).reshape(shape)
-
-
-def upsample(latents_BCThw: torch.Tensor, noise_BCTHW: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
-    """A stage's start: alpha * latents, doubled in height and width (nearest neighbour), + beta * noise."""
-    if use_triton(latents_BCThw):
-        return upsample_renoise(latents_BCThw, noise_BCTHW, alpha, beta)
-    doubled = latents_BCThw.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-    return alpha * doubled + beta * noise_BCTHW

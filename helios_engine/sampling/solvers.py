@@ -14,7 +14,6 @@ import torch
 
 from helios_engine.configs import SchedulerConfig, SolverConfig
 from helios_engine.sampling.scheduler import StageSchedule
-from helios_kernels.backend import use_triton
 from helios_kernels.renoise import renoise
 
 SMALLEST_SIGMA = 1e-8
@@ -44,10 +43,7 @@ class DMDSolver:
         """See Solver."""
         sigma, following = self._sigmas[self._index : self._index + 2]
         self._index += 1
-        if use_triton(latents):
-            return renoise(latents, velocity, self._start, sigma, following)
-        x0 = torch.sub(latents, velocity.float(), alpha=sigma)
-        return torch.lerp(x0, self._start, following) if following else x0
+        return renoise(latents, velocity, self._start, sigma, following)
 
 
 class EulerSolver:

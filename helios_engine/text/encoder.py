@@ -24,9 +24,13 @@ class TextEncoder:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: what it returns may be trained on
     def encode(self, prompts: Sequence[str]) -> torch.Tensor:
         """(N, 512, text_dim) on the CPU in the model's dtype, zero beyond each prompt's tokens."""
+        return self.embed(prompts).cpu()
+
+    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        """As `encode`, on the model's device, and with gradients of the model's parameters where they ask for any."""
         tokens = self.tokenizer(
             [clean_prompt(prompt) for prompt in prompts],
             padding="longest",  # tokens do not see padding, so it need not be computed
@@ -37,5 +41,5 @@ class TextEncoder:
         )
         mask = tokens.attention_mask.to(self.model.device)
         embeds: torch.Tensor = self.model(tokens.input_ids.to(self.model.device), mask).last_hidden_state
-        embeds = embeds.masked_fill(mask[..., None] == 0, 0).cpu()
+        embeds = embeds.masked_fill(mask[..., None] == 0, 0)
         return F.pad(embeds, (0, 0, 0, MAX_TOKENS - embeds.shape[1]))

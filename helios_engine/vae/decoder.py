@@ -134,7 +134,10 @@ class _Layers(nn.Module):
 
 
 class WanDecoder(nn.Module):
-    """Normalised latents to pixels in [-1, 1]. Parameters carry the published names."""
+    """Normalised latents to pixels, from -1 to 1. Parameters carry the published names.
+
+    Pixels that go too far are not clamped here: beyond the range there would be no gradient. Frames are.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -154,7 +157,7 @@ class WanDecoder(nn.Module):
         for layer in layers.up():  # one at a time: nothing else then holds a layer's input
             x = layer(x, carry)
         pixels: torch.Tensor = norm_silu_convolve(x, layers.norm_out, layers.conv_out, carry, reuse=True)
-        return pixels.clamp_(-1.0, 1.0)
+        return pixels
 
     def footprints(self) -> Iterator[Footprint]:
         """Of its layers, for each latent frame and pixel."""
@@ -186,7 +189,7 @@ class VideoDecoder:
 
     def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """Normalised latents (1, 16, 9, H/8, W/8) to frames (33, H, W, 3) uint8."""
-        return self._decode(latents, levels)
+        return self._decode(latents, rgb_frames)
 
     def decode_for_video(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """As `decode`, but a GPU hands over planes of YUV 4:2:0 (33, 3H/2, W): what an encoder takes, half the bytes.
@@ -197,7 +200,7 @@ class VideoDecoder:
 
     @torch.inference_mode()
     def _decode(self, latents: torch.Tensor, frames_of: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[np.uint8]:
-        """frames_of: pixels in [-1, 1] (3, T, H, W) to uint8, T first."""
+        """frames_of: pixels (3, T, H, W) to uint8, T first; clamps them to -1 to 1."""
         latents = latents.to(self.model.post_quant_conv.weight.device)
         longest = self.longest_slice(*latents.shape[2:])
         parts = even_parts(latents.shape[2], longest)
@@ -212,13 +215,6 @@ class VideoDecoder:
         return longest_slice(self.model.footprints(), frames, height * width, itemsize, self.activation_budget_bytes)
 
 
-def levels(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels in [-1, 1], (3, T, H, W), to frames (T, H, W, 3) uint8."""
-    if use_triton(pixels):
-        return rgb_frames(pixels)
-    return pixels.float().add_(1.0).mul_(127.5).round_().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
-
-
 def video_planes(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels in [-1, 1], (3, T, H, W), to planes (T, 3H/2, W) uint8 on a GPU, to frames as `levels` elsewhere."""
-    return yuv420_frames(pixels) if use_triton(pixels) else levels(pixels)
+    """Pixels in [-1, 1], (3, T, H, W), to planes (T, 3H/2, W) uint8 on a GPU, to frames (T, H, W, 3) elsewhere."""
+    return yuv420_frames(pixels) if use_triton(pixels) else rgb_frames(pixels)

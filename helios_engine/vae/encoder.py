@@ -167,7 +167,7 @@ class VideoEncoder:
             first=self._encode(first[None]), chunks=tuple(map(self._encode, chunks)), num_chunks=num_chunks
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: training reads latents
     def _encode(self, frames: NDArray[np.uint8]) -> Posterior:
         weight = self.model.quant_conv.weight
         video = torch.tensor(frames, device=weight.device).permute(3, 0, 1, 2)[None]

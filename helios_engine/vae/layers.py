@@ -25,31 +25,28 @@ class CausalConv3d(nn.Conv3d):
 
     def forward(self, x_BCThw: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
         """(B, C, T, h, w) to (B, C', T, h, w). carry: x is a slice of a video, after those seen before."""
-        direct = onednn.usable(x_BCThw)
-        if self.past and (carry is not None or not direct):
-            x_BCThw = self.after_past_(F.pad(x_BCThw, (0, 0, 0, 0, self.past, 0)), carry)
-        if not direct:
-            return self.padded(x_BCThw)
-        before = 0 if carry is None else self.past
+        front = self.frames_in_front(x_BCThw, carry)
+        return self.convolve(F.pad(x_BCThw, (0, 0, 0, 0, front, 0)) if front else x_BCThw, front, carry)
+
+    def frames_in_front(self, x_BCThw: torch.Tensor, carry: Carry | None) -> int:
+        """How many zero frames `convolve` needs before x: `past`, or none where it can do without them."""
+        return 0 if carry is None and onednn.usable(x_BCThw) else self.past
+
+    def convolve(self, x_BCThw: torch.Tensor, front: int, carry: Carry | None) -> torch.Tensor:
+        """As `forward`, of an input that has `frames_in_front` zero frames in front. It may write over them."""
+        if front and carry is not None:
+            if self in carry:
+                x_BCThw[:, :, :front] = carry.pop(self)
+            carry[self] = x_BCThw[:, :, -front:].clone()
+        if not onednn.usable(x_BCThw):
+            out: torch.Tensor = super().forward(x_BCThw)
+            return out
         padding = [self.weight.shape[-2] // 2, self.weight.shape[-1] // 2]
         videos = [
-            onednn.convolve_over_time(as_frames(video), self.weight, self.bias, padding, before)
+            onednn.convolve_over_time(as_frames(video), self.weight, self.bias, padding, front)
             for video in x_BCThw.to(memory_format=torch.channels_last_3d).split(1)
         ]
         return torch.cat([as_video(frames, 1) for frames in videos]) if len(videos) > 1 else as_video(videos[0], 1)
-
-    def after_past_(self, x_BCThw: torch.Tensor, carry: Carry | None) -> torch.Tensor:
-        """x with the frames before the slice in place of the `past` zero frames in front; keeps its last in `carry`."""
-        if carry is not None and self.past:
-            if self in carry:
-                x_BCThw[:, :, : self.past] = carry.pop(self)
-            carry[self] = x_BCThw[:, :, -self.past :].clone()
-        return x_BCThw
-
-    def padded(self, x_BCThw: torch.Tensor) -> torch.Tensor:
-        """As `forward`, of an input that has the `past` frames in front."""
-        out: torch.Tensor = super().forward(x_BCThw)
-        return out
 
 
 class ChannelRMSNorm(nn.Module):
@@ -59,22 +56,9 @@ class ChannelRMSNorm(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * broadcast_dims))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any (B, C, ...); computed in float32, returned in x's dtype."""
-        return channel_rms_norm(x, self.gamma)
-
-
-def channel_rms_norm(x: torch.Tensor, gamma: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """x / |x| * sqrt(C) * gamma over the channels of (B, C, ...), in float32; x's dtype. out: may be x."""
-    wide = x.float()
-    inverse = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min_(1e-12).reciprocal_()
-    inverse *= len(gamma) ** 0.5
-    return torch.mul(wide, inverse, out=out if x.dtype == torch.float32 else None).mul_(gamma).type_as(x)
-
-
-def norm_silu(x: torch.Tensor, norm: ChannelRMSNorm, *, reuse: bool = False) -> torch.Tensor:
-    """silu(norm(x)). reuse: x is not needed any more, so that it may be overwritten: fresh memory costs page faults."""
-    return F.silu(channel_rms_norm(x, norm.gamma, out=x if reuse else None), inplace=True)
+    def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, h, w) to the same; computed in float32, returned in x's dtype."""
+        return channel_norm(x_BCThw, self.gamma, silu=False)
 
 
 def norm_silu_convolve(
@@ -85,12 +69,13 @@ def norm_silu_convolve(
     *,
     reuse: bool = False,
 ) -> torch.Tensor:
-    """convolution(silu(norm(x))); reuse as in `norm_silu`. On a GPU the norm writes the convolution's zero frames."""
-    if use_triton(x_BCThw):
-        normed = channel_norm(x_BCThw, norm.gamma, silu=True, past=convolution.past)
-        return convolution.padded(convolution.after_past_(normed, carry))
-    convolved: torch.Tensor = convolution(norm_silu(x_BCThw, norm, reuse=reuse), carry)
-    return convolved
+    """convolution(silu(norm(x))). reuse: x is not needed any more, so that it may be written over.
+
+    The norm writes the convolution's zero frames, if that needs any.
+    """
+    front = convolution.frames_in_front(x_BCThw, carry)
+    normed = channel_norm(x_BCThw, norm.gamma, silu=True, past=front, reuse=reuse)
+    return convolution.convolve(normed, front, carry)
 
 
 class ResidualBlock(nn.Module):
@@ -131,8 +116,8 @@ class FrameAttention(nn.Module):
 
     def forward(self, x_BCThw: torch.Tensor) -> torch.Tensor:
         """(B, C, T, h, w) to the same."""
-        frames = as_frames(x_BCThw)
-        qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)[:, None]
+        frames = as_frames(self.norm(x_BCThw))
+        qkv = self.to_qkv(frames).flatten(2).transpose(1, 2)[:, None]
         attended = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
         out = self.proj(attended[:, 0].transpose(1, 2).unflatten(2, frames.shape[2:]))
         return x_BCThw + as_video(out, len(x_BCThw))

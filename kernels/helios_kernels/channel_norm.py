@@ -11,26 +11,52 @@ convolution runs on the result as it is: no padded copy is made.
 import torch
 import torch.nn.functional as F
 
-from helios_kernels.backend import block_of, constexpr, jit, on_device, tl, use_triton, warps_for
+from helios_kernels.backend import (
+    block_of,
+    constexpr,
+    forward_only,
+    jit,
+    needs_gradient,
+    on_device,
+    tl,
+    use_triton,
+    warps_for,
+)
 
 TILE = 16384
 """Values that a program holds: 64 a thread at 8 warps."""
 
 
-def channel_norm(x_BCThw: torch.Tensor, gamma: torch.Tensor, *, silu: bool, past: int = 0) -> torch.Tensor:
-    """(B, C, T, h, w) to (B, C, past + T, h, w) in x's dtype and memory format. gamma: C values of any shape."""
-    path = channel_norm_triton if use_triton(x_BCThw) else channel_norm_ref
-    return path(x_BCThw, gamma, silu=silu, past=past)
+def channel_norm(
+    x_BCThw: torch.Tensor, gamma: torch.Tensor, *, silu: bool, past: int = 0, reuse: bool = False
+) -> torch.Tensor:
+    """(B, C, T, h, w) to (B, C, past + T, h, w) in x's dtype and memory format.
+
+    gamma: C values of any shape. reuse: x is not needed any more, so that a CPU may write over it.
+    """
+    if use_triton(x_BCThw, gamma):
+        return channel_norm_triton(x_BCThw, gamma, silu=silu, past=past)
+    return channel_norm_ref(x_BCThw, gamma, silu=silu, past=past, reuse=reuse)
 
 
-def channel_norm_ref(x_BCThw: torch.Tensor, gamma: torch.Tensor, *, silu: bool, past: int = 0) -> torch.Tensor:
-    """See `channel_norm`."""
-    scale = gamma.float().view(-1, 1, 1, 1) * gamma.numel() ** 0.5
-    y_BCThw = F.normalize(x_BCThw.float(), dim=1) * scale
-    y_BCThw = (F.silu(y_BCThw) if silu else y_BCThw).type_as(x_BCThw)
+def channel_norm_ref(
+    x_BCThw: torch.Tensor, gamma: torch.Tensor, *, silu: bool, past: int = 0, reuse: bool = False
+) -> torch.Tensor:
+    """See `channel_norm`. Nothing but x is written over: fresh memory costs page faults."""
+    wide = x_BCThw.float()
+    scale = gamma.float().view(-1, 1, 1, 1)
+    inverse = gamma.numel() ** 0.5 / torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1e-12)
+    if needs_gradient(x_BCThw, gamma) or torch.compiler.is_compiling():
+        y_BCThw = wide * inverse * scale
+        y_BCThw = F.silu(y_BCThw) if silu else y_BCThw
+    else:
+        y_BCThw = torch.mul(wide, inverse, out=wide if reuse or wide is not x_BCThw else None).mul_(scale)
+        y_BCThw = F.silu(y_BCThw, inplace=True) if silu else y_BCThw
+    y_BCThw = y_BCThw.type_as(x_BCThw)
     return F.pad(y_BCThw, (0, 0, 0, 0, past, 0)) if past else y_BCThw
 
 
+@forward_only
 def channel_norm_triton(x_BCThw: torch.Tensor, gamma: torch.Tensor, *, silu: bool, past: int = 0) -> torch.Tensor:
     """See `channel_norm`."""
     batch, channels, frames, height, width = x_BCThw.shape

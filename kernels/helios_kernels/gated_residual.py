@@ -12,9 +12,10 @@ A block needs three combinations of it, in this order:
 
 import torch
 
-from helios_kernels.backend import at_rows, use_triton
+from helios_kernels.backend import forward_only, needs_gradient, use_triton
 from helios_kernels.gated_residual_kernel import launch
 from helios_kernels.modulated_norm import affine_norm_ref, modulated_norm_ref
+from helios_kernels.rows import add_product_by_row, at_rows
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -29,7 +30,8 @@ def add_gated_modulated_norm(
     eps: float,
 ) -> Pair:
     """The new residual stream (B, L, D) and its modulated norm (B, L, D), both in x's dtype."""
-    path = add_gated_modulated_norm_triton if use_triton(x_BLD) else add_gated_modulated_norm_ref
+    kernel = use_triton(x_BLD, update_BLD, gate_2D, shift_2D, scale_2D)
+    path = add_gated_modulated_norm_triton if kernel else add_gated_modulated_norm_ref
     return path(x_BLD, update_BLD, history_tokens, gate_2D, shift_2D, scale_2D, eps)
 
 
@@ -43,7 +45,8 @@ def add_gated_affine_norm(
     eps: float,
 ) -> Pair:
     """The new residual stream (B, L, D) and the affine norm of its noisy tokens (B, M, D), both in x's dtype."""
-    path = add_gated_affine_norm_triton if use_triton(x_BLD) else add_gated_affine_norm_ref
+    kernel = use_triton(x_BLD, update_BLD, gate_2D, weight_D, bias_D)
+    path = add_gated_affine_norm_triton if kernel else add_gated_affine_norm_ref
     return path(x_BLD, update_BLD, history_tokens, gate_2D, weight_D, bias_D, eps)
 
 
@@ -56,7 +59,8 @@ def add_noisy_modulated_norm(
     eps: float,
 ) -> Pair:
     """x with `update` added to its noisy tokens (B, L, D), and the modulated norm of all (B, L, D), in x's dtype."""
-    path = add_noisy_modulated_norm_triton if use_triton(x_BLD) else add_noisy_modulated_norm_ref
+    kernel = use_triton(x_BLD, update_BMD, shift_2D, scale_2D)
+    path = add_noisy_modulated_norm_triton if kernel else add_noisy_modulated_norm_ref
     return path(x_BLD, update_BMD, history_tokens, shift_2D, scale_2D, eps)
 
 
@@ -64,11 +68,9 @@ def add_gated_ref(
     x_BLD: torch.Tensor, update_BLD: torch.Tensor, history_tokens: int, gate_2D: torch.Tensor
 ) -> torch.Tensor:
     """x + update * gate[row]: (B, L, D) in x's dtype."""
-    out_BLD = x_BLD.to(torch.float32, copy=True)
-    for row, (out, update) in enumerate(
-        zip(at_rows(out_BLD, history_tokens), at_rows(update_BLD, history_tokens), strict=True)
-    ):
-        out.addcmul_(update.float(), gate_2D[row].float())
+    wide_BLD = x_BLD.float()
+    reuse = torch.empty_like(wide_BLD) if wide_BLD is x_BLD else wide_BLD  # the caller's x is left as it is
+    out_BLD = add_product_by_row(wide_BLD, update_BLD.float(), gate_2D.float(), history_tokens, reuse=reuse)
     return out_BLD.type_as(x_BLD)
 
 
@@ -109,12 +111,17 @@ def add_noisy_modulated_norm_ref(
     eps: float,
 ) -> Pair:
     """See `add_noisy_modulated_norm`."""
-    residual_BLD = x_BLD.to(torch.float32, copy=True)
-    residual_BLD[:, history_tokens:] += update_BMD.float()
-    residual_BLD = residual_BLD.type_as(x_BLD)
+    history_BND, noisy_BMD = at_rows(x_BLD, history_tokens)
+    if needs_gradient(x_BLD, update_BMD) or torch.compiler.is_compiling():
+        residual_BLD = torch.cat([history_BND, (noisy_BMD + update_BMD).type_as(x_BLD)], dim=1)
+    else:
+        residual_BLD = torch.empty_like(x_BLD)
+        residual_BLD[:, :history_tokens] = history_BND
+        torch.add(noisy_BMD, update_BMD, out=residual_BLD[:, history_tokens:])
     return residual_BLD, modulated_norm_ref(residual_BLD, history_tokens, shift_2D, scale_2D, eps)
 
 
+@forward_only
 def add_gated_modulated_norm_triton(
     x_BLD: torch.Tensor,
     update_BLD: torch.Tensor,
@@ -128,6 +135,7 @@ def add_gated_modulated_norm_triton(
     return launch(x_BLD, update_BLD, history_tokens, gate_2D, shift_2D, scale_2D, eps=eps, one_plus=True)
 
 
+@forward_only
 def add_gated_affine_norm_triton(
     x_BLD: torch.Tensor,
     update_BLD: torch.Tensor,
@@ -143,6 +151,7 @@ def add_gated_affine_norm_triton(
     return launch(x_BLD, update_BLD, history_tokens, gate_2D, bias_2D, weight_2D, norm_from=history_tokens, eps=eps)
 
 
+@forward_only
 def add_noisy_modulated_norm_triton(
     x_BLD: torch.Tensor,
     update_BMD: torch.Tensor,

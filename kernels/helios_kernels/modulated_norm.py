@@ -10,21 +10,22 @@ A row is read once and kept in registers between mean, variance and result.
 import torch
 import torch.nn.functional as F
 
-from helios_kernels.backend import at_rows, block_of, constexpr, dense, jit, on_device, tl, use_triton, warps_for
+from helios_kernels.backend import block_of, constexpr, dense, forward_only, jit, on_device, tl, use_triton, warps_for
+from helios_kernels.rows import add_product_by_row
 
 
 def modulated_norm(
     x_BLD: torch.Tensor, history_tokens: int, shift_2D: torch.Tensor, scale_2D: torch.Tensor, eps: float
 ) -> torch.Tensor:
     """LayerNorm(x) * (1 + scale[row]) + shift[row]: (B, L, D) in x's dtype, contiguous."""
-    if use_triton(x_BLD):
+    if use_triton(x_BLD, shift_2D, scale_2D):
         return modulated_norm_triton(x_BLD, history_tokens, shift_2D, scale_2D, eps)
     return modulated_norm_ref(x_BLD, history_tokens, shift_2D, scale_2D, eps)
 
 
 def affine_norm(x_BLD: torch.Tensor, weight_D: torch.Tensor, bias_D: torch.Tensor, eps: float) -> torch.Tensor:
     """LayerNorm(x) * weight + bias: (B, L, D) in x's dtype, contiguous."""
-    if use_triton(x_BLD):
+    if use_triton(x_BLD, weight_D, bias_D):
         return affine_norm_triton(x_BLD, weight_D, bias_D, eps)
     return affine_norm_ref(x_BLD, weight_D, bias_D, eps)
 
@@ -34,9 +35,8 @@ def modulated_norm_ref(
 ) -> torch.Tensor:
     """See `modulated_norm`."""
     y_BLD = F.layer_norm(x_BLD.float(), x_BLD.shape[-1:], eps=eps)
-    for row, part in enumerate(at_rows(y_BLD, history_tokens)):
-        part.mul_(1.0 + scale_2D[row].float()).add_(shift_2D[row].float())
-    return y_BLD.type_as(x_BLD)
+    factor_2D = 1.0 + scale_2D.float()
+    return add_product_by_row(shift_2D.float(), y_BLD, factor_2D, history_tokens, reuse=y_BLD).type_as(x_BLD)
 
 
 def affine_norm_ref(x_BLD: torch.Tensor, weight_D: torch.Tensor, bias_D: torch.Tensor, eps: float) -> torch.Tensor:
@@ -44,6 +44,7 @@ def affine_norm_ref(x_BLD: torch.Tensor, weight_D: torch.Tensor, bias_D: torch.T
     return F.layer_norm(x_BLD.float(), x_BLD.shape[-1:], weight_D.float(), bias_D.float(), eps).type_as(x_BLD)
 
 
+@forward_only
 def modulated_norm_triton(
     x_BLD: torch.Tensor, history_tokens: int, shift_2D: torch.Tensor, scale_2D: torch.Tensor, eps: float
 ) -> torch.Tensor:
@@ -52,6 +53,7 @@ def modulated_norm_triton(
     return _launch(x_BLD, history_tokens, dense(shift_2D), dense(scale_2D), eps, one_plus=True)
 
 
+@forward_only
 def affine_norm_triton(x_BLD: torch.Tensor, weight_D: torch.Tensor, bias_D: torch.Tensor, eps: float) -> torch.Tensor:
     """See `affine_norm`."""
     assert weight_D.shape == bias_D.shape == x_BLD.shape[-1:]

@@ -11,7 +11,18 @@ Queries and keys may be views of one fused projection: their batch and token str
 import torch
 import torch.nn.functional as F
 
-from helios_kernels.backend import block_of, constexpr, dense, jit, on_device, tl, use_triton, warps_for
+from helios_kernels.backend import (
+    block_of,
+    constexpr,
+    dense,
+    forward_only,
+    jit,
+    needs_gradient,
+    on_device,
+    tl,
+    use_triton,
+    warps_for,
+)
 
 QueriesKeys = tuple[torch.Tensor, torch.Tensor]
 
@@ -32,27 +43,9 @@ def norm_rotate(
     table_LP: complex64 (L, P), or its cosines and sines as float32 (L, P, 2). key_scale_H: float32, one factor for
     each head or a single one; None for 1.
     """
-    path = norm_rotate_triton if use_triton(k_BLD) else norm_rotate_ref
+    kernel = use_triton(k_BLD, q_BMD, q_weight_D, k_weight_D, key_scale_H)
+    path = norm_rotate_triton if kernel else norm_rotate_ref
     return path(q_BMD, k_BLD, q_weight_D, k_weight_D, table_LP, heads, eps, history_tokens, key_scale_H)
-
-
-def norm_rotate_qkv(
-    qkv_BLE: torch.Tensor,
-    q_weight_D: torch.Tensor,
-    k_weight_D: torch.Tensor,
-    table_LP: torch.Tensor,
-    heads: int,
-    eps: float,
-    history_tokens: int = 0,
-    key_scale_H: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`norm_rotate` of a fused projection (B, L, 3D): queries, keys, and values as a view of it, (B, L, H, K) each."""
-    q_BLD, k_BLD, v_BLD = qkv_BLE.chunk(3, dim=-1)
-    q_BLHK, k_BLHK = norm_rotate(
-        q_BLD, k_BLD, q_weight_D, k_weight_D, table_LP, heads, eps, history_tokens, key_scale_H
-    )
-    v_BLHK: torch.Tensor = v_BLD.unflatten(-1, (heads, -1))
-    return q_BLHK, k_BLHK, v_BLHK
 
 
 def norm_rotate_ref(
@@ -70,7 +63,7 @@ def norm_rotate_ref(
     q_BMHK = _rotated_ref(q_BMD, q_weight_D, table_LP[k_BLD.shape[1] - q_BMD.shape[1] :], heads, eps)
     k_BLHK = _rotated_ref(k_BLD, k_weight_D, table_LP, heads, eps)
     if key_scale_H is not None:
-        k_BLHK[:, :history_tokens] *= key_scale_H[:, None]
+        k_BLHK = _scaled_ref(k_BLHK, key_scale_H, history_tokens)
     return q_BMHK.type_as(q_BMD), k_BLHK.type_as(k_BLD)
 
 
@@ -85,6 +78,15 @@ def _rotated_ref(
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
+def _scaled_ref(k_BLHK: torch.Tensor, key_scale_H: torch.Tensor, history_tokens: int) -> torch.Tensor:
+    history_BNHK, noisy_BMHK = k_BLHK[:, :history_tokens], k_BLHK[:, history_tokens:]
+    if needs_gradient(k_BLHK, key_scale_H) or torch.compiler.is_compiling():
+        return torch.cat([history_BNHK * key_scale_H[:, None], noisy_BMHK], dim=1)
+    history_BNHK *= key_scale_H[:, None]
+    return k_BLHK
+
+
+@forward_only
 def norm_rotate_triton(
     q_BMD: torch.Tensor,
     k_BLD: torch.Tensor,

@@ -7,7 +7,7 @@ Source: `HeliosDMDScheduler.step` (diffusers).
 
 import torch
 
-from helios_kernels.backend import constexpr, jit, on_device, tl, use_triton
+from helios_kernels.backend import constexpr, forward_only, jit, on_device, tl, use_triton
 
 BLOCK = 1024
 
@@ -16,7 +16,7 @@ def renoise(
     latents: torch.Tensor, velocity: torch.Tensor, start: torch.Tensor, sigma: float, following: float
 ) -> torch.Tensor:
     """Tensors of one shape to the latents at noise level `following`, float32. sigma: the level of `latents`."""
-    path = renoise_triton if use_triton(latents) else renoise_ref
+    path = renoise_triton if use_triton(latents, velocity, start) else renoise_ref
     return path(latents, velocity, start, sigma, following)
 
 
@@ -28,6 +28,7 @@ def renoise_ref(
     return torch.lerp(x0, start.float(), following) if following else x0
 
 
+@forward_only
 def renoise_triton(
     latents: torch.Tensor, velocity: torch.Tensor, start: torch.Tensor, sigma: float, following: float
 ) -> torch.Tensor:

@@ -6,7 +6,7 @@ Legend: T frames, H/W height and width.
 
 import torch
 
-from helios_kernels.backend import constexpr, jit, on_device, tl, use_triton
+from helios_kernels.backend import constexpr, forward_only, jit, on_device, tl, use_triton
 
 BLOCK = 1024
 
@@ -22,6 +22,7 @@ def rgb_frames_ref(pixels_3THW: torch.Tensor) -> torch.Tensor:
     return levels.permute(1, 2, 3, 0).contiguous()
 
 
+@forward_only
 def rgb_frames_triton(pixels_3THW: torch.Tensor) -> torch.Tensor:
     """See `rgb_frames`."""
     colours, frames, height, width = pixels_3THW.shape

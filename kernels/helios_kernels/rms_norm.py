@@ -8,12 +8,12 @@ Self-attention has it fused with the rotation: `norm_rotate`.
 import torch
 import torch.nn.functional as F
 
-from helios_kernels.backend import block_of, constexpr, dense, jit, on_device, tl, use_triton, warps_for
+from helios_kernels.backend import block_of, constexpr, dense, forward_only, jit, on_device, tl, use_triton, warps_for
 
 
 def rms_norm(x_BLD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
     """(B, L, D) in x's dtype, contiguous; batch and token strides of x are free."""
-    return rms_norm_triton(x_BLD, weight_D, eps) if use_triton(x_BLD) else rms_norm_ref(x_BLD, weight_D, eps)
+    return rms_norm_triton(x_BLD, weight_D, eps) if use_triton(x_BLD, weight_D) else rms_norm_ref(x_BLD, weight_D, eps)
 
 
 def rms_norm_ref(x_BLD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
@@ -21,6 +21,7 @@ def rms_norm_ref(x_BLD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> tor
     return F.rms_norm(x_BLD.float(), x_BLD.shape[-1:], weight_D.float(), eps).type_as(x_BLD)
 
 
+@forward_only
 def rms_norm_triton(x_BLD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
     """See `rms_norm`."""
     batch, tokens, width = x_BLD.shape

@@ -6,14 +6,14 @@ Legend: B batch, C channels, T frames, h/w latent height and width; H = 2h, W = 
 
 import torch
 
-from helios_kernels.backend import constexpr, jit, on_device, tl, use_triton
+from helios_kernels.backend import constexpr, forward_only, jit, on_device, tl, use_triton
 
 BLOCK = 1024
 
 
 def upsample_renoise(latents_BCThw: torch.Tensor, noise_BCTHW: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
     """(B, C, T, h, w) and noise of twice the height and width to (B, C, T, H, W), in the latents' dtype."""
-    path = upsample_renoise_triton if use_triton(latents_BCThw) else upsample_renoise_ref
+    path = upsample_renoise_triton if use_triton(latents_BCThw, noise_BCTHW) else upsample_renoise_ref
     return path(latents_BCThw, noise_BCTHW, alpha, beta)
 
 
@@ -25,6 +25,7 @@ def upsample_renoise_ref(
     return (alpha * repeated + beta * noise_BCTHW.float()).type_as(latents_BCThw)
 
 
+@forward_only
 def upsample_renoise_triton(
     latents_BCThw: torch.Tensor, noise_BCTHW: torch.Tensor, alpha: float, beta: float
 ) -> torch.Tensor:

@@ -10,7 +10,7 @@ filter, measured from its impulse response. Levels are rounded half up.
 
 import torch
 
-from helios_kernels.backend import constexpr, jit, on_device, tl, use_triton
+from helios_kernels.backend import constexpr, forward_only, jit, on_device, tl, use_triton
 from helios_kernels.rgb import level, rgb_frames_ref
 
 BLOCK = 256
@@ -43,6 +43,7 @@ def yuv420_frames_ref(frames: torch.Tensor) -> torch.Tensor:
     return torch.cat(planes, dim=1).add_(0.5).to(torch.uint8).view(len(rgb), -1, rgb.shape[2])
 
 
+@forward_only
 def yuv420_frames_triton(frames: torch.Tensor) -> torch.Tensor:
     """See `yuv420_frames`."""
     rgb = frames if frames.dtype == torch.uint8 else frames.permute(1, 2, 3, 0)

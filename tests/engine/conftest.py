@@ -20,6 +20,6 @@ def gpu_path(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(channel_norm, "_channel_norm_kernel", Launched())
     for module in (vae_layers, channel_norm):
-        monkeypatch.setattr(module, "use_triton", lambda x: True)
+        monkeypatch.setattr(module, "use_triton", lambda *_: True)
     monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
     return strides

@@ -234,7 +234,7 @@ WAITING: list[tuple[Any, str, Callable[..., Any]]] = [
         "timestep_rows",
         lambda timesteps, device: torch.tensor([[0.0, timestep] for timestep in timesteps], device=device),
     ),
-    (denoiser_module, "upsample", lambda latents, noise, alpha, beta: noise * float(noise.sum())),
+    (denoiser_module, "upsample_renoise", lambda latents, noise, alpha, beta: noise * float(noise.sum())),
     (transformer_module, "unpatchify", lambda x, shape, patch: x[x.nonzero()[:1, 0]].new_zeros(shape)),
 ]
 

@@ -18,6 +18,7 @@ BETWEEN_GELUS = 5e-4
 """What the tanh approximation, which GPUs compute here, differs by from what torch's product ends in on a CPU."""
 
 
+@torch.inference_mode()
 def test_only_plain_bfloat16_layers_on_a_gpu_end_in_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(backend.SWITCH, raising=False)
     monkeypatch.setattr(backend, "triton", object())

@@ -80,7 +80,7 @@ def test_embeddings_that_the_caller_changes_are_not_found() -> None:
     assert cache.get(embeds(1), (), encode) is first
 
 
-def test_the_prompt_that_was_not_used_for_longest_goes_first_and_before_another_is_made() -> None:
+def test_the_prompt_unused_for_longest_goes_before_another_is_made() -> None:
     cache, encode = PromptCache(2), Encoder()
     one, two = (cache.get(embeds(seed), (), encode) for seed in (1, 2))
     assert cache.get(embeds(1), (), encode) is one

@@ -44,7 +44,7 @@ DISPATCHED: list[tuple[ModuleType, str, int, dict[str, Any]]] = [  # module, fun
 def test_dispatch(
     module: ModuleType, name: str, count: int, named: dict[str, Any], on_gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "use_triton", lambda _: on_gpu)
+    monkeypatch.setattr(module, "use_triton", lambda *_: on_gpu)
     monkeypatch.setattr(module, f"{name}_triton", lambda *given, **_: ("triton", given))
     monkeypatch.setattr(module, f"{name}_ref", lambda *given, **_: ("reference", given))
     path, given = getattr(module, name)(*range(count), **named)
@@ -53,7 +53,7 @@ def test_dispatch(
 
 
 def test_only_cuda_tensors_take_triton_unless_the_environment_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_gpu: Any = SimpleNamespace(is_cuda=True)
+    on_gpu: Any = SimpleNamespace(is_cuda=True, requires_grad=False)
     monkeypatch.setattr(backend, "triton", object())
     monkeypatch.delenv(backend.SWITCH, raising=False)
     assert backend.use_triton(on_gpu)
@@ -83,4 +83,4 @@ def test_the_kernels_import_neither_engine_nor_service() -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
     }
-    assert found == {"collections", "contextlib", "helios_kernels", "os", "torch", "triton", "typing"}
+    assert found == {"collections", "contextlib", "functools", "helios_kernels", "os", "torch", "triton", "typing"}

@@ -1,4 +1,4 @@
-"""The VAE's norm: launcher against reference; reference and padding against the engine's layers."""
+"""The VAE's norm: launcher against reference; reference against the formula, padding against the convolution."""
 
 import pytest
 import torch
@@ -27,15 +27,18 @@ def test_many_tiles(device: torch.device) -> None:
     kernel_checks.channel_norm(channel_norm, device, torch.float32, (2, 3, 3, 17, 19), "contiguous")
 
 
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("past", [0, 2])
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_reference_matches_the_engine(dtype: torch.dtype, silu: bool) -> None:
-    x = random(2, 13, 3, 4, 5, device=CPU, dtype=dtype)
-    norm = ChannelRMSNorm(13).to(dtype).requires_grad_(False)
-    norm.gamma.copy_(torch.randn(13, 1, 1, 1))
-    expected = F.silu(norm(x)) if silu else norm(x)
-    # the engine rounds after the division, each of two products and the SiLU: four units; the reference once
-    assert_close(channel_norm.channel_norm(x, norm.gamma, silu=silu), expected, units=4)
+def test_reference_is_its_formula(dtype: torch.dtype, silu: bool, past: int, reuse: bool) -> None:
+    x, gamma = random(2, 13, 3, 4, 5, device=CPU, dtype=dtype), random(13, 1, 1, 1, device=CPU, seed=1)
+    x[:, :, 1, 0, 1] = 0.0  # stays zero
+    before = x.clone()
+    y = F.normalize(before.double(), dim=1) * 13**0.5 * gamma.double()
+    expected = F.pad(F.silu(y) if silu else y, (0, 0, 0, 0, past, 0)).to(dtype)
+    assert_close(channel_norm.channel_norm(x, gamma, silu=silu, past=past, reuse=reuse), expected)
+    assert reuse or torch.equal(x, before)
 
 
 def test_the_convolution_runs_on_the_result_as_it_is() -> None:

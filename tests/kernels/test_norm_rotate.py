@@ -1,15 +1,11 @@
-"""Norm, rotation and key scaling of queries and keys: launcher against reference, reference against the engine."""
-
-from typing import Any
+"""Norm, rotation and key scaling of queries and keys: launcher against reference, reference against the formula."""
 
 import pytest
 import torch
 
 import kernel_checks
-from helios_engine.configs import TransformerConfig
-from helios_engine.model.attention import Attention, key_scales
 from helios_kernels import norm_rotate
-from kernel_checks import random
+from kernel_checks import EPS, assert_close, random
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 CASES = [  # batch, tokens, heads, head width, history tokens
@@ -29,59 +25,31 @@ def test_launcher(device: torch.device, case: tuple[int, int, int, int, int], dt
     kernel_checks.norm_rotate(norm_rotate, device, dtype, case, scales=1, first=case[4], real_table=True)
 
 
-def test_values_are_a_view_of_the_fused_projection() -> None:
-    qkv = random(2, 5, 3 * 12, device=torch.device("cpu"))
-    weight, table = torch.ones(12), torch.ones(5, 2, dtype=torch.complex64)
-    q, k, v = norm_rotate.norm_rotate_qkv(qkv, weight, weight, table, 3, 1e-6)
-    assert q.shape == k.shape == v.shape == (2, 5, 3, 4)
-    assert v.data_ptr() == qkv[..., 24:].data_ptr()
-    assert torch.equal(v.flatten(2), qkv[..., 24:])
-
-
-@pytest.mark.parametrize("noisy_only", [False, True])
-@pytest.mark.parametrize("mode", ["per_head", "scalar"])
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("scales", [None, 1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_reference_matches_the_engine(dtype: torch.dtype, mode: str, noisy_only: bool) -> None:
-    """The queries and keys that `Attention.self_attention` hands to the attention, from a fused projection."""
-    config = TransformerConfig(
-        num_attention_heads=3, attention_head_dim=12, rope_dim=(4, 4, 4), ffn_dim=8, history_scale_mode=mode
-    )
-    torch.manual_seed(0)
-    attention = Attention(config, amplify_history=True).requires_grad_(False)
-    heads, dim, history = config.num_attention_heads, config.inner_dim, 3
-    for norm in (attention.norm_q, attention.norm_k):
-        norm.weight.copy_(torch.rand(dim) + 0.5)
-    assert attention.history_key_scale is not None
-    attention.history_key_scale.copy_(torch.randn(heads if mode == "per_head" else 1))
-    attention.to(dtype)
-    key_scale = key_scales(attention.history_key_scale)
-
-    x = random(2, 7, dim, device=torch.device("cpu"), dtype=dtype)
-    angle = random(7, dim // heads // 2, device=torch.device("cpu"))
+def test_reference_is_its_formula(dtype: torch.dtype, scales: int | None, first: int) -> None:
+    heads, width, history = 3, 12, 3
+    dim, cpu = heads * width, torch.device("cpu")
+    q, k = (random(2, 7, dim, device=cpu, dtype=dtype, seed=seed) for seed in (0, 1))
+    q_weight, k_weight = random(2, dim, device=cpu, dtype=dtype, seed=2)
+    angle = random(7, width // 2, device=cpu, seed=3)
     table = torch.polar(torch.full_like(angle, 0.9), angle)
-    seen: list[Any] = []
+    key_scale = None if scales is None else random(scales, device=cpu, seed=4) + 2.0
 
-    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        seen.extend((q, k, v))
-        return torch.zeros_like(q)
+    def rotated(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        y = x.double() / (x.double().square().mean(-1, keepdim=True) + EPS).sqrt() * weight.double()
+        even, odd = y.view(2, 7, heads, -1, 2).unbind(-1)
+        cos, sin = table.real.double()[:, None], table.imag.double()[:, None]
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
-    attention.self_attention(x, history, table, key_scale, noisy_only=noisy_only, attend=attend)
-    first = history if noisy_only else 0
-    q, k = norm_rotate.norm_rotate(
-        attention.to_q(x)[:, first:],
-        attention.to_k(x),
-        attention.norm_q.weight,
-        attention.norm_k.weight,
-        table,
-        heads,
-        config.eps,
-        history,
-        key_scale,
-    )
-    assert (q.dtype, k.dtype, q.shape, k.shape) == (dtype, dtype, seen[0].shape, seen[1].shape)
-    for actual, expected in ((q, seen[0].float()), (k, seen[1].float())):
-        # relative to the pair's length, as the rotation mixes its two values; the engine rounds three times (norm,
-        # rotation, scaling) and the reference once: four units. In float32 the sums of the norm come on top
-        length = expected.unflatten(-1, (-1, 2)).norm(dim=-1, keepdim=True).expand(-1, -1, -1, -1, 2).flatten(-2)
-        units = 4 if dtype == torch.bfloat16 else 16
-        assert ((actual.float() - expected).abs() <= units * torch.finfo(dtype).eps * length).all()
+    expected_k = rotated(k, k_weight)
+    if key_scale is not None:
+        expected_k[:, :history] *= key_scale.double()[:, None]
+    before = q.clone(), k.clone()
+    for each in (table, torch.view_as_real(table)):
+        found = norm_rotate.norm_rotate(q[:, first:], k, q_weight, k_weight, each, heads, EPS, history, key_scale)
+        for actual, expected in zip(found, (rotated(q, q_weight)[:, first:], expected_k), strict=True):
+            assert_close(actual, expected.to(dtype))
+    assert torch.equal(q, before[0])
+    assert torch.equal(k, before[1])

@@ -67,7 +67,7 @@ def test_panels_have_unit_and_description_and_hard_code_no_source_or_instance(pa
             assert not re.search(r"\b(instance|pod|ip|NodeAddress)\s*=|\d+\.\d+\.\d+\.\d+", target["expr"])
 
 
-def test_values_that_every_gateway_reads_from_the_store_are_never_summed_over_gateways() -> None:
+def test_values_that_every_gateway_reads_from_the_store_are_never_summed() -> None:
     queries = [target["expr"] for path in BOARDS for panel in json.loads(path.read_text())["panels"]
                for target in panel["targets"]]  # fmt: skip
     rules = [rule["expr"] for path in (FOLDER / "rules").glob("*.yaml")

@@ -110,9 +110,8 @@ def forward_inputs(shape: Shape, scale: int, timestep: int) -> ForwardInputs:
     )
 
 
-@torch.inference_mode()
-def reference_forward(reference: HeliosTransformer3DModel, inputs: ForwardInputs) -> torch.Tensor:
-    """The reference's flow velocity."""
+def reference_velocity(reference: HeliosTransformer3DModel, inputs: ForwardInputs) -> torch.Tensor:
+    """The reference's flow velocity, differentiable."""
     indices = torch.arange(29).split([1, 16, 2, 1, 9])
     long, mid, short = inputs.history.split([16, 2, 1], dim=2)
     velocity: torch.Tensor = reference(
@@ -131,15 +130,17 @@ def reference_forward(reference: HeliosTransformer3DModel, inputs: ForwardInputs
     return velocity
 
 
-@torch.inference_mode()
-def our_forward(ours: HeliosTransformer, inputs: ForwardInputs) -> torch.Tensor:
-    """Our flow velocity of the same, in the model's dtype."""
+def our_velocity(ours: HeliosTransformer, inputs: ForwardInputs) -> torch.Tensor:
+    """Our flow velocity of the same, in the model's dtype, differentiable."""
     dtype = ours.proj_out.weight.dtype
     noisy, history, anchor, text = (
         part.to(dtype) for part in (inputs.noisy, inputs.history, inputs.anchor, inputs.text)
     )
     velocity: torch.Tensor = ours(noisy, inputs.timestep, ours.encode_history(history, anchor), ours.encode_text(text))
     return velocity
+
+
+reference_forward, our_forward = (torch.inference_mode()(velocity) for velocity in (reference_velocity, our_velocity))
 
 
 def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VideoDecoder, VideoEncoder]:

@@ -3,11 +3,9 @@
 import json
 
 import typer
-import yaml
 
+from helios_engine.extras import needs
 from helios_services.cli.serve import ConfigFile
-from helios_services.config import ServiceConfig, load_config
-from helios_services.redaction import scrub
 
 app = typer.Typer(no_args_is_help=True, help="Show and check the configuration.")
 
@@ -15,6 +13,12 @@ app = typer.Typer(no_args_is_help=True, help="Show and check the configuration."
 @app.command("show")
 def show(config: ConfigFile = None) -> None:
     """Print every setting with its value, as YAML. Passwords in URLs are left out."""
+    with needs("gateway", "helios config"):
+        import yaml
+
+        from helios_services.config import load_config
+        from helios_services.redaction import scrub
+
     values = load_config(config).model_dump(mode="json")
     print(scrub(yaml.safe_dump(values, sort_keys=False)), end="")
 
@@ -22,6 +26,9 @@ def show(config: ConfigFile = None) -> None:
 @app.command("check")
 def check(config: ConfigFile = None) -> None:
     """Say whether the configuration is valid; if not, name each setting, its value and what is allowed."""
+    with needs("gateway", "helios config"):
+        from helios_services.config import load_config
+
     load_config(config)
     print("the configuration is valid")
 
@@ -29,4 +36,7 @@ def check(config: ConfigFile = None) -> None:
 @app.command("schema")
 def schema() -> None:
     """Print the JSON schema of the configuration file, for editors."""
+    with needs("gateway", "helios config"):
+        from helios_services.config import ServiceConfig
+
     print(json.dumps(ServiceConfig.model_json_schema(), indent=2))

@@ -1,6 +1,7 @@
 """Clients of the command line: address by option, keys and certificates by environment."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from helios_services.cli.errors import UserError
@@ -8,19 +9,27 @@ from helios_services.client import Connection, HeliosClient
 
 
 def connect(server: str) -> HeliosClient:
-    """HELIOS_API_KEY, or what the file HELIOS_API_KEY_FILE holds: sent with each call. HELIOS_TLS=1: encrypt;
-    HELIOS_CA_FILE: trusting these authorities only.
+    """HELIOS_API_KEY, or what the file HELIOS_API_KEY_FILE holds: sent with each call. HELIOS_TLS=1: encrypt.
+    HELIOS_CA_FILE: trusting these authorities only. HELIOS_CERTIFICATE_FILE, HELIOS_KEY_FILE: the client's own.
     """
-    ca_file = os.environ.get("HELIOS_CA_FILE", "")
+    certificate, key = (_file(os.environ, f"HELIOS_{name}_FILE") for name in ("CERTIFICATE", "KEY"))
+    if (certificate is None) != (key is None):
+        raise UserError("HELIOS_CERTIFICATE_FILE, HELIOS_KEY_FILE: must be given together")
     connection = Connection(
         api_key=_api_key(),
-        tls=os.environ.get("HELIOS_TLS", "") not in ("", "0"),
-        ca_file=Path(ca_file) if ca_file else None,
+        tls=certificate is not None or os.environ.get("HELIOS_TLS", "") not in ("", "0"),
+        ca_file=_file(os.environ, "HELIOS_CA_FILE"),
+        certificate_file=certificate,
+        key_file=key,
     )
     try:
         return HeliosClient(server, connection)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
+
+
+def _file(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]) if environ.get(name) else None
 
 
 def _api_key() -> str:

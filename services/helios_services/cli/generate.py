@@ -1,6 +1,7 @@
 """`helios generate`: a video from a prompt, an image, a clip or another video, in this process or from a server."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from helios_engine.prompts import DEFAULT_INTERPOLATION_CHUNKS, ScheduledPrompt
 from helios_engine.request import LoraWeight
 from helios_services.cli.errors import UserError
 
+PRIORITIES = ("interactive", "normal", "batch")
 STEPS_ALLOWED = "3 integers separated by commas, for example 2,2,2"
 PROMPT_AT_ALLOWED = "CHUNK:TEXT, for example '4:the rain stops'"
 LORA_ALLOWED = "NAME or NAME:SCALE (in this process: FILE or FILE:SCALE)"
@@ -20,7 +22,11 @@ LORA_ALLOWED = "NAME or NAME:SCALE (in this process: FILE or FILE:SCALE)"
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the video shows.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 file to write.")] = Path("out.mp4"),
-    server: Annotated[str, typer.Option(help="HOST:PORT of a gateway. Unset: generate in this process.")] = "",
+    server: Annotated[
+        str,
+        typer.Option(help="HOST:PORT of a gateway (or HELIOS_SERVER). Unset, or with --checkpoint: in this process."),
+    ] = "",
+    priority: Annotated[str, typer.Option(help="interactive, normal or batch (server).")] = "normal",
     frames: Annotated[int, typer.Option(help="Frames; rounded up to a multiple of 33.")] = 132,
     height: Annotated[int | None, typer.Option(help="A multiple of 64 (Base: 16). Default 384.")] = None,
     width: Annotated[int | None, typer.Option(help="A multiple of 64 (Base: 16). Default 640.")] = None,
@@ -53,7 +59,7 @@ def generate(
     checkpoint: Annotated[
         str, typer.Option(help="Checkpoint folder or Hub id (in-process; or HELIOS_MODEL__CHECKPOINT).")
     ] = "",
-    device: Annotated[str, typer.Option(help="Torch device (in-process).")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:NUMBER (in-process).")] = "cpu",
 ) -> None:
     """Generate a video."""
     check_output(output)
@@ -76,12 +82,20 @@ def generate(
         "loras": tuple(map(_lora, lora or [])),
     }
     fields = {name: value for name, value in given.items() if value not in (None, ())}
+    if priority not in PRIORITIES:
+        raise InvalidField("priority", priority, ", ".join(PRIORITIES))
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise InvalidField("device", device, "cpu, cuda or cuda:NUMBER")
+    if not checkpoint and save_state is None:
+        server = server or os.environ.get("HELIOS_SERVER", "")
     if server:
         from helios_services.cli.remote import generate_remotely
 
         if save_state is not None:
             raise UserError("save-state: is for generation in this process; a server keeps a job's state by itself")
-        generate_remotely(prompt, fields, output, server, image=image, video=video, continue_from=continue_from)
+        generate_remotely(
+            prompt, fields, output, server, priority=priority, image=image, video=video, continue_from=continue_from
+        )
     else:
         with needs("engine", "helios generate without --server"):
             from helios_services.cli.local import Local, generate_here

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from helios.v1 import video_generation_pb2 as pb
+from helios_engine.errors import InvalidField
 from helios_services.cli.connect import connect
 from helios_services.cli.generate import check_output
 from helios_services.cli.remote import download
@@ -20,6 +21,7 @@ JobId = Annotated[str, typer.Argument(help="Job id.")]
 JobIds = Annotated[list[str], typer.Argument(help="Job ids.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one job a line.")]
 DEFAULT_SERVER = "localhost:50051"
+STATES = tuple(name.removeprefix("JOB_STATE_").lower() for name in pb.JobState.keys()[1:])
 
 
 @app.command("ls")
@@ -31,8 +33,12 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
+    states = tuple(state or ())
+    for name in states:
+        if name.lower() not in STATES:
+            raise InvalidField("state", name, ", ".join(STATES))
     with connect(server) as client:
-        jobs = list(islice(client.list(states=tuple(state or ()), dead_letters=dead_letters), limit))
+        jobs = list(islice(client.list(states=states, dead_letters=dead_letters), limit))
     _show(jobs, as_json)
 
 
@@ -93,9 +99,9 @@ def _show(jobs: list[pb.Job], as_json: bool) -> None:
         for job in jobs:
             print(MessageToJson(job, indent=None, preserving_proto_field_name=True), flush=True)
         return
-    table = Table("id", "state", "priority", "chunks", "attempts", "created", "error")
-    for job in jobs:
-        table.add_row(
+    head = ("id", "state", "priority", "chunks", "attempts", "created", "error")
+    rows = [
+        (
             job.id,
             _state(job),
             pb.Priority.Name(job.priority).removeprefix("PRIORITY_").lower(),
@@ -104,7 +110,17 @@ def _show(jobs: list[pb.Job], as_json: bool) -> None:
             job.create_time.ToDatetime().isoformat(" ", "seconds"),
             f"{job.error.reason}: {job.error.message}" if job.HasField("error") else "",
         )
-    Console().print(table)
+        for job in jobs
+    ]
+    console = Console()
+    if console.is_terminal:
+        table = Table(*head)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:  # for other programs: nothing is cut, columns are separated by tabs
+        for line in (head, *rows):
+            print("\t".join(" ".join(cell.split()) for cell in line))
 
 
 def _state(job: pb.Job) -> str:

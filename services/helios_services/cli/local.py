@@ -3,6 +3,7 @@
 import mimetypes
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +21,12 @@ from helios_engine.text.embeds import chunk_tokens, pad
 from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_engine.variants import make_request
 from helios_services.cli.errors import UserError
+from helios_services.cli.output import written
 from helios_services.cli.progress import chunk_progress
 from helios_services.config import ServiceConfig, load_config
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.media.inputs import decode_clip, decode_image
+from helios_services.media.kinds import by_name
 from helios_services.media.remux import remux
 from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 
@@ -44,6 +47,10 @@ def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: L
     """fields: of GenerationRequest, where they are not the model's defaults."""
     from helios_engine.checkpoint import open_checkpoint
 
+    if local.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(
+            f"device: {local.device!r} is not allowed; allowed: cpu, for torch finds no GPU on this machine"
+        )
     config = load_config()
     folder = local.checkpoint or config.model.checkpoint
     if not folder:
@@ -57,19 +64,22 @@ def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: L
     request = make_request(open_checkpoint(folder).variant, prompt=prompt, **fields)
     settings = EncoderSettings(crf=config.decoder.crf, preset=config.decoder.preset)
     pieces: list[bytes] = []
-    with chunk_progress(request.num_chunks) as progress:
-        for made in _chunks(request, previous, folder, config, local):
-            before = time.perf_counter()
-            chunk = encode_chunk(made.frames, index=made.index, fps=request.fps, settings=settings)
-            pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
-            progress.chunk(
-                num_frames=chunk.num_frames,
-                duration_s=chunk.num_frames / request.fps,
-                stage_s=made.stage_s | {"encode": time.perf_counter() - before},
-            )
-    size = remux(pieces, output)
-    if local.save is not None:
-        local.save.write_bytes(made.state.to_bytes())
+    with ExitStack() as files:
+        file = files.enter_context(written(output))
+        save = None if local.save is None else files.enter_context(written(local.save))
+        with chunk_progress(request.num_chunks) as progress:
+            for made in _chunks(request, previous, folder, config, local):
+                before = time.perf_counter()
+                chunk = encode_chunk(made.frames, index=made.index, fps=request.fps, settings=settings)
+                pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
+                progress.chunk(
+                    num_frames=chunk.num_frames,
+                    duration_s=chunk.num_frames / request.fps,
+                    stage_s=made.stage_s | {"encode": time.perf_counter() - before},
+                )
+        size = remux(pieces, file)
+        if save is not None:
+            save.write_bytes(made.state.to_bytes())
     progress.summary()
     print(f"wrote {output} ({size:,} bytes)")
 
@@ -123,7 +133,7 @@ def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig,
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    content_type = mimetypes.guess_type(file.name)[0] or ""
+    content_type = by_name(file.name) or mimetypes.guess_type(file.name)[0] or ""
     size: dict[str, int] = {"height": request.height, "width": request.width}
     limits = for_one_machine(config.media)
     check_sandbox(limits)

@@ -21,6 +21,7 @@ def generate_remotely(
     output: Path,
     server: str,
     *,
+    priority: str = "normal",
     image: Path | None = None,
     video: Path | None = None,
     continue_from: str = "",
@@ -35,7 +36,7 @@ def generate_remotely(
         for name, file in (("image_id", image), ("video_id", video)):
             if file is not None:
                 params[name] = client.upload(_existing(file)).id
-        job = client.submit(prompt, priority="interactive", continue_from=continue_from, **params)
+        job = client.submit(prompt, priority=priority, continue_from=continue_from, **params)
         print(f"job {job.id}", file=sys.stderr)
         try:
             with chunk_progress(job.chunks_total) as progress:

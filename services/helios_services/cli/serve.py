@@ -1,13 +1,14 @@
 """`helios up`, `helios gateway` and `helios worker`."""
 
-import signal
-import threading
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from helios_engine.extras import needs
+from helios_services.cli.stop import Stop
+from helios_services.processes.own_session import in_own_session
 
 if TYPE_CHECKING:
     from helios_services.config import ServiceConfig
@@ -24,15 +25,19 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the gateway.", min=0, max=65535)] = None,
 ) -> None:
     """Run everything on this machine: Redis (unless configured), Ray, the model, the gateway."""
+    in_own_session()
     with needs("serve", "helios up"):
         from helios_services.config import load_config
         from helios_services.stack import running_stack
 
     settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
-    with running_stack(settings) as address:
-        stop = _stop_event()
+    _warn_of_open_door(settings)
+    stop = Stop()
+    with running_stack(settings, stop.lost) as address:
+        stop.listen()
         print(f"helios is up: {address}   (Ctrl-C stops it)", flush=True)
         stop.wait()
+    stop.leave()
 
 
 def gateway(
@@ -45,7 +50,10 @@ def gateway(
         from helios_services.gateway.main import run_gateway
         from helios_services.jobs.embedded import with_redis
 
-    with with_redis(_with(load_config(config), "gateway", port=port)) as settings:
+    settings = _with(load_config(config), "gateway", port=port)
+    _warn_of_own_redis(settings)
+    _warn_of_open_door(settings)
+    with with_redis(settings) as settings:
         run_gateway(settings)
 
 
@@ -55,6 +63,7 @@ def worker(
     address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster. Unset: start one.")] = None,
 ) -> None:
     """Run the model: deploys the Serve application and keeps it until a signal."""
+    in_own_session()
     with needs("serve", "helios worker"):
         from helios_services.config import load_config
         from helios_services.deployments.serving import serving, settled
@@ -63,11 +72,13 @@ def worker(
 
     settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
-    settings = settled(settings)
-    with with_redis(settings) as settings, serving(settings, address=address):
-        stop = _stop_event()
+    settings, stop = settled(settings), Stop()
+    _warn_of_own_redis(settings)
+    with with_redis(settings, stop.lost) as settings, serving(settings, address=address, on_lost=stop.lost):
+        stop.listen()
         print("worker: ready", flush=True)
         stop.wait()
+    stop.leave()
 
 
 def _with(config: "ServiceConfig", section: str, **values: Any) -> "ServiceConfig":
@@ -76,9 +87,23 @@ def _with(config: "ServiceConfig", section: str, **values: Any) -> "ServiceConfi
     return config.model_copy(update={section: getattr(config, section).model_copy(update=given)})
 
 
-def _stop_event() -> threading.Event:
-    """Set by SIGTERM and SIGINT. To be made after Ray has started, which installs handlers of its own."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+def _warn_of_own_redis(config: "ServiceConfig") -> None:
+    if not config.redis.url:
+        _warn(
+            f"redis.url: is empty: a Redis of this machine keeps the jobs, under {config.state_dir}; processes "
+            "elsewhere do not see them (HELIOS_REDIS_URL names a Redis for all)"
+        )
+
+
+def _warn_of_open_door(config: "ServiceConfig") -> None:
+    gateway = config.gateway
+    if gateway.host in ("localhost", "::1") or gateway.host.startswith("127."):
+        return
+    if not gateway.api_keys_file:
+        _warn(f"gateway.host: {gateway.host}: who reaches it may call, without a key (gateway.api_keys_file)")
+    if not gateway.tls_certificate_file:
+        _warn(f"gateway.host: {gateway.host}: calls are not encrypted (gateway.tls_certificate_file)")
+
+
+def _warn(text: str) -> None:
+    print(f"helios: warning: {text}", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from helios.v1 import video_generation_pb2 as pb
+from helios_services.media.kinds import by_name
 
 PART_BYTES = 1024 * 1024
 
@@ -88,7 +89,7 @@ def _duration(seconds: float | None) -> Duration | None:
 
 def upload_parts(file: Path, content_type: str = "") -> Iterator[pb.UploadMediaRequest]:
     """The messages that upload a file. content_type: guessed from the file's name if empty."""
-    guessed = content_type or mimetypes.guess_type(file.name)[0] or ""
+    guessed = content_type or by_name(file.name) or mimetypes.guess_type(file.name)[0] or ""
     metadata = pb.MediaMetadata(content_type=guessed, size_bytes=file.stat().st_size)
     yield pb.UploadMediaRequest(metadata=metadata)
     with file.open("rb") as data:

@@ -23,6 +23,8 @@ _NOT_SETTINGS = {
     "HELIOS_API_KEY_FILE",
     "HELIOS_TLS",
     "HELIOS_CA_FILE",
+    "HELIOS_CERTIFICATE_FILE",
+    "HELIOS_KEY_FILE",
     "HELIOS_KERNELS",
 }
 """Variables of the command line, of clients and of the kernels."""

@@ -159,7 +159,10 @@ class GatewayConfig(Section):
     reflection: bool = True
     """Whether clients may ask for the API's definition."""
     api_keys_file: str = ""
-    """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for."""
+    """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for; on loopback, only the
+    gateway's own user may call then, and root."""
+    trust_local_users: bool = False
+    """Without keys, take calls on loopback from every user of this machine: a proxy with a user of its own, say."""
     tls_certificate_file: str = ""
     """PEM certificate chain; with `tls_key_file` turns TLS on. Both are read again when they change."""
     tls_key_file: str = ""

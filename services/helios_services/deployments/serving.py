@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,12 +13,16 @@ from ray import serve
 
 from helios_engine.loading.check import check_checkpoint
 from helios_services.config import ConfigError, ServiceConfig, with_variant
+from helios_services.deployments.adapters import check_adapters
 from helios_services.deployments.app import ENVIRONMENT, build_app
+from helios_services.deployments.failure import why_not_running
 from helios_services.deployments.gpu_room import check_gpus
+from helios_services.deployments.local_ray import lost_ray, watched_ray
 from helios_services.deployments.ranks.placement import ranks
 from helios_services.deployments.ray_loopback import LOOPBACK, check_on_loopback, ray_folder, stay_on_loopback
 from helios_services.deployments.ray_token import authenticate_ray, check_authenticated
 from helios_services.private_files import private_umask
+from helios_services.processes.keeper import OnLost, unheeded
 
 APP_NAME = "helios"
 RAY_STARTS = 3
@@ -29,21 +34,27 @@ DEPRECATED_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def settled(config: ServiceConfig) -> ServiceConfig:
-    """The configuration with what the checkpoint says of the model, checked. Raises CheckpointError, ConfigError."""
+    """The configuration with what the checkpoint says of the model. Checkpoint and adapters are checked.
+
+    Raises CheckpointError and ConfigError.
+    """
     if not config.model.checkpoint:
         raise ConfigError(
             "model.checkpoint: is empty; allowed: a checkpoint folder or Hub id (--checkpoint or "
             "HELIOS_MODEL__CHECKPOINT; `helios tiny DIR` writes one for trying things out)"
         )
-    return with_variant(config, check_checkpoint(config.model.checkpoint).variant)
+    config = with_variant(config, check_checkpoint(config.model.checkpoint).variant)
+    check_adapters(config)
+    return config
 
 
 @contextmanager
-def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[None]:
+def serving(config: ServiceConfig, *, address: str | None = None, on_lost: OnLost = unheeded) -> Iterator[None]:
     """Deploys the application and waits until all replicas run; takes it down on exit.
 
-    config: as `settled` gave it. address: of a Ray cluster; None starts Ray in this process, on loopback. Raises
-    ConfigError if this machine has not the GPUs that the replicas ask for.
+    config: as `settled` gave it. address: of a Ray cluster; None starts Ray in this process, on loopback. on_lost: is
+    told if that Ray ends. Raises ConfigError if a replica does not start, with its reason, or if this machine has not
+    the GPUs that the replicas ask for.
     """
     os.environ.update(ENVIRONMENT)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -51,15 +62,33 @@ def serving(config: ServiceConfig, *, address: str | None = None) -> Iterator[No
         if address is None:
             cleanup.enter_context(private_umask())
             folder = cleanup.enter_context(ray_folder(config.state_dir))
-            cleanup.callback(ray.shutdown)
+            cleanup.callback(_disconnect)
             _start(config, folder)
+            cleanup.enter_context(watched_ray(on_lost))
         else:
             cleanup.callback(ray.shutdown)
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         serve.start(proxy_location="Disabled")
-        cleanup.callback(serve.delete, APP_NAME)  # drains the replicas; a shared cluster's other applications stay
-        serve.run(build_app(config), name=APP_NAME, route_prefix=None)
+        cleanup.callback(_delete)
+        try:
+            serve.run(build_app(config), name=APP_NAME, route_prefix=None)
+        except RuntimeError as error:
+            raise ConfigError(why_not_running(APP_NAME) or str(error)) from None
         yield
+
+
+def _delete() -> None:
+    """Drains the replicas; a shared cluster's other applications stay. A Ray that ends meanwhile is not waited for."""
+    deleting = threading.Thread(target=serve.delete, args=(APP_NAME,), name="serve-delete", daemon=True)
+    deleting.start()
+    while deleting.is_alive() and not lost_ray():
+        deleting.join(0.1)
+
+
+def _disconnect() -> None:
+    """Leaves the cluster, and ends it if it was started here. What has ended already would not answer for a minute."""
+    if not lost_ray():
+        ray.shutdown()
 
 
 def _start(config: ServiceConfig, folder: Path) -> None:

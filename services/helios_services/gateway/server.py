@@ -11,6 +11,7 @@ from helios_services.gateway.guard.drain import Drain
 from helios_services.gateway.guard.guard import Guard
 from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.keys import KeyRing
+from helios_services.gateway.guard.local_users import LocalUsers
 from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.connector import Connector
@@ -53,8 +54,10 @@ class Gateway:
             self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
             self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain)
             in_progress = InProgress(options.max_concurrent_rpcs, options.max_concurrent_rpcs_per_key)
-            self._door = GrpcDoor(options, api, Guard(keys, in_progress, CallMetrics(self.metrics.registry, "grpc")))
+            local_users, counted = LocalUsers(options), CallMetrics(self.metrics.registry, "grpc")
+            self._door = GrpcDoor(options, api, Guard(keys, in_progress, counted, local_users))
             await self._door.bind()
+            local_users.port = self._door.port
         except BaseException:
             await self._store.close()
             raise

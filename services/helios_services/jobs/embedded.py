@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from helios_services.config import ConfigError, ServiceConfig
 from helios_services.private_files import SOCKET_PATH_BYTES, private_folder, private_umask, short_private_folder
+from helios_services.processes.keeper import Keeper, OnLost, unheeded
 
 START_TIMEOUT_S = 60.0
 SOCKET = "redis.sock"
@@ -33,10 +34,13 @@ class EmbeddedRedis:
     a file lock as long as it lives: two servers on one append-only file would lose jobs.
     """
 
-    def __init__(self, url: str, process: "subprocess.Popen[bytes] | None", short: Path | None = None) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
+        """One that runs already. folder: of the server's files."""
         self.url = url
-        self._process = process
-        self._short = short
+        self._folder = folder
+        self._socket: Path | None = None
+        self._short: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -52,7 +56,7 @@ class EmbeddedRedis:
             while True:  # one that runs may be slow to answer, or shutting down
                 url = _running(folder / "server.json")
                 if url is not None:
-                    return cls(url, None)
+                    return cls(folder, url)
                 with _server_lock(folder) as lock:
                     if lock is not None:
                         return cls._launch(folder, lock)
@@ -64,11 +68,9 @@ class EmbeddedRedis:
         """Ends the server if this object started it; what it holds stays on disk."""
         if self._process is None:
             return
-        self._process.terminate()
-        self._process.wait()
+        _end(self._process)
         self._process = None
-        if self._short is not None:
-            shutil.rmtree(self._short)
+        self._forget_short()
 
     @classmethod
     def _launch(cls, folder: Path, lock: int) -> "EmbeddedRedis":
@@ -76,41 +78,84 @@ class EmbeddedRedis:
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
             short = short_private_folder("helios-redis-", SOCKET_PATH_BYTES - len(SOCKET) - 1)
             path = short / SOCKET
-        server = cls(f"unix://{quote(str(path))}?db=0", _spawn(folder, path, lock), short)
-        if server._answers():
-            record = {"url": server.url, "socket": str(path), "pid": server.pid}
-            (folder / "server.json").write_text(json.dumps(record))
-            return server
-        if server._process is not None:
-            server._process.kill()  # it may hang; what it has synced it keeps
-        server.stop()
-        raise ConfigError(f"redis: the embedded server did not start; see {folder / 'redis.log'}")
+        server = cls(folder, f"unix://{quote(str(path))}?db=0")
+        server._socket, server._short = path, short
+        try:
+            server._process = server._spawned(lock)
+        except ConfigError:
+            server._forget_short()
+            raise
+        return server
 
-    def _answers(self) -> bool:
-        assert self._process is not None
+    def restart(self) -> "subprocess.Popen[bytes]":
+        """Starts another server, with the same address and files, in place of one that this object started and that
+        has ended. Raises ConfigError."""
+        with private_umask(), _locked(self._folder / "lock"), _server_lock(self._folder) as lock:
+            if lock is None:
+                raise ConfigError(f"redis: another server has {self._folder}")
+            self._process = self._spawned(lock)
+            return self._process
+
+    def _spawned(self, lock: int) -> "subprocess.Popen[bytes]":
+        """A server that answers. Raises ConfigError."""
+        assert self._socket is not None
+        process = _spawn(self._folder, self._socket, lock)
+        if not self._answers(process):
+            process.kill()  # it may hang; what it has synced it keeps
+            process.wait()
+            raise ConfigError(f"redis: the embedded server did not start; see {self._folder / 'redis.log'}")
+        record = {"url": self.url, "socket": str(self._socket), "pid": process.pid}
+        (self._folder / "server.json").write_text(json.dumps(record))
+        return process
+
+    def _answers(self, process: "subprocess.Popen[bytes]") -> bool:
         deadline = time.monotonic() + START_TIMEOUT_S
         with Redis.from_url(self.url, socket_timeout=2.0) as client:
-            while self._process.poll() is None and time.monotonic() < deadline:
+            while process.poll() is None and time.monotonic() < deadline:
                 with contextlib.suppress(RedisError):
                     # a server that loads answers INFO, but no PING
-                    if client.ping() and _is_process(client, self._process.pid):
+                    if client.ping() and _is_process(client, process.pid):
                         return True
                 time.sleep(0.02)
         return False
 
+    def _forget_short(self) -> None:
+        if self._short is not None:
+            shutil.rmtree(self._short)
+            self._short = None
+
+    @contextlib.contextmanager
+    def kept(self, on_lost: OnLost) -> Iterator[None]:
+        """Starts the server again when it ends by itself, if this object started it, and ends it on exit."""
+        if self._process is None:
+            yield
+            return
+        keeper = Keeper("redis", self._process, start=self.restart, end=_end, on_lost=on_lost)
+        try:
+            yield
+        finally:
+            keeper.close()
+            self.stop()
+
 
 @contextlib.contextmanager
-def with_redis(config: ServiceConfig) -> Iterator[ServiceConfig]:
-    """The configuration with `redis.url` set: as configured, or that of the embedded server, ended on exit."""
+def with_redis(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator[ServiceConfig]:
+    """The configuration with `redis.url` set: as configured, or that of the embedded server, ended on exit.
+
+    on_lost: is told if the embedded server cannot be kept alive.
+    """
     if config.redis.url:
         yield config
         return
     with private_umask():
         server = EmbeddedRedis.start(config.state_dir)
-        try:
+        with server.kept(on_lost):
             yield config.model_copy(update={"redis": config.redis.model_copy(update={"url": server.url})})
-        finally:
-            server.stop()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    process.wait()
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ from typing import BinaryIO, cast
 import fsspec
 from fsspec.core import url_to_fs
 
-TYPES = ".mp4, .webm, .png, .jpg or .webp"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\.(mp4|webm|png|jpg|webp)")
+from helios_services.media.kinds import SUFFIXES
+
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,127}}\.({'|'.join(SUFFIXES.values())})")
 
 
 class ArtifactStore:
@@ -50,5 +51,5 @@ class ArtifactStore:
 
     def _path(self, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError(f"artifact name: {name!r} is not allowed; allowed: letters, digits, - and _, then {TYPES}")
+            raise ValueError(f"artifact name: {name!r} is not allowed; allowed: letters, digits, - and _, then a type")
         return f"{self._root}/{name}"

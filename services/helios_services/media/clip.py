@@ -5,11 +5,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-from av.sidedata.sidedata import Type as SideData
-from numpy.typing import NDArray
-from PIL import Image
-
 from helios_services.media.clip_file import (
     check_duration,
     check_frames,
@@ -19,13 +14,11 @@ from helios_services.media.clip_file import (
     too_many_pixels,
     video_stream,
 )
-from helios_services.media.cover import cover
 from helios_services.media.cut_off import is_cut_off
 from helios_services.media.errors import MediaReason, refused
+from helios_services.media.frame import Pixels, picture_of
 from helios_services.media.resample import Resampler
 from helios_services.media.wire import ClipJob
-
-Pixels = NDArray[np.uint8]
 
 
 class Picture:
@@ -38,7 +31,7 @@ class Picture:
     def pixels(self) -> Pixels:
         """(H, W, 3); the decoder's frame is let go."""
         if self._pixels is None:
-            self._pixels = _convert(self._frame, self._job, self._aspect)
+            self._pixels = picture_of(self._frame, self._job, self._aspect)
             self._frame = None
         return self._pixels
 
@@ -70,9 +63,10 @@ def _survey(data: bytes, content_type: str, job: ClipJob) -> Fraction:
         time_base, first, last = Fraction(stream.time_base), None, None
         for number, packet in enumerate(container.demux(stream)):  # the last packet is empty
             check_frames(number, job)
-            if packet.pts is not None:
-                first = packet.pts if first is None else min(first, packet.pts)
-                last = packet.pts if last is None else max(last, packet.pts)
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None:
+                first = time if first is None else min(first, time)
+                last = time if last is None else max(last, time)
                 check_duration((last - first) * time_base, job)
         return Fraction(0) if first is None or last is None else (last - first) * time_base
 
@@ -104,9 +98,10 @@ def _resampled(data: bytes, content_type: str, job: ClipJob) -> Iterator[Picture
             check_frames(number, job)
             if frame.width * frame.height > job.max_pixels:
                 raise too_many_pixels(frame.width, frame.height, job)
-            if frame.pts is None or (last is not None and frame.pts <= last):
+            time = frame.dts if frame.pts is None else frame.pts  # AVI knows when to decode only
+            if time is None or (last is not None and time <= last):
                 continue  # never shown: players skip frames without a time, or with one that has passed
-            start, last = frame.pts if start is None else start, frame.pts
+            start, last = time if start is None else start, time
             duration = max(frame.duration or 0, 0) * time_base
             check_duration((last - start) * time_base + duration, job)
             yield from resampler.push(last * time_base, Picture(frame, job, aspect))
@@ -121,17 +116,3 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             if frame.is_corrupt:
                 raise damaged()
             yield frame
-
-
-def _convert(frame: Any, job: ClipJob, pixel_aspect: float) -> Pixels:
-    """(H, W, 3), upright."""
-    pixels = frame.to_ndarray(format="rgb24", threads=1)
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-    if matrix is not None:
-        (a, b), (c, d) = np.frombuffer(bytes(matrix), np.int32)[:6].reshape(2, 3)[:, :2].tolist()
-        # x' = a x + c y, y' = b x + d y; only quarter turns and mirrors are taken from it
-        if turned := abs(b) + abs(c) > abs(a) + abs(d):
-            pixels, pixel_aspect = pixels.swapaxes(0, 1), 1 / pixel_aspect
-        across, down = (c, b) if turned else (a, d)
-        pixels = np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
-    return cover(Image.fromarray(pixels), job.height, job.width, pixel_aspect=pixel_aspect)

@@ -11,10 +11,13 @@ import av.subtitles.stream
 from helios_services.media.errors import MediaError, MediaReason, refused
 from helios_services.media.wire import ClipJob
 
-DEMUXERS = {"video/mp4": "mp4", "video/webm": "webm"}
-CODECS = {"video/mp4": ("h264", "hevc", "vp9", "av1"), "video/webm": ("vp8", "vp9", "av1")}
-DECODERS = "h264,hevc,vp8,vp9,av1,libdav1d,libaom-av1"
+DEMUXERS = {"video/webm": "matroska", "video/x-matroska": "matroska", "video/x-msvideo": "avi"}
+"""Others are of the family of MP4."""
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "prores", "mjpeg", "mpeg4", "h263")
+DECODERS = ",".join((*CODECS, "libdav1d", "libaom-av1"))
 """What libav may open, its own probing included."""
+DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
+UNSPECIFIED = 2
 MAX_STREAMS = 16
 COVER_ART = av.stream.Disposition.attached_pic
 ODDEST_PIXEL = 4.0
@@ -29,7 +32,7 @@ def open_clip(data: bytes, content_type: str, job: ClipJob) -> Any:
         "max_streams": str(MAX_STREAMS),
         "max_pixels": str(_padded(job.max_pixels)),
     }
-    return av.open(io.BytesIO(data), "r", format=DEMUXERS[content_type], options=options)
+    return av.open(io.BytesIO(data), "r", format=DEMUXERS.get(content_type, "mp4"), options=options)
 
 
 def video_stream(container: Any, content_type: str, job: ClipJob) -> Any:
@@ -41,9 +44,12 @@ def video_stream(container: Any, content_type: str, job: ClipJob) -> Any:
         raise refused(MediaReason.TYPE_NOT_SUPPORTED, "clip", "a file without video", "files with a video stream")
     context = stream.codec_context
     codec = None if context is None else context.codec.canonical_name
-    if codec not in (allowed := CODECS[content_type]):
+    if codec not in CODECS:
         found = f"codec {codec or 'unknown'} in {content_type}"
-        raise refused(MediaReason.TYPE_NOT_SUPPORTED, "clip", found, ", ".join(allowed))
+        raise refused(MediaReason.TYPE_NOT_SUPPORTED, "clip", found, ", ".join(CODECS))
+    if context.codec_tag.lower() in DOLBY_VISION and context.color_trc == UNSPECIFIED:
+        found = "Dolby Vision without a picture for other screens (profile 5)"
+        raise refused(MediaReason.TYPE_NOT_SUPPORTED, "clip", found, "HDR10, HLG, and Dolby Vision made of these")
     if context.width * context.height > job.max_pixels:
         raise too_many_pixels(context.width, context.height, job)
     # no threads: they multiply the memory, and the sandbox has none to give

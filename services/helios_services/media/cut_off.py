@@ -6,10 +6,18 @@ _BOXES = (b"moov", b"mdat", b"moof")
 
 def is_cut_off(data: bytes, content_type: str) -> bool:
     """Whether the file says that it is longer than the data."""
-    return _webm(data) if content_type == "video/webm" else _mp4(data)
+    if content_type in ("video/webm", "video/x-matroska"):
+        return _matroska(data)
+    return _avi(data) if content_type == "video/x-msvideo" else _mp4(data)
 
 
-def _webm(data: bytes) -> bool:
+def _avi(data: bytes) -> bool:
+    """By the size of the first list; a recording that was not ended gives none."""
+    size = int.from_bytes(data[4:8], "little")
+    return 8 + size > len(data)
+
+
+def _matroska(data: bytes) -> bool:
     """By the size of the segment, which recordings that were streamed do not give."""
     at = data.find(_SEGMENT, 0, _SEARCHED_BYTES) + len(_SEGMENT)
     if at < len(_SEGMENT) or at >= len(data) or data[at] == 0:

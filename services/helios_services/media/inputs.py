@@ -14,7 +14,7 @@ from helios_engine.request import FRAMES_PER_CHUNK
 from helios_services.config import MediaConfig
 from helios_services.media.decoding import decode
 from helios_services.media.errors import MediaReason, refused
-from helios_services.media.sniff import CLIPS, STILLS, check_type
+from helios_services.media.sniff import check_type
 from helios_services.media.wire import ClipJob, Request
 
 
@@ -32,15 +32,15 @@ class Clip:
 
 
 def decode_image(data: bytes, content_type: str, *, height: int, width: int, limits: MediaConfig) -> NDArray[np.uint8]:
-    """Decodes a PNG, JPEG or WebP (the first picture of an animated one) to (height, width, 3) uint8 RGB.
+    """Decodes a still of kinds.py (the first picture of an animated one) to (height, width, 3) uint8 sRGB.
 
-    EXIF orientation is applied, transparency is put on black, of 16-bit samples the high byte is kept, and the
-    picture is made to cover the size (see cover.py). Raises MediaError for the file, InvalidField for the size,
-    SandboxError or OSError if no decoding process can be started.
+    EXIF orientation and colour profiles are applied, transparency is put on black, of 16-bit samples the high byte is
+    kept, and the picture is made to cover the size (see cover.py). Raises MediaError for the file, InvalidField for
+    the size, SandboxError or OSError if no decoding process can be started.
     """
     _check_positive(height=height, width=width)
     _check_size("image", data, limits)
-    kind = check_type("image", data, content_type, STILLS)
+    kind = check_type("image", data, content_type)
     request = _request(data, kind, height, width, limits, None)
     pixels, _ = decode(data, request, timeout_s=limits.decode_timeout_s)
     picture: NDArray[np.uint8] = pixels[0]
@@ -50,15 +50,16 @@ def decode_image(data: bytes, content_type: str, *, height: int, width: int, lim
 def decode_clip(
     data: bytes, content_type: str, *, height: int, width: int, fps: int, keep_last: int, limits: MediaConfig
 ) -> Clip:
-    """Decodes an MP4 (H.264, HEVC, VP9, AV1) or WebM (VP8, VP9, AV1): its first frame and the last `keep_last`.
+    """Decodes a clip of kinds.py, of the codecs in clip_file.py: its first frame and the last `keep_last`.
 
     Frames are picked at `fps` as Resampler says: the latest one shown at each time, none blended. Rotation, mirroring
-    and the pixels' aspect ratio are applied, and each frame is made to cover the size (see cover.py). A clip needs
+    and the pixels' aspect ratio are applied, colours become those of BT.709 (see colour.py), of interlaced frames one
+    field is taken, and each frame is made to cover the size (see cover.py). A clip needs
     one chunk of frames at that rate. Raises as decode_image does.
     """
     _check_positive(height=height, width=width, fps=fps, keep_last=keep_last)
     _check_size("clip", data, limits)
-    kind = check_type("clip", data, content_type, CLIPS)
+    kind = check_type("clip", data, content_type)
     job = ClipJob(
         height=height,
         width=width,

@@ -6,16 +6,35 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from helios_services.media.cover import cover
 from helios_services.media.errors import MediaReason, refused
+from helios_services.media.still_colour import by_profile, by_tags
 
 # All that Pillow would import later is imported now: the sandbox can open no file then. TIFF is how EXIF is written,
 # MPO how phones put a second view into a JPEG.
-PLUGINS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+PLUGINS = (
+    AvifImagePlugin,
+    GifImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 Image.preinit()
-FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the sandbox has none to give
+FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/avif": "AVIF", "image/gif": "GIF"}
 ORIENTATION_TAG = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,7 +48,7 @@ TURNS = {
 
 
 def decode_still(data: bytes, content_type: str, *, height: int, width: int, max_pixels: int) -> NDArray[np.uint8]:
-    """The first picture of a PNG, JPEG or WebP, upright, on black where it is transparent: (height, width, 3).
+    """The first picture of a file, upright, in sRGB, on black where it is transparent: (height, width, 3).
 
     Raises MediaError for more than max_pixels, and whatever Pillow raises for broken data.
     """
@@ -45,8 +64,11 @@ def decode_still(data: bytes, content_type: str, *, height: int, width: int, max
         raise refused(MediaReason.TOO_LARGE, "image", f"{image.width}x{image.height} pixels", allowed)
     image.load()
     turn = TURNS.get(_orientation(image))
-    picture = _rgb(image)
-    return cover(picture.transpose(turn) if turn is not None else picture, height, width)
+    profile = image.info.get("icc_profile")
+    recoloured = None if profile else by_tags(image, data)
+    picture = _rgb(image, profile)
+    pixels = cover(picture.transpose(turn) if turn is not None else picture, height, width)
+    return pixels if recoloured is None else recoloured(pixels)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -57,20 +79,29 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB on black. Of 16-bit samples the high byte is kept, as Pillow does for colour."""
+def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """8-bit RGB on black, of sRGB if there is a profile. Of 16-bit samples the high byte is kept, as Pillow does for
+    colour."""
     if image.mode.startswith("I"):  # convert() would clip 16-bit gray to 255
         samples = np.asarray(image)
         gray = (samples >> 8).astype(np.uint8)
         if isinstance(clear := image.info.get("transparency"), int):
             gray[samples == clear] = 0
-        return Image.fromarray(gray).convert("RGB")
+        return _opaque(Image.fromarray(gray), profile)
     clear = image.info.get("transparency")
     if isinstance(clear, tuple) and max(clear) > 255:
         del image.info["transparency"]  # a 16-bit colour key means nothing among 8-bit samples
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return _opaque(image, profile)
     layered = image.convert("RGBA")
     flat = Image.new("RGB", layered.size)
-    flat.paste(layered, mask=layered.getchannel("A"))
+    flat.paste(_opaque(layered.convert("RGB"), profile), mask=layered.getchannel("A"))
     return flat
+
+
+def _opaque(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile:
+        if picture.mode not in ("RGB", "L", "CMYK"):
+            picture = picture.convert("RGB")
+        picture = by_profile(picture, profile)
+    return picture.convert("RGB")

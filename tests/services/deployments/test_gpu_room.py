@@ -103,13 +103,14 @@ def test_a_worker_without_gpus_says_so_instead_of_waiting(tmp_path: Path) -> Non
     ],
 )
 def test_replicas_of_a_machine_share_its_gpus_memory(
-    given: dict[str, str], seen: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    given: dict[str, str], seen: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What Ray's processes inherit; a choice of the operator's, under either name, stands."""
     monkeypatch.setattr(os, "environ", dict(given))
     inherited: dict[str, str] = {}
     monkeypatch.setattr(ray, "init", lambda **_: inherited.update(os.environ))
     monkeypatch.setattr(ray, "cluster_resources", dict)
-    monkeypatch.setattr(serving, "check_authenticated", lambda: None)
-    serving._connect(ServiceConfig(), None)
+    for name in ("stay_on_loopback", "check_authenticated", "check_on_loopback"):
+        monkeypatch.setattr(serving, name, lambda: None)
+    serving._start(ServiceConfig(), tmp_path)
     assert {name: value for name, value in inherited.items() if name.startswith("PYTORCH_")} == seen

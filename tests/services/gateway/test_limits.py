@@ -224,6 +224,10 @@ async def test_malformed_bytes_are_the_callers_fault(gateway: Gateway, client: A
         assert await code_of(unary(b"\x0a\x02\xff\xfe")) is INVALID  # text that is no UTF-8
         assert await code_of(upload(iter([b"\x0a\xff"]))) is INVALID
         assert await code_of(watch(b"\x0a\xff").read()) is INVALID
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        reflect: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        assert await code_of(check(b"\x0a\xff")) is INVALID
+        assert await code_of(reflect(iter([b"\x0a\xff"])).read()) is INVALID
     with pytest.raises(HeliosError):
         await client.get("nope")
     assert (await client.submit("a lake")).state == pb.JOB_STATE_QUEUED

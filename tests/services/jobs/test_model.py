@@ -8,6 +8,7 @@ time.
 import asyncio
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -600,7 +601,7 @@ async def _outcome(call: Callable[[], Awaitable[str]]) -> str:
 
 @pytest.mark.timeout(3600 if EXAMPLES else 900)
 def test_the_scripts_do_what_the_model_says(redis: RedisConfig) -> None:
-    url = redis.url.rpartition("/")[0] + f"/{DATABASE}"
+    url = re.sub(r"(/|db=)0$", rf"\g<1>{DATABASE}", redis.url)
     with asyncio.Runner() as runner:
         client = async_client(url)
         machine = type("Machine", (StoreMachine,), {"runner": runner, "client": client, "url": url})

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from uuid import uuid4
@@ -14,9 +15,10 @@ from helios_services.config import ConfigError, RedisConfig
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.credentials import connection_options
 from helios_services.jobs.embedded import EmbeddedRedis
-from helios_services.jobs.errors import StoreUnavailable
+from helios_services.jobs.errors import MediaFull, QuotaExceeded, StoreUnavailable
 from helios_services.jobs.heartbeat import Heartbeat
 from helios_services.jobs.notify import Notifier
+from helios_services.jobs.records import NOBODY, Account, Media
 from helios_services.jobs.store import JobStore
 from services.jobs import test_interactive, test_leases, test_store, test_work
 from services.jobs.conftest import JOBS, claim, spec
@@ -92,6 +94,34 @@ async def test_heartbeats_and_notifications(store: JobStore, redis: RedisConfig)
             await watch.wait(0.05)
     heartbeat.close()
     await notifier.close()
+
+
+async def test_uploads_and_webhooks(store: JobStore) -> None:
+    account = Account(id="acme", max_uploads=2, max_upload_bytes=10)
+    for name in ("m1.png", "m2.png"):
+        await store.reserve_media(name, 5, lease_s=60, max_files=5, account=account)
+    with pytest.raises(QuotaExceeded, match="max_uploads of this API key's account is 2"):
+        await store.reserve_media("m3.png", 5, lease_s=60, max_files=5, account=account)
+    media = Media(id="m1", name="m1.png", content_type="image/png", size_bytes=3, expire_s=0.0, tenant="acme")
+    await store.add_media(media, ttl_s=60, account=account)
+    await store.forget_media(["m2.png"], account)
+    with pytest.raises(QuotaExceeded, match="max_upload_bytes"):
+        await store.reserve_media("m4.png", 8, lease_s=60, max_files=5, account=account)
+    await store.reserve_media("m4.png", 7, lease_s=60, max_files=5, account=account)
+    with pytest.raises(MediaFull, match="2 uploads are kept"):
+        await store.reserve_media("m5.png", 1, lease_s=60, max_files=2, account=NOBODY)
+    job = replace(spec(), image_id="m1", tenant="acme", webhook_url="https://hooks.example/a")
+    await store.submit("a", job)
+    await store.cancel("a")
+    due = await store.due_webhook(uuid4().hex, lease_s=60)
+    assert due is not None
+    assert due.lane == "acme https://hooks.example:443"
+    await store.settle_webhook(due, again_in_s=0.0)
+    assert await store.due_webhook(uuid4().hex, lease_s=60, busy=[due.lane]) is None
+    again = await store.due_webhook(uuid4().hex, lease_s=60)
+    assert again is not None
+    assert again.tries == 2
+    await store.settle_webhook(again)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ async def test_a_chunk_that_is_made_again_is_not_counted_again(store: JobStore, 
         assert float(await client.hget(Keys(redis.namespace).of("share", "m"), "a") or 0) == 1.0
 
 
-async def test_a_worker_that_lost_the_answer_is_told_again_to_make_the_chunk_that_is_charged(store: JobStore) -> None:
+async def test_a_worker_that_lost_the_answer_is_told_again_to_make_the_chunk(store: JobStore) -> None:
     await submit(store, A)
     held = await claim(store)
     await submit(store, B)

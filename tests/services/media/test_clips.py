@@ -12,7 +12,9 @@ from helios_services.media.errors import MediaError, MediaReason
 from helios_services.media.inputs import Clip, decode_clip
 from helios_services.media.resample import Resampler
 from helios_services.media.wire import ClipJob
-from services.media.files import ENCODERS, HEIGHT, LIMITS, WIDTH, Pixels, clip, gradient, level, psnr, steps
+from services.media.files import ENCODERS, HEIGHT, LIMITS, WIDTH, Pixels, clip, gradient, level, psnr, steps, still
+from services.media.formats import Clip as Woven
+from services.media.formats import encode
 
 
 def decode(
@@ -165,18 +167,34 @@ def test_clips_that_just_fit(codec: str) -> None:
 
 
 def test_types_and_codecs_off_the_list() -> None:
-    with pytest.raises(MediaError, match=r"codec mpeg4 in video/mp4 .* h264, hevc, vp9, av1") as caught:
-        decode(clip(steps(33), "mpeg4"), "mpeg4")
-    assert caught.value.reason == MediaReason.TYPE_NOT_SUPPORTED
-    for data, found in (
-        (clip(steps(33), "vp9"), "video/webm"),
-        (clip(steps(33), "vp9").replace(b"\x84webm", b"\x84webx"), "video/x-matroska"),
-        (clip(steps(33)).replace(b"ftypisom", b"ftypqt  "), "video/quicktime"),
-        (clip(steps(33)).replace(b"ftypisom", b"ftypavif"), "image/avif"),
+    for data, content_type, reason, named in (
+        (still(gradient()), "video/mp4", MediaReason.TYPE_MISMATCH, "image/png sent as video/mp4"),
+        (b"nothing known", "video/mp4", MediaReason.TYPE_MISMATCH, "data of an unknown type"),
+        (b"OggS" + bytes(99), "video/webm", MediaReason.TYPE_NOT_SUPPORTED, "video/ogg is not allowed"),
+        (clip(steps(33)), "video/ogg", MediaReason.TYPE_NOT_SUPPORTED, "content type 'video/ogg'"),
+        (clip(steps(33)).replace(b"ftypisom", b"ftypavif"), "video/mp4", MediaReason.TYPE_MISMATCH, "image/avif"),
     ):
-        with pytest.raises(MediaError, match=f"{found} sent as video/mp4") as caught:
-            decode(data)
-        assert caught.value.reason == MediaReason.TYPE_MISMATCH
+        with pytest.raises(MediaError, match=named) as caught:
+            decode_clip(data, content_type, height=64, width=96, fps=24, keep_last=33, limits=LIMITS)
+        assert caught.value.reason == reason
+
+
+def test_dolby_vision_without_a_common_base_is_refused_by_name() -> None:
+    data = clip(steps(33), "hevc").replace(b"hev1", b"dvhe")
+    with pytest.raises(MediaError, match="profile 5") as caught:
+        decode(data, "hevc")
+    assert caught.value.reason == MediaReason.TYPE_NOT_SUPPORTED
+
+
+def test_interlaced_frames_are_one_moment() -> None:
+    """Every other line shows the moment between two frames: a wrong program would show a comb."""
+    frames = [np.full((HEIGHT, WIDTH, 3), 40, np.uint8) for _ in range(33)]
+    for frame in frames:
+        frame[1::2] = 200
+    options = {"preset": "veryfast", "crf": "1", "flags": "+ildct+ilme", "x264-params": "tff=1"}
+    woven = Woven(name="", container="mp4", suffix="mp4", encoder="libx264", options=options, pix_fmt="yuv444p")
+    first = decode(encode(woven, frames)).first
+    assert np.abs(first.astype(int) - 40).max() <= 6
 
 
 @pytest.mark.parametrize("field", ["height", "width", "fps", "keep_last"])

@@ -20,6 +20,7 @@ import pytest
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.client import HeliosClient
+from support.raw_http2 import RawClient
 
 NOBODY = pwd.getpwnam("nobody")
 RAY_CALLS = (
@@ -202,6 +203,18 @@ def test_ray_answers_nobody_without_its_token(service: Service) -> None:
     assert len(refusing) >= 12  # GCS, raylet and its object manager, the driver, the controller, four replicas twice
     silent = {port for port, codes in answers.items() if codes == {"UNIMPLEMENTED"}}
     assert silent <= {int(service.address.rpartition(":")[2])} | agents(service)
+
+
+def test_the_gateway_answers_its_own_user_only(service: Service) -> None:
+    port = int(service.address.rpartition(":")[2])
+
+    def look() -> str:
+        with RawClient(port) as client:
+            client.greet()
+            return client.status(client.call("ListModels", b""))
+
+    assert look() == str(grpc.StatusCode.OK.value[0])
+    assert as_nobody(look) == str(grpc.StatusCode.UNAUTHENTICATED.value[0])
 
 
 def agents(service: Service) -> set[int]:

@@ -65,8 +65,7 @@ def join(denoiser: Denoiser, parallel: ParallelConfig, *, rank: int, address: st
     device = denoiser.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if address.startswith(f"tcp://{LOOPBACK}:"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback_interface())
+    keep_on_loopback(address)
     init_ranks(
         rank=rank,
         world_size=parallel.world_size,
@@ -80,6 +79,13 @@ def join(denoiser: Denoiser, parallel: ParallelConfig, *, rank: int, address: st
     if parallel.cfg_degree > 1:
         denoiser.guidance_batching = "always"  # of the batch of two passes a rank runs one, so memory is no question
     return Link(send_timeout_s=parallel.timeout_s)
+
+
+def keep_on_loopback(address: str) -> None:
+    """Ranks that meet on loopback exchange there too: the libraries would listen on an address of the network."""
+    if address.startswith(f"tcp://{LOOPBACK}:"):
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", _loopback_interface())
 
 
 def _loopback_interface() -> str:

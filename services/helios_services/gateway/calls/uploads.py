@@ -22,16 +22,10 @@ from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.records import Account, JobSpec, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
+from helios_services.media.kinds import SUFFIXES, bare
 from helios_services.tasks import Background
 
 log = structlog.get_logger(__name__)
-SUFFIXES = {
-    "image/png": "png",
-    "image/jpeg": "jpg",
-    "image/webp": "webp",
-    "video/mp4": "mp4",
-    "video/webm": "webm",
-}
 RETRY_S = 5.0
 ARRIVAL_S, COPY_S = 1800.0, 600.0
 """How long a file may take to arrive, and how much longer its place is kept, for its copy to the media folder."""
@@ -49,7 +43,8 @@ class Uploads:
         time; UNAVAILABLE: no storage)."""
         most_bytes = self._most_bytes(metadata)
         media_id, account = uuid4().hex, self._account(caller)
-        name = f"{media_id}.{SUFFIXES[metadata.content_type]}"
+        content_type = bare(metadata.content_type)
+        name = f"{media_id}.{SUFFIXES[content_type]}"
         with self._arriving.one(caller.key_id):
             expired = await self._store.reserve_media(
                 name, most_bytes, lease_s=ARRIVAL_S + COPY_S, max_files=self._limits.max_files, account=account
@@ -67,7 +62,7 @@ class Uploads:
                 media = Media(
                     id=media_id,
                     name=name,
-                    content_type=metadata.content_type,
+                    content_type=content_type,
                     size_bytes=size_bytes,
                     expire_s=0.0,
                     tenant=caller.tenant,
@@ -91,7 +86,7 @@ class Uploads:
 
     def _most_bytes(self, metadata: pb.MediaMetadata) -> int:
         """How large the file may be. Raises InvalidField, Refusal."""
-        if metadata.content_type not in SUFFIXES:
+        if bare(metadata.content_type) not in SUFFIXES:
             raise InvalidField("metadata.content_type", metadata.content_type, ", ".join(SUFFIXES))
         limit = self._limits.max_bytes
         if not metadata.HasField("size_bytes"):

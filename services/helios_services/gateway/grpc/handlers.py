@@ -39,7 +39,8 @@ def _handler(method: MethodDescriptor, servicer: Servicer, guard: Guard) -> Hand
     answer = getattr(servicer, method.name)
 
     def admitted(context: Context) -> Any:
-        return guard.call(method.name, context.invocation_metadata() or (), context.time_remaining())
+        headers = context.invocation_metadata() or ()
+        return guard.call(method.name, headers, context.time_remaining(), peer=context.peer())
 
     async def said(context: Context) -> Any:
         return requests(context) if method.client_streaming else await only_request(context)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from helios_services.gateway.grpc.handlers import SERVICE
+from helios_services.gateway.grpc.requests import only_request, requests, tolerant
 from helios_services.gateway.grpc.status import abort
-from helios_services.gateway.guard.patience import soon
-from helios_services.gateway.guard.refusal import Code, Refusal
+from helios_services.gateway.guard.refusal import Code, Refusal, refusal_of
 
 MOST = 64
 """At a time. One more ends the oldest: silent ones make room for those that ask something."""
@@ -37,8 +37,9 @@ class OpenCalls(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(f"/{SERVICE.full_name}/"):
             return handler
+        assert handler.request_deserializer is not None
         options: dict[str, Any] = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
@@ -49,14 +50,14 @@ class OpenCalls(grpc.aio.ServerInterceptor):
     def _one(self, inner: Any) -> Any:
         async def handle(_: Any, context: Context) -> Any:
             async with self._turn(context):
-                return await inner(await _request(context), context)
+                return await inner(await only_request(context), context)
 
         return handle
 
     def _many(self, inner: Any, request_streaming: bool) -> Any:
-        async def handle(messages: Any, context: Context) -> None:
+        async def handle(_: Any, context: Context) -> None:
             async with self._turn(context):
-                answers = inner(messages if request_streaming else await _request(context), context)
+                answers = inner(requests(context) if request_streaming else await only_request(context), context)
                 if inspect.isawaitable(answers):  # it writes by itself
                     await answers
                     return
@@ -80,12 +81,8 @@ class OpenCalls(grpc.aio.ServerInterceptor):
                     self._turns.pop(turn, None)
         except TimeoutError:
             await abort(context, Refusal(Code.UNAVAILABLE, f"more than {MOST} open calls: this was the oldest"))
-        except Refusal as refusal:
+        except Exception as error:
+            refusal = refusal_of(error)
+            if refusal is None:
+                raise
             await abort(context, refusal)
-
-
-async def _request(context: Context) -> Any:
-    message = await soon(context.read())
-    if message is grpc.aio.EOF:
-        raise Refusal(Code.INVALID_ARGUMENT, "the call ended without its request")
-    return message

@@ -9,6 +9,7 @@ import structlog
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.keys import Headers, KeyRing
+from helios_services.gateway.guard.local_users import LocalUsers
 from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.guard.refusal import Code, Refusal, refusal_of
 from helios_services.telemetry.tracing import incoming, span
@@ -19,18 +20,23 @@ log = structlog.get_logger(__name__)
 class Guard:
     """Keys and limits are those of the gateway, the metrics the door's own."""
 
-    def __init__(self, keys: KeyRing, in_progress: InProgress, metrics: CallMetrics) -> None:
+    def __init__(
+        self, keys: KeyRing, in_progress: InProgress, metrics: CallMetrics, local_users: LocalUsers | None = None
+    ) -> None:
         self._keys, self._in_progress, self._metrics = keys, in_progress, metrics
+        self._local_users = local_users
 
     @contextmanager
-    def call(self, method: str, headers: Headers, left_s: float | None = None) -> Iterator[Call]:
+    def call(self, method: str, headers: Headers, left_s: float | None = None, *, peer: str = "") -> Iterator[Call]:
         """Lets a call in, for the time of the block: who calls and what they may is known from the headers alone.
 
         The call is counted, timed and traced. Every error of the block leaves it as a Refusal, which is all that a
-        door has to answer with. left_s: what the client gives the call.
+        door has to answer with. left_s: what the client gives the call. peer: its address, for LocalUsers.
         """
         with self._metrics.call(method) as outcome:
             try:
+                if self._local_users is not None:
+                    self._local_users.check(peer)
                 caller = self._keys.authenticate(method, headers)
                 # a stranger's call is counted, but not traced: spans cost what only callers may spend
                 with self._in_progress.one(caller.key_id), span(method, incoming(headers), reason=_code):
