@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: help setup demo test check docs lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
+.PHONY: help setup demo mini test check docs lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -27,6 +27,9 @@ demo: $(STAMP) ## Start everything on this machine, generate a video over gRPC, 
 test: $(STAMP) ## Lint, type-check and run the test suite
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+mini: $(STAMP) ## Train the small model from nothing (on a GPU: MINI="--device cuda --minutes 9"); days on two cores
+	$(BIN)/helios train mini --root build/mini $(MINI)
 
 check: $(STAMP) ## Lint, types and the quick tests: under five minutes, for between two commits
 	$(MAKE) --no-print-directory lint

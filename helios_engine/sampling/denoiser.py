@@ -125,8 +125,10 @@ class Denoiser:
         embeds = torch.randn(2, MAX_TOKENS, self.transformer.config.text_dim).to(self.dtype)
         request = replace(request, zero_init=False) if request.zero_init else request  # every stage asks the model
         kept, self._text = self._text, PromptCache(2)
-        self.denoise_chunk(DenoiseState.initial(request), embeds[:1], embeds[1:] if request.guided else None)
-        self._text = kept
+        try:
+            self.denoise_chunk(DenoiseState.initial(request), embeds[:1], embeds[1:] if request.guided else None)
+        finally:
+            self._text = kept
 
     def _denoise_chunk(
         self, state: DenoiseState, prompt_embeds: torch.Tensor, negative_prompt_embeds: torch.Tensor | None

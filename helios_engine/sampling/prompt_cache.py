@@ -20,10 +20,12 @@ class PromptCache:
     """Found by the embeddings' bits, and the adapters that were active (`AdapterSet.active`).
 
     Bits are compared with those of each prompt that is kept: a GPU has nothing to do meanwhile, and hashing takes
-    several times as long. entries: how many prompts are kept.
+    several times as long. entries: how many prompts are kept. Raises ValueError for fewer than one.
     """
 
     def __init__(self, entries: int) -> None:
+        if entries < 1:
+            raise ValueError(f"prompt_cache_entries: {entries!r} is not allowed; allowed: an integer from 1")
         self._limit = entries
         self._entries: list[_Entry] = []  # the one used last is the last
 

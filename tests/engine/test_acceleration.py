@@ -15,11 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from helios_engine.accelerate.compiling import CACHES, compile_blocks
 from helios_engine.accelerate.graphs import GraphedForward
 from helios_engine.configs import SchedulerConfig, SolverConfig, TransformerConfig
+from helios_engine.errors import InvalidField
 from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.loading.tiny import random_weights, write_tiny
 from helios_engine.model import transformer as transformer_module
 from helios_engine.model.transformer import HeliosTransformer
-from helios_engine.request import GenerationRequest
+from helios_engine.request import GenerationRequest, LoraWeight
 from helios_engine.sampling import denoiser as denoiser_module
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
@@ -135,6 +136,14 @@ def test_warm_up_runs_every_stage(variant: str, monkeypatch: pytest.MonkeyPatch)
     denoiser.warm_up(request(variant))
     assert seen == [(2, 2), (4, 4), (8, 8)]
     assert not denoiser._text._entries  # no prompt's place is taken
+
+
+def test_a_warm_up_that_fails_leaves_the_cached_prompts() -> None:
+    denoiser = Denoiser(model(), SchedulerConfig())
+    encoded = denoiser._encode_text(prompt())
+    with pytest.raises(InvalidField, match="loras"):
+        denoiser.warm_up(replace(request("distilled"), loras=(LoraWeight(name="none of this model's"),)))
+    assert denoiser._encode_text(prompt()) is encoded
 
 
 COMPILE_ONE_BLOCK = """

@@ -95,3 +95,9 @@ def test_the_prompt_unused_for_longest_goes_before_another_is_made() -> None:
     cache.clear()
     assert cache.get(embeds(2), (), encode) is not one
     assert encode.made == 5
+
+
+@pytest.mark.parametrize("entries", [0, -1])
+def test_a_cache_that_holds_nothing_is_refused(entries: int) -> None:
+    with pytest.raises(ValueError, match=f"prompt_cache_entries: {entries} is not allowed; allowed: an integer from 1"):
+        PromptCache(entries)

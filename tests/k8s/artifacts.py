@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from k8s.build import Object
 from k8s.manifests import Manifests, Pod, selects
-from k8s.service import config_of, placed
+from k8s.service import placed, ray_config
 
 KEYS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 HTTPS = 443
@@ -12,7 +12,7 @@ HTTPS = 443
 
 def users(manifests: Manifests) -> dict[str, bool]:
     """Names of the pods that use the store, and whether they write."""
-    config = config_of(manifests)
+    config = ray_config(manifests)
     found = {manifests.pod("gateway").name: True}  # keeps uploads, delivers videos
     for pod in manifests.pods:
         homes = [id(deployment) for deployment in placed(config, pod)]
@@ -25,7 +25,7 @@ def users(manifests: Manifests) -> dict[str, bool]:
 
 def artifacts(manifests: Manifests) -> Iterator[str]:
     """Gateways write uploads and read videos, dispatchers write videos, decoders read uploads."""
-    url = config_of(manifests).artifact_url
+    url = ray_config(manifests).artifact_url
     needs, claims = users(manifests), set()
     for pod in manifests.pods:
         if pod.name not in needs:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,27 +17,41 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 Object = dict[str, Any]
 
-MONITORING = "monitoring"
-"""Beside an overlay, not a component of one."""
-VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "base": ("base", ()),
-    "single-gpu": ("overlays/single-gpu", ()),
-    "production": ("overlays/production", ()),
-    "production+external-redis": ("overlays/production", ("external-redis",)),
-    "production+keda": ("overlays/production", ("keda",)),
-    "production+spot": ("overlays/production", ("spot-denoisers",)),
-    "production+image-volume": ("overlays/production", ("weights-image-volume",)),
-    "production+client-certificates": ("overlays/production", ("client-certificates",)),
-    "production+all": (
+COMPONENTS = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
+OF_MONITORING = ("exporter-external-redis", "release-label")
+"""Components of k8s/monitoring, which is beside an overlay and no component of one."""
+OF_PRODUCTION = ("denoiser-4-gpus", "denoiser-8-gpus", "h100-only", "keda")
+"""Components that the single-gpu overlay has no use for."""
+TOGETHER = tuple(name for name in COMPONENTS if name not in OF_MONITORING)
+
+
+def _variants() -> dict[str, tuple[str, tuple[str, ...]]]:
+    found: dict[str, tuple[str, tuple[str, ...]]] = {
+        "base": ("base", ()),
+        "single-gpu": ("overlays/single-gpu", ()),
+        "production": ("overlays/production", ()),
+    }
+    for overlay in ("single-gpu", "production"):
+        fitting = [name for name in TOGETHER if overlay == "production" or name not in OF_PRODUCTION]
+        for name in fitting:
+            needs = ("gateway-tls",) if name == "client-certificates" and overlay == "single-gpu" else ()
+            if not (name == "gateway-tls" and overlay == "production"):  # it has that
+                found[f"{overlay}+{name}"] = (f"overlays/{overlay}", (*needs, name))
+        one_size = [name for name in fitting if name != "denoiser-4-gpus"]
+        all_of_them = tuple(name for name in one_size if name != "gateway-tls" or overlay == "single-gpu")
+        found[f"{overlay}+all"] = (f"overlays/{overlay}", all_of_them)
+        found[f"{overlay}+all, backwards"] = (f"overlays/{overlay}", all_of_them[::-1])
+    found["production+monitoring"] = ("overlays/production", ("monitoring",))
+    found["production+monitoring+release-label"] = ("overlays/production", ("monitoring", "release-label"))
+    found["production+external-redis+monitoring"] = (
         "overlays/production",
-        ("external-redis", "spot-denoisers", "weights-image-volume", "client-certificates", "compile-cache"),
-    ),
-    "production+monitoring": ("overlays/production", ("monitoring",)),
-    "single-gpu+external-redis": ("overlays/single-gpu", ("external-redis",)),
-    "single-gpu+compile-cache": ("overlays/single-gpu", ("compile-cache",)),
-    "single-gpu+spot": ("overlays/single-gpu", ("spot-denoisers",)),
-    "single-gpu+tls": ("overlays/single-gpu", ("gateway-tls", "client-certificates")),
-}
+        ("external-redis", "monitoring", "exporter-external-redis", "release-label"),
+    )
+    return found
+
+
+VARIANTS = _variants()
+"""Name: overlay, and what is added to it, in that order."""
 
 
 @cache
@@ -68,13 +83,13 @@ def _variant_folder(name: str, scratch: Path) -> Path:
     overlay, components = VARIANTS[name]
     if not components:
         return K8S / overlay
-    folder = scratch / name.replace("+", "-")
+    folder = scratch / re.sub(r"\W+", "-", name)
     folder.mkdir()
     up = os.path.relpath(K8S, folder.resolve())  # kustomize takes no absolute paths
-    content = {
-        "resources": [f"{up}/{overlay}", *(f"{up}/{name}" for name in components if name == MONITORING)],
-        "components": [f"{up}/components/{name}" for name in components if name != MONITORING],
-    }
+    content: Object = {"resources": [f"{up}/{overlay}"], "components": []}
+    if "monitoring" in components:
+        content["resources"].append(f"{up}/monitoring")
+    content["components"] = [f"{up}/components/{name}" for name in components if name != "monitoring"]
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
     return folder
 

@@ -1,5 +1,6 @@
 """A view of built objects: pods wherever they are declared, and what is declared in them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,14 +82,26 @@ class Manifests:
             for group in cluster["workerGroupSpecs"]:
                 yield _pod(f"RayService/{group['groupName']}", group["template"], group=group)
 
-    def config_text(self) -> str:
-        """The YAML of our own configuration."""
-        (text,) = [
-            item["data"]["helios.yaml"]
+    def config_text(self, whose: str) -> str:
+        """The YAML of our own configuration: of the `gateway`, or of what runs on `ray`."""
+        return str(self.config_map(f"helios-{whose}-config")["helios.yaml"])
+
+    def config_map(self, name: str) -> dict[str, str]:
+        """What a generated ConfigMap holds, by its name without the hash."""
+        (data,) = [
+            item["data"]
             for item in self.of_kind("ConfigMap")
-            if item["metadata"]["name"].startswith("helios-config")
+            if re.fullmatch(rf"{name}(-[a-z0-9]{{10}})?", item["metadata"]["name"])
         ]
-        return str(text)
+        return dict(data)
+
+    def environment(self, container: Object) -> dict[str, str]:
+        """Variables of a container, from ConfigMaps too; those of Secrets are empty."""
+        found: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            item = self.get("ConfigMap", source["configMapRef"]["name"])
+            found |= item["data"] if item is not None else {}
+        return found | {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
 
     def serve_config(self) -> Any:
         """What KubeRay sends to Serve."""

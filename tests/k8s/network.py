@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import yaml
-
 from k8s.build import Object
 from k8s.manifests import COMPONENT, Manifests, Pod, selects
 from k8s.references import has_port
+from k8s.service import gateway_config
 
 OUTWARD = {"gateway"}
 NEEDED = {
@@ -21,6 +20,9 @@ NEEDED = {
 METRICS = {"gateway": 9464, "ray-cpu": 9465}
 TRACED = ("gateway", "ray-cpu")
 """Whose processes record spans."""
+UNKNOWN_ADDRESSES = {"autoscaler", "bucket", "weights"}
+"""Policies that let pods out to what no selector can name: the API server, the bucket, the model hub."""
+MAY_ASK = {"redis": {"gateway", "ray-cpu", "redis-exporter"}, "gcs-redis": {"ray-head"}}
 OPERATOR = ("ray-head", 8265)
 
 
@@ -33,9 +35,8 @@ def resolve(manifests: Manifests) -> Iterator[str]:
             yield f"NetworkPolicy {name}: selects nothing"
         for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
             for peer in [*rule.get("from", []), *rule.get("to", [])]:
-                if "podSelector" in peer and not any(
-                    selects(peer["podSelector"], pod.labels) for pod in manifests.pods
-                ):
+                ours = "podSelector" in peer and "namespaceSelector" not in peer
+                if ours and not any(selects(peer["podSelector"], pod.labels) for pod in manifests.pods):
                     yield f"NetworkPolicy {name}: peer {peer['podSelector']} selects nothing"
         for rule in spec.get("ingress", []):
             for port in rule.get("ports", []):
@@ -60,6 +61,33 @@ def closed(manifests: Manifests) -> Iterator[str]:
             yield f"Service {item['metadata']['name']}: leaves the cluster"
 
 
+def narrow(manifests: Manifests) -> Iterator[str]:
+    """Rules name pods or addresses, and ports: whole namespaces are let in or reached nowhere."""
+    for policy in manifests.of_kind("NetworkPolicy"):
+        name, spec = policy["metadata"]["name"], policy["spec"]
+        for key, rules in (("from", spec.get("ingress", [])), ("to", spec.get("egress", []))):
+            for rule in rules:
+                peers = rule.get(key, [])
+                if any("podSelector" not in peer and "ipBlock" not in peer for peer in peers):
+                    yield f"NetworkPolicy {name}: opens to a whole namespace: {rule}"
+                if (
+                    not peers
+                    and (key == "from" or name not in UNKNOWN_ADDRESSES)
+                    and rule != {"ports": [{"port": "grpc"}]}
+                ):
+                    yield f"NetworkPolicy {name}: names no peer: {rule}"
+                among_ray = [{"podSelector": {"matchLabels": {"helios.dev/runtime": "ray"}}}]
+                if not rule.get("ports") and peers != among_ray:
+                    yield f"NetworkPolicy {name}: names no port: {rule}"
+    pods = {pod.labels[COMPONENT]: pod for pod in manifests.pods}
+    for source, pod in pods.items():
+        for store in MAY_ASK.keys() & pods.keys():
+            reaches = _allows(manifests, pod, "egress", pods[store], 6379)
+            let_in = _allows(manifests, pods[store], "ingress", pod, 6379)
+            if (reaches or let_in) and source not in MAY_ASK[store]:
+                yield f"{pod.name}: reaches {store}"
+
+
 def connected(manifests: Manifests) -> Iterator[str]:
     """What has to talk can: both ends allow it."""
     pods = {pod.labels[COMPONENT]: pod for pod in manifests.pods}
@@ -78,17 +106,23 @@ def connected(manifests: Manifests) -> Iterator[str]:
 
 def traced(manifests: Manifests) -> Iterator[str]:
     """Those that record spans reach the collector that the configuration names, and nobody does without one."""
-    endpoint = (yaml.safe_load(manifests.config_text()).get("tracing") or {}).get("otlp_endpoint", "")
+    endpoint = gateway_config(manifests).tracing.otlp_endpoint
     if not endpoint:
         return
     address = urlsplit(endpoint)
     _, namespace, *rest = (address.hostname or "").split(".")
     if rest != ["svc"]:
         yield f"tracing: {endpoint} is not the name of a Service with its namespace"
-    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    where = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
     for component in TRACED:
         rules = _rules(manifests, manifests.pod(component), "egress")
-        if not any(peer in rule.get("to", []) and rule.get("ports") == [{"port": address.port}] for rule in rules):
+        met = [
+            rule.get("ports") == [{"port": address.port}]
+            for rule in rules
+            for peer in rule.get("to", [])
+            if peer.get("namespaceSelector") == where
+        ]
+        if not any(met):
             yield f"{component} may not send to {endpoint}"
 
 
@@ -117,4 +151,4 @@ def _from_namespace(rule: Object) -> bool:
     return any("namespaceSelector" in peer for peer in rule.get("from", []))
 
 
-CHECKS = (resolve, closed, connected, traced)
+CHECKS = (resolve, closed, narrow, connected, traced)

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from k8s.build import Object
 from k8s.manifests import Manifests, Pod, quantity
 
-NEEDS_API = {"RayService/head"}
-"""Its autoscaler asks the API server for pods."""
 RUNS_TO_AN_END = {"Job/helios-weights"}
 
 
 def hardened(manifests: Manifests) -> Iterator[str]:
     """Non-root, read-only root file system, no capabilities, no escalation, seccomp, no host access, no API token."""
+    scales = bool(manifests.ray["spec"]["rayClusterConfig"].get("enableInTreeAutoscaling"))
     for pod in manifests.pods:
         yield from _pod_level(pod)
+        asks = scales and pod.name == "RayService/head"  # the autoscaler, for pods
+        if pod.spec.get("automountServiceAccountToken") is not asks:
+            yield f"{pod.name}: {'needs a' if asks else 'gets a'} token for the API server"
         for container in pod.containers:
             yield from _container_level(f"{pod.name}/{container['name']}", container)
     cluster = manifests.ray["spec"]["rayClusterConfig"]
@@ -32,8 +34,6 @@ def _pod_level(pod: Pod) -> Iterator[str]:
         yield f"{pod.name}: uses the host's namespaces"
     if any("hostPath" in volume for volume in pod.spec.get("volumes", [])):
         yield f"{pod.name}: mounts a path of the host"
-    if pod.name not in NEEDS_API and pod.spec.get("automountServiceAccountToken") is not False:
-        yield f"{pod.name}: gets a token for the API server"
     if pod.spec.get("enableServiceLinks") is not False:
         yield f"{pod.name}: service links set HELIOS_* variables, which the configuration refuses"
     if not pod.spec.get("serviceAccountName"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from k8s.build import ROOT, Object
 from k8s.manifests import Manifests, Pod, selects
 
+CLUSTER_WIDE = {"Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 DOCUMENT = ROOT / "docs/kubernetes.md"
 
 
@@ -24,8 +25,9 @@ def unique(manifests: Manifests) -> Iterator[str]:
         if identity in seen:
             yield f"{identity}: twice"
         seen.add(identity)
-        if item["kind"] != "Namespace" and item["metadata"].get("namespace") != "helios":
-            yield f"{identity}: not in the namespace"
+        wanted = None if item["kind"] in CLUSTER_WIDE else "helios"
+        if item["metadata"].get("namespace") != wanted:
+            yield f"{identity}: its namespace is not {wanted}"
 
 
 def volumes(manifests: Manifests) -> Iterator[str]:
@@ -41,13 +43,16 @@ def volumes(manifests: Manifests) -> Iterator[str]:
                 yield f"{pod.name}: claim {claim} does not exist"
             if (name := volume.get("configMap", {}).get("name")) and manifests.get("ConfigMap", name) is None:
                 yield f"{pod.name}: ConfigMap {name} does not exist"
+        for source in (source for container in pod.containers for source in container.get("envFrom", [])):
+            if manifests.get("ConfigMap", source["configMapRef"]["name"]) is None:
+                yield f"{pod.name}: ConfigMap {source['configMapRef']['name']} does not exist"
 
 
 def files(manifests: Manifests) -> Iterator[str]:
     """Files that commands and variables name under a ConfigMap's mount are keys of that ConfigMap."""
     for pod in manifests.pods:
         for container in pod.containers:
-            values = [value["value"] for value in container.get("env", []) if "value" in value]
+            values = manifests.environment(container).values()
             hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
             words = [*container.get("command", []), *container.get("args", []), *hook, *values]
             for word in words:
@@ -76,19 +81,16 @@ def secrets(manifests: Manifests) -> Iterator[str]:
             if reference["key"] not in known.get(reference["name"], set()):
                 yield f"{item['kind']}: Secret {reference['name']}[{reference['key']}] is not documented"
     for source in _all_values(manifests.objects, "secret"):
-        for entry in source["items"]:
-            if entry["key"] not in known.get(source["secretName"], set()):
-                yield f"volume: Secret {source['secretName']}[{entry['key']}] is not documented"
-    for item in manifests.of_kind("TriggerAuthentication"):
-        for reference in item["spec"]["secretTargetRef"]:
-            if reference["key"] not in known.get(reference["name"], set()):
-                yield f"TriggerAuthentication: Secret {reference['name']}[{reference['key']}] is not documented"
+        name = source.get("secretName") or source["name"]
+        for entry in source.get("items", []):
+            if entry["key"] not in known.get(name, set()):
+                yield f"volume: Secret {name}[{entry['key']}] is not documented"
     for pod in manifests.pods:
         for container in pod.containers:
-            for variable in container.get("env", []):
-                secret = re.search(r"PASSWORD|TOKEN|SECRET|KEY(?!_FILE$)|REDIS_URL", variable["name"])
-                if secret and "value" in variable:
-                    yield f"{pod.name}: {variable['name']} is written out"
+            for variable, value in manifests.environment(container).items():
+                secret = re.search(r"(PASSWORD|TOKEN|SECRET|KEY)(?!_FILE$)", variable)
+                if value and (secret or "@" in value):
+                    yield f"{pod.name}: {variable} is written out"
 
 
 def _all_values(tree: object, name: str) -> Iterator[Object]:
@@ -151,10 +153,6 @@ def targets(manifests: Manifests) -> Iterator[str]:
             yield f"{item['kind']}: target {target['name']} does not exist"
         elif "replicas" in workload["spec"]:
             yield f"{item['kind']}: {target['name']} also sets replicas, which every apply would reset"
-        for trigger in item["spec"].get("triggers", []):
-            reference = trigger.get("authenticationRef", {}).get("name")
-            if reference and manifests.get("TriggerAuthentication", reference) is None:
-                yield f"ScaledObject: TriggerAuthentication {reference} does not exist"
     yield from (f"{name}: has several scalers" for name in {name for name in scaled if scaled.count(name) > 1})
     for item in manifests.of_kind("PodDisruptionBudget"):
         if not any(selects(item["spec"]["selector"], pod.labels) for pod in manifests.pods):

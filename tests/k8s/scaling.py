@@ -6,7 +6,7 @@ import yaml
 
 from k8s.build import K8S, Object
 from k8s.manifests import Manifests, quantity
-from k8s.service import config_of
+from k8s.service import gateway_config
 
 LONGEST_STREAM_S = 14_520 / 24
 """model.max_frames at 24 frames a second: the longest video in real time."""
@@ -34,11 +34,11 @@ def metrics(manifests: Manifests) -> Iterator[str]:
             continue
         if pods["pods"]["metric"]["name"] not in served:
             yield f"HPA: the adapter does not serve {pods['pods']['metric']['name']}"
-        limit, target = config_of(manifests).gateway.max_concurrent_rpcs, pods["pods"]["target"]
+        limit, target = gateway_config(manifests).gateway.max_concurrent_rpcs, pods["pods"]["target"]
         wanted = quantity(target["averageValue"])
         if target["type"] != "AverageValue" or wanted > limit * (fewest - 1) / fewest:
             yield f"HPA: at {wanted:g} streams each, {fewest} gateways cannot lose one: {limit} is the limit"
-        of_key = config_of(manifests).gateway.max_concurrent_rpcs_per_key
+        of_key = gateway_config(manifests).gateway.max_concurrent_rpcs_per_key
         if wanted * TOLERANCE >= of_key:
             yield f"HPA: at {wanted:g} streams each, a single API key ({of_key} at most) would bring no gateway"
         if wanted < limit / 4:

@@ -36,7 +36,7 @@ KINDS = {
 
 
 def test_every_shell_block_says_whether_it_needs_a_cluster() -> None:
-    assert len(LOCAL) == 4
+    assert len(LOCAL) == 7
     assert len(CLUSTER) > 10
     assert set(re.findall(r"^```(.+)$", TEXT, re.MULTILINE)) == {"sh", "sh cluster", "yaml"}
 
@@ -52,7 +52,7 @@ def test_overlays_are_built(line: str) -> None:
 def test_keys_are_made_and_rotated(tmp_path: Path) -> None:
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     keys = []
-    for line in (line for line in LOCAL if not line.startswith("kubectl")):
+    for line in (line for line in LOCAL if line.startswith("helios")):
         done = subprocess.run(
             ["sh", "-ec", line], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
         )
@@ -69,6 +69,8 @@ def test_cluster_commands_name_what_exists(line: str, scratch: Path) -> None:
         assert (ROOT / path).exists(), path
     for kind, name in re.findall(r"\b(job|rayservice|service|deployment|statefulset)[/ ](helios[\w-]*)", line):
         assert (kind, name) in BY_KUBERAY or manifests.get(KINDS[kind], name) is not None, (kind, name)
+    for folder in re.findall(r"-m (k8s[\w.]+)", line):
+        assert (ROOT / f"{folder.replace('.', '/')}.py").exists(), folder
     for name in re.findall(r"\b(helios-[\w-]+)-0\b", line):
         assert manifests.get("StatefulSet", name) is not None, name
     for key, value in re.findall(r"-l ([\w./-]+)=([\w-]+)", line):
@@ -107,7 +109,7 @@ def test_every_component_and_secret_is_explained(scratch: Path) -> None:
     for component in (ROOT / "k8s/components").iterdir():
         assert f"`k8s/components/{component.name}`" in TEXT
     used: set[str] = set()
-    for name in ("base", "production+client-certificates"):
+    for name in ("base", "production+client-certificates", "production+webhooks"):
         text = str(Manifests(variant(name, scratch)).objects)
         used |= set(re.findall(r"'secretKeyRef': \{[^}]*'name': '([\w-]+)'", text))
         used |= set(re.findall(r"'secretName': '([\w-]+)'", text))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from helios_engine.accelerate.compiling import CACHES
-from k8s import artifacts, network, policies, references, scaling, schemas, service
+from k8s import artifacts, credentials, network, policies, redis_servers, references, scaling, schemas, service
 from k8s.build import K8S, variant
 from k8s.manifests import Manifests
 
@@ -17,6 +17,8 @@ CHECKS: list[Check] = [
     *references.CHECKS,
     *network.CHECKS,
     *service.CHECKS,
+    *redis_servers.CHECKS,
+    *credentials.CHECKS,
     *artifacts.CHECKS,
     *scaling.CHECKS,
     schemas.built_in,
@@ -34,10 +36,10 @@ def test_custom_resources_fit_their_definitions(manifests: Manifests) -> None:
 
 
 def test_production_has_tls_says_little_and_is_traced(production: Manifests) -> None:
-    config = service.config_of(production)
+    config = service.gateway_config(production)
     assert config.gateway.reflection is False
     assert config.tracing.otlp_endpoint
-    environ = {variable["name"]: variable.get("value") for variable in production.pod("gateway").main["env"]}
+    environ = production.environment(production.pod("gateway").main)
     assert environ["HELIOS_GATEWAY__TLS_CERTIFICATE_FILE"] == "/etc/helios-tls/tls.crt"
     (source,) = (volume["secret"] for volume in production.pod("gateway").spec["volumes"] if volume["name"] == "tls")
     # the keys of a Secret of type kubernetes.io/tls, which is what cert-manager writes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k8s import artifacts, network, policies, references, scaling, schemas, service
+from k8s import artifacts, credentials, network, policies, redis_servers, references, scaling, schemas, service
 from k8s.build import Object, variant
 from k8s.manifests import Manifests
 
@@ -31,9 +31,27 @@ def _object(manifests: Manifests, kind: str, name: str) -> Object:
 
 
 def _config(manifests: Manifests, old: str, new: str) -> None:
-    (source,) = [item for item in manifests.of_kind("ConfigMap") if "helios.yaml" in item["data"]]
-    assert old in source["data"]["helios.yaml"]
-    source["data"]["helios.yaml"] = source["data"]["helios.yaml"].replace(old, new)
+    sources = [item["data"] for item in manifests.of_kind("ConfigMap") if "helios.yaml" in item["data"]]
+    assert any(old in source["helios.yaml"] for source in sources)
+    for source in sources:
+        source["helios.yaml"] = source["helios.yaml"].replace(old, new)
+
+
+def _setting(manifests: Manifests, name: str, value: str) -> None:
+    (source,) = [item["data"] for item in manifests.of_kind("ConfigMap") if name in item["data"]]
+    source[name] = value
+
+
+def _users(manifests: Manifests, old: str, new: str) -> None:
+    sources = [item["data"] for item in manifests.of_kind("ConfigMap") if old in item["data"].get("users", "")]
+    assert sources
+    for source in sources:
+        source["users"] = source["users"].replace(old, new)
+
+
+def _projected(manifests: Manifests, component: str) -> list[Object]:
+    sources: list[Object] = manifests.pod(component).volume("redis")["projected"]["sources"]
+    return sources
 
 
 def _redis_conf(manifests: Manifests, old: str, new: str) -> None:
@@ -54,12 +72,21 @@ def _hpa(manifests: Manifests) -> Object:
 
 def _env(manifests: Manifests, component: str, **variable: Any) -> None:
     container = _container(manifests, component)
-    container["env"] = [*container["env"], variable]
+    container["env"] = [*container.get("env", []), variable]
 
 
-def _variable(manifests: Manifests, component: str, name: str) -> Object:
-    environment: list[Object] = _container(manifests, component)["env"]
-    return next(variable for variable in environment if variable["name"] == name)
+def _setting_more(manifests: Manifests, name: str, **variables: str) -> None:
+    (source,) = [i["data"] for i in manifests.of_kind("ConfigMap") if i["metadata"]["name"].startswith(name)]
+    source.update(variables)
+
+
+def _setting_of_ray(manifests: Manifests) -> None:
+    (source,) = [
+        item["data"]
+        for item in manifests.of_kind("ConfigMap")
+        if item["metadata"]["name"].startswith("helios-ray-config")
+    ]
+    source["helios.yaml"] = source["helios.yaml"].replace("name: helios-distilled", "name: helios-base")
 
 
 def _remove(manifests: Manifests, kind: str, name: str) -> None:
@@ -69,11 +96,11 @@ def _remove(manifests: Manifests, kind: str, name: str) -> None:
 MUTATIONS: dict[str, tuple[Check, Break]] = {
     "a Ray worker as root": (
         policies.hardened,
-        lambda m: _worker(m, "denoiser-h100")["template"]["spec"].pop("securityContext"),
+        lambda m: _worker(m, "denoiser")["template"]["spec"].pop("securityContext"),
     ),
     "a writable root in an init container": (
         policies.hardened,
-        lambda m: m.pod("ray-decoder").containers[0]["securityContext"].pop("readOnlyRootFilesystem"),
+        lambda m: m.pod("ray-decoder").containers[1]["securityContext"].pop("readOnlyRootFilesystem"),
     ),
     "an autoscaler that keeps capabilities": (
         policies.hardened,
@@ -105,11 +132,15 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
     ),
     "an unknown Secret key": (
         references.secrets,
-        lambda m: _container(m, "redis")["env"][0]["valueFrom"]["secretKeyRef"].update(key="pass"),
+        lambda m: m.pod("redis").volume("passwords")["secret"]["items"][0].update(key="pass"),
     ),
     "a password written out": (
         references.secrets,
-        lambda m: _env(m, "gateway", name="HELIOS_REDIS_URL", value="redis://:secret@redis"),
+        lambda m: _env(m, "gateway", name="AWS_SECRET_ACCESS_KEY", value="wJalr"),
+    ),
+    "a password in a URL": (
+        references.secrets,
+        lambda m: _setting(m, "HELIOS_REDIS_URL", "rediss://helios:secret@helios-redis:6379/0"),
     ),
     "an account that is not there": (
         references.accounts,
@@ -164,7 +195,15 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         service.configuration,
         lambda m: _env(m, "ray-cpu", name="HELIOS_GATEWAY_PORT", value="tcp://10.0.0.1:50051"),
     ),
-    "no Redis for the head": (service.configuration, lambda m: _container(m, "ray-head")["env"].pop(1)),
+    "a decoder that knows the job store": (
+        service.configuration,
+        lambda m: _container(m, "ray-decoder")["envFrom"].append(_container(m, "ray-cpu")["envFrom"][1]),
+    ),
+    "a dispatcher that does not": (service.configuration, lambda m: _container(m, "ray-cpu")["envFrom"].pop()),
+    "gateways that mean another model": (
+        service.agreement,
+        _setting_of_ray,
+    ),
     "weights mounted elsewhere": (
         service.configuration,
         lambda m: _container(m, "ray-denoiser")["volumeMounts"][4].update(mountPath="/weights"),
@@ -194,9 +233,14 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
         service.placement,
         lambda m: _config(m, "max_ongoing_requests: 1", "max_ongoing_requests: 4"),
     ),
-    "an accelerator that no group has": (
+    "a group that is not there": (
         service.placement,
-        lambda m: _config(m, "accelerator_type: H100", "accelerator_type: B200"),
+        lambda m: _config(m, "node_resource: denoiser", "node_resource: denoisers"),
+    ),
+    "a dispatcher anywhere": (service.placement, lambda m: _config(m, "  node_resource: dispatcher\n", "")),
+    "ranks that no pod has GPUs for": (
+        service.placement,
+        lambda m: _setting_more(m, "helios-ray-env", HELIOS_DENOISER__PARALLEL__ULYSSES_DEGREE="4"),
     ),
     "GPUs that Ray does not know": (
         service.placement,
@@ -218,42 +262,116 @@ MUTATIONS: dict[str, tuple[Check, Break]] = {
     ),
     "a GPU's memory in pieces": (
         service.startup,
-        lambda m: _variable(m, "ray-decoder", "PYTORCH_ALLOC_CONF").update(value=""),
+        lambda m: _setting(m, "PYTORCH_ALLOC_CONF", ""),
     ),
     "a deployment that is given up": (
         service.serve,
-        lambda m: _variable(m, "ray-head", "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT").update(value="3"),
+        lambda m: _setting(m, "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "3"),
     ),
     "any GPU node": (
         service.startup,
         lambda m: m.pod("ray-denoiser").spec.update(tolerations=[]),
     ),
-    "a Redis that evicts": (service.redis, lambda m: _redis_conf(m, "noeviction", "allkeys-lru")),
-    "a Redis that forgets": (service.redis, lambda m: _redis_conf(m, "appendonly yes", "appendonly no")),
-    "a Redis that fills its pod": (service.redis, lambda m: _redis_conf(m, "maxmemory 24gb", "maxmemory 31gb")),
+    "a Redis that evicts": (redis_servers.settings, lambda m: _redis_conf(m, "noeviction", "allkeys-lru")),
+    "a Redis that forgets": (redis_servers.settings, lambda m: _redis_conf(m, "appendonly yes", "appendonly no")),
+    "a Redis that fills its pod": (
+        redis_servers.settings,
+        lambda m: _redis_conf(m, "maxmemory 24gb", "maxmemory 31gb"),
+    ),
+    "a Redis without TLS": (redis_servers.settings, lambda m: _redis_conf(m, "port 0", "port 6379")),
+    "a Redis for anyone": (redis_servers.settings, lambda m: _redis_conf(m, "user default off", "user default on")),
+    "a Redis with holes": (
+        redis_servers.settings,
+        lambda m: _container(m, "redis").update(image="redis:7.2.7-bookworm"),
+    ),
+    "more rights than documented": (redis_servers.users, lambda m: _users(m, "+zscore", "+zscore +flushall")),
+    "an exporter that may do everything": (
+        redis_servers.users,
+        lambda m: _users(m, "exporter resetkeys", "exporter ~*"),
+    ),
+    "a user without a password": (
+        redis_servers.users,
+        lambda m: m.pod("redis").volume("passwords")["secret"]["items"].pop(),
+    ),
+    "an admin's password in a gateway": (
+        redis_servers.users,
+        lambda m: _projected(m, "gateway")[0]["secret"]["items"].append({"key": "admin-password", "path": "admin"}),
+    ),
+    "a job store in the clear": (
+        credentials.job_store,
+        lambda m: _setting(m, "HELIOS_REDIS_URL", "redis://helios-redis:6379/0"),
+    ),
+    "the default user": (credentials.job_store, lambda m: _setting(m, "HELIOS_REDIS__USERNAME", "default")),
+    "a password that is not mounted": (credentials.job_store, lambda m: _projected(m, "ray-cpu").pop(0)),
+    "a head in the clear": (
+        credentials.job_store,
+        lambda m: m.ray["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"].update(
+            redisAddress="redis://helios-gcs-redis:6379"
+        ),
+    ),
+    "a decoder with the store's password": (
+        credentials.least,
+        lambda m: m.pod("ray-decoder").spec["volumes"].append(m.pod("ray-cpu").volume("redis")),
+    ),
+    "a decoder that may write to the bucket": (
+        credentials.least,
+        lambda m: _container(m, "ray-decoder").update(env=_container(m, "ray-cpu")["env"]),
+    ),
+    "a decoder with a token": (
+        policies.hardened,
+        lambda m: m.pod("ray-decoder").spec.update(automountServiceAccountToken=True),
+    ),
+    "a decoder without seccomp": (
+        policies.hardened,
+        lambda m: m.pod("ray-decoder").spec["securityContext"].pop("seccompProfile"),
+    ),
+    "an autoscaler without a token": (
+        policies.hardened,
+        lambda m: m.pod("ray-head").spec.update(automountServiceAccountToken=False),
+    ),
+    "Redis for a namespace": (
+        network.narrow,
+        lambda m: _object(m, "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"].append(
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+        ),
+    ),
+    "Redis for decoders": (
+        network.narrow,
+        lambda m: _object(m, "NetworkPolicy", "redis")["spec"]["ingress"][0]["from"].append(
+            {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "ray-decoder"}}}
+        ),
+    ),
+    "Redis on any port": (
+        network.narrow,
+        lambda m: _object(m, "NetworkPolicy", "redis")["spec"]["ingress"][0].pop("ports"),
+    ),
+    "a way out to anyone": (
+        network.narrow,
+        lambda m: _object(m, "NetworkPolicy", "gateway")["spec"]["egress"].append({"ports": [{"port": 443}]}),
+    ),
     "probes on the port with TLS": (
         service.ports,
         lambda m: _container(m, "gateway")["readinessProbe"]["grpc"].update(port=50051),
     ),
     "an API without keys": (
-        service.credentials,
+        credentials.gateways,
         lambda m: _config(m, "  api_keys_file: /etc/helios-keys/keys.yaml", ""),
     ),
     "keys that are not mounted": (
-        service.credentials,
+        credentials.gateways,
         lambda m: m.pod("gateway").volume("api-keys")["secret"]["items"][0].update(path="other.yaml"),
     ),
     "keys for every user": (
-        service.credentials,
+        credentials.gateways,
         lambda m: m.pod("gateway").volume("api-keys")["secret"].pop("defaultMode"),
     ),
     "a certificate that is not renewed": (
-        service.credentials,
+        credentials.gateways,
         lambda m: _mount(m, "tls").update(subPath="tls.crt"),
     ),
-    "a certificate that anyone may replace": (service.credentials, lambda m: _mount(m, "tls").pop("readOnly")),
+    "a certificate that anyone may replace": (credentials.gateways, lambda m: _mount(m, "tls").pop("readOnly")),
     "TLS that the Service denies": (
-        service.credentials,
+        credentials.gateways,
         lambda m: _object(m, "Service", "helios-gateway")["spec"]["ports"][0].update(appProtocol="kubernetes.io/h2c"),
     ),
     "a Secret that nobody makes": (

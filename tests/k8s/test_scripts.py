@@ -6,15 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from redis import Redis
-from redis.exceptions import AuthenticationError
 
-from helios_services.jobs.embedded import _binary, free_port
 from k8s.build import K8S
-from support.redis_clients import answers
-from support.waiting import wait_until
-
-PASSWORD = "0f3c9a"
 
 
 def _tool(folder: Path, name: str, body: str) -> None:
@@ -27,41 +20,6 @@ def _run(script: str, *args: str, tools: Path, **environ: str) -> "subprocess.Co
     installed = Path(sys.executable).parent  # `helios` itself, also where the environment is not activated
     env = {**os.environ, **environ, "PATH": f"{tools}:{installed}:{os.environ['PATH']}"}
     return subprocess.run(["sh", str(K8S / script), *args], env=env, capture_output=True, text=True, timeout=250)
-
-
-@pytest.mark.parametrize(
-    ("source", "synced"),
-    [
-        ("base/redis/job-store.conf", "always"),
-        ("overlays/production/redis.conf", "always"),
-        ("base/redis/gcs.conf", "everysec"),
-    ],
-)
-def test_redis_starts_with_the_configuration_and_asks_for_the_password(
-    source: str, synced: str, tmp_path: Path
-) -> None:
-    port = free_port()
-    text = (K8S / source).read_text().replace("/data", str(tmp_path)).replace("port 6379", f"port {port}")
-    (tmp_path / "redis.conf").write_text(text)
-    (tmp_path / "redis-server").symlink_to(_binary())
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CONF_DIR": str(tmp_path), "RUN_DIR": str(tmp_path / "run")}
-    (tmp_path / "run").mkdir()
-    command = ["sh", str(K8S / "base/redis/start.sh")]
-    process = subprocess.Popen(command, env={**env, "REDIS_PASSWORD": PASSWORD}, stdout=subprocess.DEVNULL)
-    try:
-        with Redis(port=port, password=PASSWORD) as client:
-            wait_until(lambda: answers(client))
-            assert client.config_get("appendonly") == {"appendonly": "yes"}
-            assert client.config_get("appendfsync") == {"appendfsync": synced}
-            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-            assert int(client.config_get("maxmemory")["maxmemory"]) >= 512 * 2**20
-        with Redis(port=port) as stranger, pytest.raises(AuthenticationError):
-            stranger.ping()
-        assert PASSWORD not in Path(f"/proc/{process.pid}/cmdline").read_text()
-        assert (tmp_path / "run/redis.conf").stat().st_mode & 0o077 == 0
-    finally:
-        process.terminate()
-        assert process.wait() == 0, "SIGTERM does not reach redis-server"
 
 
 HF = 'while [ "$1" != --local-dir ]; do shift; done; mkdir -p "$2/.cache"; echo weights > "$2/file"'

@@ -7,24 +7,21 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from redis.exceptions import RedisError
 
 from helios_services.config import JobsConfig, RedisConfig, ServiceConfig
 from helios_services.jobs.embedded import EmbeddedRedis, _binary
 from helios_services.jobs.records import Claim, JobSpec
 from helios_services.jobs.state import JobState
+from k8s.redis_pod import redis_pod
 from services.gateway.conftest import Worker, fragment
 from support.redis_clients import blocking_client
 
 ROOT = Path(__file__).parents[2]
-PASSWORD = "0f3c9a"
 JOBS = JobsConfig(lease_s=0.5, heartbeat_s=0.2)
 """A lease that has lapsed by the time the copy is restored."""
 CHUNK_BYTES = 200_000
@@ -150,64 +147,24 @@ def quiet_port() -> int:
             return port
 
 
-@contextmanager
-def pod(data: Path, port: int) -> Iterator[RedisConfig]:
-    """The job store as its pod starts it."""
-    folder = data.with_name("pod")
-    (folder / "run").mkdir(parents=True, exist_ok=True)
-    conf = (ROOT / "k8s/base/redis/job-store.conf").read_text()
-    (folder / "redis.conf").write_text(conf.replace("/data", str(data)).replace("port 6379", f"port {port}"))
-    if not (folder / "redis-server").exists():
-        (folder / "redis-server").symlink_to(_binary())
-    environ = {
-        **os.environ,
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "CONF_DIR": str(folder),
-        "RUN_DIR": str(folder / "run"),
-        "REDIS_PASSWORD": PASSWORD,
-    }
-    process = subprocess.Popen(
-        ["sh", str(ROOT / "k8s/base/redis/start.sh")], env=environ, stdout=subprocess.DEVNULL
-    )  # fmt: skip
-    try:
-        url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
-        deadline = time.monotonic() + 120
-        with blocking_client(url) as client:
-            while True:
-                try:
-                    client.ping()
-                    break
-                except RedisError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
-        yield RedisConfig(url=url, socket_timeout_s=30.0)
-    finally:
-        process.terminate()  # as the deletion of the pod does
-        process.wait(120)
-
-
-async def test_the_scripts_that_run_in_the_pod(tmp_path: Path, tools: Path) -> None:
+async def test_the_scripts_that_run_in_the_pod(tmp_path: Path) -> None:
     text = "".join(section("kubernetes.md", "Back up and restore"))
     back_up, restore = re.findall(r"sh -c '([^']+)'", text)
-    data, port = tmp_path / "data", quiet_port()
-    data.mkdir()
-
-    def in_pod(script: str, stdin: Path | None = None) -> str:
-        local = script.replace("/data", str(data)).replace("redis-cli", f"redis-cli -p {port}")
-        return run(local, tmp_path, tools, stdin, REDIS_PASSWORD=PASSWORD)
-
-    with pod(data, port) as redis:
-        jobs = Jobs(ServiceConfig(state_dir=tmp_path / "state", redis=redis, jobs=JOBS), tmp_path)
+    folder, port = tmp_path / "pod", quiet_port()
+    folder.mkdir()
+    store = {"conf": "base/redis/job-store.conf", "users": "base/redis/users.job-store"}
+    with redis_pod(folder, port, **store) as pod:
+        jobs = Jobs(ServiceConfig(state_dir=tmp_path / "state", redis=pod.config(), jobs=JOBS), tmp_path)
         await jobs.make()
-        in_pod(back_up)
-        shutil.move(data / "backup.rdb", tmp_path / "jobs.rdb")
-        with blocking_client(redis.url) as client:
+        pod.cli(back_up)
+        shutil.move(folder / "data/backup.rdb", tmp_path / "jobs.rdb")
+        with pod.client("admin") as client:
             client.flushall()
             client.set("since", "the back-up")
-        in_pod(restore, stdin=tmp_path / "jobs.rdb")
-        assert [path.name for path in data.iterdir()] == ["appendonly.aof"]
-    with pod(data, port) as redis:
-        with blocking_client(redis.url) as client:
+        pod.cli(restore, stdin=tmp_path / "jobs.rdb")
+        assert [path.name for path in (folder / "data").iterdir()] == ["appendonly.aof"]
+    with redis_pod(folder, port, **store) as pod:
+        with pod.client("admin") as client:
             assert client.get("since") is None
             assert client.config_get("appendonly") == {"appendonly": "yes"}
         await jobs.check()

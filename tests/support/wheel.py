@@ -20,6 +20,7 @@ SOURCES = (
     "protos/helios",
     "helios_engine",
     "kernels",
+    "training",
     "services",
 )
 NO_INDEX = re.compile(r"NewConnectionError|NameResolutionError|Temporary failure in name resolution|ProxyError")

@@ -1,7 +1,8 @@
 """The `helios` command. Commands live in one module each and import what they need when they run."""
 
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -42,6 +43,9 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.command("tiny")(checkpoint.tiny)
 app.command("check")(checkpoint.check)
+for command in entry_points(group="helios.commands"):  # packages above this one add theirs: training does
+    if find_spec(command.module.partition(".")[0]) is not None:  # the images hold no training
+        command.load()(app)
 
 
 def main() -> None:

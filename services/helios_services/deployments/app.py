@@ -37,11 +37,13 @@ class BuildArgs(BaseModel):
 
 
 def build(args: BuildArgs) -> serve.Application:
-    """The application for a configuration file. Raises ConfigError, also when Redis or the checkpoint is not named."""
+    """The application for a configuration file. Raises ConfigError, also when the checkpoint is not named.
+
+    Without `redis.url` each dispatcher takes the job store from the environment of its own node.
+    """
     config = load_config(args.config)
-    for name, value in (("redis.url", config.redis.url), ("model.checkpoint", config.model.checkpoint)):
-        if not value:
-            raise ConfigError(f"{name}: is empty; it must be set to deploy on a cluster")
+    if not config.model.checkpoint:
+        raise ConfigError("model.checkpoint: is empty; it must be set to deploy on a cluster")
     return build_app(config)
 
 
@@ -52,7 +54,7 @@ def __getattr__(name: str) -> Any:
 
 
 def build_app(config: ServiceConfig) -> serve.Application:
-    """The application: text encoder, denoiser and decoder, driven by the dispatcher. `redis.url` must be set."""
+    """The application: text encoder, denoiser and decoder, driven by the dispatcher."""
     # late, for they bring the model: options and arguments are also read where there is no torch
     from helios_services.deployments.ranks.replica import RankedDenoiserReplica
     from helios_services.deployments.replicas.decoder import DecoderReplica

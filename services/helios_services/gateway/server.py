@@ -16,6 +16,7 @@ from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import StoreUnavailable
+from helios_services.jobs.patched import warn_of_old_server
 from helios_services.tasks import cancelled
 from helios_services.webhooks.sender import WebhookSender
 
@@ -65,7 +66,10 @@ class Gateway:
         await self._look_at_redis()
         await self._door.open()
         await self._webhooks.start()
-        self._background = [asyncio.create_task(self._watch_redis(), name="redis-watch")]
+        self._background = [
+            asyncio.create_task(self._watch_redis(), name="redis-watch"),
+            asyncio.create_task(warn_of_old_server(self._config.redis), name="redis-version"),
+        ]
         log.info("gateway_serving", host=options.host, port=self.port)
 
     async def stop(self) -> None:

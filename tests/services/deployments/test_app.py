@@ -22,6 +22,7 @@ from helios_services.config import (
 )
 from helios_services.deployments.app import BuildArgs, build, build_app, deployment_options, work_policy
 from helios_services.deployments.autoscaling.policy import WorkPolicy
+from helios_services.deployments.dispatch.own_store import with_own_store
 
 
 def test_a_gpu_denoiser_is_placed_on_its_accelerator() -> None:
@@ -56,6 +57,21 @@ def test_only_dispatchers_are_told_of_the_job_store() -> None:
         (others,) = stage._bound_deployment.init_args
         assert others.redis == RedisConfig()
         assert others.artifact_url == "/artifacts"
+
+
+def test_a_dispatcher_of_a_cluster_takes_the_store_from_its_own_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {checkpoint: /models/x}\n")
+    (built, *_) = build(BuildArgs(config=str(file)))._bound_deployment.init_args
+    monkeypatch.setattr(os, "environ", {"HELIOS_CONFIG": str(file)})
+    with pytest.raises(ConfigError, match=r"redis\.url: is empty"):
+        with_own_store(built)
+    monkeypatch.setenv("HELIOS_REDIS_URL", "rediss://r:6379/0")
+    assert with_own_store(built).redis.url == "rediss://r:6379/0"
+    given = built.model_copy(update={"redis": RedisConfig(url="redis://given")})
+    assert with_own_store(given).redis.url == "redis://given"
 
 
 def test_a_denoiser_of_many_ranks_reserves_their_resources_on_one_node() -> None:
@@ -126,8 +142,8 @@ def test_the_builder_takes_a_file_and_nothing_unknown(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model: {checkpoint: /models/x}\nredis: {url: 'redis://r'}\n")
     assert build(BuildArgs(config=str(file)))._bound_deployment.name == "dispatcher"
-    file.with_name("empty.yaml").write_text("model: {checkpoint: /models/x}\n")
-    with pytest.raises(ConfigError, match=r"redis\.url: is empty"):
+    file.with_name("empty.yaml").write_text("redis: {url: 'redis://r'}\n")
+    with pytest.raises(ConfigError, match=r"model\.checkpoint: is empty"):
         build(BuildArgs(config=str(file.with_name("empty.yaml"))))
     with pytest.raises(ValidationError, match="checkpoint"):
         BuildArgs(checkpoint="/models/x")  # type: ignore[call-arg]

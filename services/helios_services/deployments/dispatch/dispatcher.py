@@ -17,6 +17,7 @@ from helios_services.deployments.dispatch.stages import Stages
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import LeaseLost, StoreUnavailable
 from helios_services.jobs.notify import Watch
+from helios_services.jobs.patched import warn_of_old_server
 from helios_services.jobs.records import Claim
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import cancelled
@@ -70,10 +71,12 @@ class Dispatcher:
         options = self._config.dispatcher
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._readiness.watch())
+            looking = group.create_task(warn_of_old_server(self._config.redis))
             slots = [group.create_task(self._slot()) for _ in range(options.concurrent_jobs)]
             slots += [group.create_task(self._slot(interactive_only=True)) for _ in range(options.interactive_jobs)]
             await asyncio.wait(slots)
             watching.cancel()
+            looking.cancel()
 
     async def _slot(self, *, interactive_only: bool = False) -> None:
         with self._notifier.queue(self._config.model.name) as watch:

@@ -6,6 +6,7 @@ from ray.serve.handle import DeploymentHandle
 from helios_services.config import ServiceConfig
 from helios_services.deployments.autoscaling.meter import WorkMeter
 from helios_services.deployments.dispatch.dispatcher import Dispatcher
+from helios_services.deployments.dispatch.own_store import with_own_store
 from helios_services.deployments.ray_loopback import keep_replica_on_loopback
 from helios_services.deployments.replicas.ray_stages import RayStages
 from helios_services.telemetry.logs import configure_logging
@@ -19,6 +20,7 @@ class DispatcherReplica:
     def __init__(
         self, config: ServiceConfig, text: DeploymentHandle, denoiser: DeploymentHandle, decoder: DeploymentHandle
     ) -> None:
+        config = with_own_store(config)
         configure_logging(config.log_level)
         keep_replica_on_loopback()
         configure_tracing(config.tracing, "helios-dispatcher")

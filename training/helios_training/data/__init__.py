@@ -1,0 +1,1 @@
+"""What training reads: metadata, latents, and batches out of them."""

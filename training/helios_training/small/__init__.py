@@ -1,0 +1,1 @@
+"""The small Helios: sizes, vocabulary and scheduler settings, written as checkpoints in the published layout."""

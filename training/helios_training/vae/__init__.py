@@ -1,0 +1,1 @@
+"""The small VAE in Wan's layout, and its training."""
