@@ -12,11 +12,14 @@ from benchmarks.records import failed
 from benchmarks.rows import PROMPT, Row, request_for
 from benchmarks.sizes import Size
 from benchmarks.timing import measure
+from helios_engine.ops.attention_backends import preferred
 from helios_engine.options import CompileMode
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
 
 RUNS = 3
+MARGIN = 0.02
+"""A way replaces those before it only if it takes less time by more than this share: noise decides nothing."""
 SEPARATE, JOINED = "separate", "joined"
 
 
@@ -91,4 +94,4 @@ def _seconds(prepare: dict[Any, Callable[[], Callable[[], object]]], size: Size)
 
 def _fastest(found: dict[str, float | str]) -> str | None:
     seconds = {name: value for name, value in found.items() if isinstance(value, float)}
-    return min(seconds, key=seconds.__getitem__, default=None)
+    return preferred(seconds, MARGIN) if seconds else None

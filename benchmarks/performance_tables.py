@@ -136,18 +136,17 @@ def roofline(_: Path) -> str:
 
 
 def precision(results: Path) -> str:
-    """What bfloat16 and 8 bits cost and, on a GPU, bring."""
+    """What 16 bits in the VAE and 8 bits in the DiT cost and, on a GPU, bring."""
     rows: list[tuple[str, ...]] = []
     sources = ""
     for device, size in (("CPU", "cpu"), ("GPU", "gpu-full")):
         vae, fp8 = read(results, f"vae-precision-{size}"), read(results, f"fp8-{size}")
-        costs = brings = NOT_MEASURED
         if vae is not None:
-            found = vae["results"]
-            costs = f"PSNR {found['psnr_db']:.1f} dB, at most {found['largest_difference_levels']} levels of 255"
-            brings = speed(found["seconds"], "float32", "bfloat16", device)
+            for dtype, found in vae["results"]["precision"].items():
+                costs = f"PSNR {found['psnr_db']:.1f} dB, at most {found['largest_difference_levels']} levels of 255"
+                brings = speed(vae["results"]["seconds"], "float32", dtype, device)
+                rows.append((f"VAE in {dtype} instead of float32", device, costs, brings))
             sources += source(vae)
-            rows.append(("VAE in bfloat16 instead of float32", device, costs, brings))
         name, costs, brings = "8-bit linear layers", NOT_MEASURED, NOT_MEASURED
         if fp8 is not None:
             errors = fp8["results"]["latent_error_by_chunk"]

@@ -71,24 +71,24 @@ class Float8Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., D) to (..., N) in x's dtype. Raises RuntimeError where a gradient is needed."""
         refuse_gradient("Float8Linear", x)
-        rows = x.flatten(0, -2)
-        if x.is_cuda:
-            x8, x_scale = (quantise if torch.compiler.is_compiling() else _compiled_quantise())(rows)
-            out = torch._scaled_mm(
-                x8,
-                self.weight.t(),
-                x_scale,
-                self.scale.t(),
-                bias=self.bias,
-                out_dtype=x.dtype,
-                use_fast_accum=True,
-            )
-        else:
-            out = product_ref(*quantise(rows), self.weight, self.scale, self.bias).type_as(x)
-        result: torch.Tensor = out.unflatten(0, x.shape[:-1])
+        result: torch.Tensor = self.product(*self.quantised(x.flatten(0, -2)), x.dtype).unflatten(0, x.shape[:-1])
         return result
 
+    @staticmethod
+    def quantised(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`quantise`, in one pass over the rows on a GPU."""
+        return (_compiled_quantise() if x.is_cuda and not torch.compiler.is_compiling() else quantise)(x)
 
+    def product(self, x8: torch.Tensor, x_scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Quantised rows (M, D) with their scales (M, 1) to (M, N) in this dtype."""
+        if not x8.is_cuda:
+            return product_ref(x8, x_scale, self.weight, self.scale, self.bias).to(dtype)
+        return torch._scaled_mm(
+            x8, self.weight.t(), x_scale, self.scale.t(), bias=self.bias, out_dtype=dtype, use_fast_accum=True
+        )
+
+
+@torch.no_grad()
 def quantise_linears(transformer: HeliosTransformer) -> None:
     """Turns the blocks' linear layers over tokens into 8-bit ones: after merging adapters and joining projections.
 

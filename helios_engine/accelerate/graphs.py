@@ -45,7 +45,8 @@ class CudaRecorder:
                     work()
             torch.cuda.current_stream().wait_stream(self._warm_up)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._capture):
+            # another thread may allocate or page-lock memory meanwhile: that is no part of this recording
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._capture, capture_error_mode="thread_local"):
                 out = work()
 
         def replay() -> torch.Tensor:

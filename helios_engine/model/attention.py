@@ -70,6 +70,7 @@ class Attention(nn.Module):
                 torch.ones(self.heads if config.history_scale_mode == "per_head" else 1)
             )
 
+    @torch.no_grad()
     def join_projections(self) -> None:
         """Has the fused block make queries, keys and values in one product.
 

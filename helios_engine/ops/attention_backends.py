@@ -88,6 +88,11 @@ def candidates() -> dict[str, AttendFn]:
     return named | ({"flash_attention_3": flash_attention_3} if flash_attn_func is not None else {})
 
 
+def relative_error(attended: torch.Tensor, expected: torch.Tensor) -> float:
+    """The norm of the difference over that of `expected`; NaN where a result is not finite, which passes no bound."""
+    return float((attended.float() - expected.float()).norm() / expected.float().norm())
+
+
 class Chooser:
     """Times the candidates on the first tensors of each shape. choices, seconds: what it found.
 
@@ -125,24 +130,23 @@ class Chooser:
 
     def _measured(self, *qkv: torch.Tensor) -> dict[str, float]:
         first, *others = self._named
-        expected = self._named[first](*qkv).float()
+        expected = self._named[first](*qkv)
         measured = {first: self._seconds(lambda: self._named[first](*qkv))}
         for name in others:
             attend = self._named[name]
             try:
-                error = (attend(*qkv).float() - expected).norm() / expected.norm()
-                if error.item() < LARGEST_ERROR:
+                if relative_error(attend(*qkv), expected) < LARGEST_ERROR:
                     measured[name] = self._seconds(lambda attend=attend: attend(*qkv))  # type: ignore[misc]
             except (RuntimeError, NotImplementedError):  # this GPU, shape or dtype is none of its own
                 continue
         return measured
 
 
-def preferred(seconds: Mapping[str, float]) -> str:
+def preferred(seconds: Mapping[str, float], margin: float = MARGIN) -> str:
     """The first name, unless a later one is faster by more than the margin."""
     first, *others = seconds
     for name in others:
-        if seconds[name] < (1.0 - MARGIN) * seconds[first]:
+        if seconds[name] < (1.0 - margin) * seconds[first]:
             first = name
     return first
 
@@ -176,11 +180,15 @@ def attention_by(
     return named[name]
 
 
+@torch.inference_mode()
 def _runs(attend: AttendFn, heads: int, head_width: int, dtype: torch.dtype, device: torch.device) -> bool:
-    x_BLHK = torch.zeros(1, 128, heads, head_width, dtype=dtype, device=device)
+    """Whether the kernel takes such tensors and computes attention of them: some take float32 and return garbage."""
+    generator = torch.Generator().manual_seed(0)
+    q_BLHK, k_BLHK, v_BLHK = (
+        torch.randn(1, 128, heads, head_width, generator=generator).to(device, dtype) for _ in range(3)
+    )
     try:
-        with on_device(x_BLHK), torch.inference_mode():
-            attend(x_BLHK, x_BLHK, x_BLHK)
+        with on_device(q_BLHK):
+            return relative_error(attend(q_BLHK, k_BLHK, v_BLHK), torchs_choice(q_BLHK, k_BLHK, v_BLHK)) < LARGEST_ERROR
     except (RuntimeError, NotImplementedError):
         return False
-    return True

@@ -4,13 +4,26 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import ablation, engine, engine_ways, fp8, peers, sizes, timing, vae_precision
+from benchmarks import (
+    ablation,
+    engine,
+    engine_row,
+    engine_ways,
+    fp8,
+    gpu,
+    peers,
+    products,
+    sizes,
+    timing,
+    vae_precision,
+)
 from benchmarks.ablation_case import COMMON_ROWS
 from benchmarks.engine_row import COMPILED, EAGER, OURS, measure_row
 from benchmarks.records import NOT_MEASURED
@@ -53,6 +66,9 @@ def size(monkeypatch: pytest.MonkeyPatch) -> Iterator[Size]:
         "memory_allocated": lambda: 1_000,
         "max_memory_allocated": lambda: 1_000 + PEAK_BYTES,
         "empty_cache": lambda: None,
+        "mem_get_info": lambda: (70_000, 80_000),
+        "get_device_capability": lambda *_: (9, 0),
+        "device_count": lambda: 1,
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
@@ -131,7 +147,10 @@ def test_precision_and_speed_of_the_options_are_measured(
     size: Size, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vae = run(monkeypatch, vae_precision.main, tmp_path / "v.json", "--runs", "1")
-    assert set(vae["results"]["seconds"]) == {"float32", "bfloat16"}
+    dtypes = {"float32", "float16", "bfloat16"}
+    searched = {f"{dtype}{vae_precision.SEARCHED}" for dtype in dtypes}
+    assert set(vae["results"]["seconds"]) == dtypes | searched
+    assert vae["results"]["precision"]["float16"]["psnr_db"] > vae["results"]["precision"]["bfloat16"]["psnr_db"] > 20
     made = run(monkeypatch, fp8.main, tmp_path / "f.json", "--runs", "1", "--chunks", "1")
     assert made["results"]["seconds"]["fp8"]["runs"] == 1
     assert made["conditions"]["gpu"] == "A GPU"
@@ -147,3 +166,31 @@ def test_ablations_of_every_device_are_among_a_gpus(
     report = run(monkeypatch, ablation.main, tmp_path / "a.json", "--runs", "1")
     measured = {one["name"] for one in report["results"] if isinstance(one["worth"], float)}
     assert measured == set(COMMON_ROWS)
+
+
+def test_the_whole_plan_of_a_gpu_runs(size: Size, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part's own command line, one after the other, on the model that passes for one on a GPU."""
+
+    def no_ablations(*_: Any) -> Iterator[Any]:
+        return iter(())
+
+    def measured_once(works: Any, *, device: str, **_: int) -> Any:
+        return timing.measure(works, device=device, runs=1, warmups=0)
+
+    for module in (ablation, engine_row, engine_ways, fp8, vae_precision):
+        monkeypatch.setattr(module, "measure", measured_once)
+    monkeypatch.setattr(products, "REPETITIONS", {"cuda": 1})
+    monkeypatch.setattr(ablation, "gpu_ablations", no_ablations)  # each has a test of its own
+    left = {}
+    for part in gpu.parts(size.name):
+        command = part.arguments(tmp_path, part.limit_s)
+        if command[1] == "pytest" or "compiled" in part.name or part.name == "kernels":
+            continue  # the tests run in this suite; compilers and Triton's kernels have their own
+        monkeypatch.setattr("sys.argv", command[1:])
+        import_module(command[1]).main()
+        report = json.loads((tmp_path / part.result).read_text())
+        assert report["conditions"]["gpu"] == "A GPU"
+        left[part.name] = gpu.left_out(part, tmp_path, {}, retry=False)
+    ablated = left.pop("ablation")
+    assert ablated is None  # those of GPUs were left out above
+    assert set(left.values()) == {"complete"}

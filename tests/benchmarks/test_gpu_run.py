@@ -44,7 +44,7 @@ def test_a_second_call_goes_on_where_the_first_one_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = (part("one", 0), part("two", 3))
-    monkeypatch.setattr(gpu, "parts", lambda: listed)
+    monkeypatch.setattr(gpu, "parts", lambda size: listed)
     assert run(monkeypatch, tmp_path) == (1, {"one": "done", "two": "failed (3)"})
     capsys.readouterr()
     assert run(monkeypatch, tmp_path)[0] == 1
@@ -59,10 +59,26 @@ def test_a_second_call_goes_on_where_the_first_one_stopped(
 def test_no_part_starts_without_time_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu, "parts", lambda: (part("one", 0),))
+    monkeypatch.setattr(gpu, "parts", lambda size: (part("one", 0),))
     write(tmp_path / gpu.STATUS, {})
-    assert run(monkeypatch, tmp_path, "--minutes", "1") == (1, {})
+    assert run(monkeypatch, tmp_path, "--minutes", "0.7") == (1, {})
     assert "one: no time left" in capsys.readouterr().out
+
+
+def test_the_key_figures_come_first_and_what_compiles_only_with_time_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [part.name for part in gpu.parts()]
+    assert names.index("engine") == 1  # after a look at the machine
+    assert names.index("engine, compiled") > names.index("ablation")
+    start = {part.name: sum(before.limit_s for before in gpu.parts()[:at]) for at, part in enumerate(gpu.parts())}
+    assert start["fp8"] + 30 < 590  # one call of ten minutes reaches it if every part takes all of its time
+    monkeypatch.setattr("sys.argv", ["gpu", "--folder", str(tmp_path), "--dry"])
+    gpu.main()
+    said = capsys.readouterr().out
+    assert all(part.name in said for part in gpu.parts())
+    assert "only if 300 s are left" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -81,18 +97,14 @@ def test_no_part_starts_without_time_for_it(
 def test_rows_of_the_engine_are_complete_when_nothing_is_left_to_measure(
     tmp_path: Path, row: Any, compiled: bool, retry: bool, complete: bool
 ) -> None:
-    rows = dict.fromkeys(ROW_NAMES, MEASURED) | {"DiT chunk [1,1,1]": row, "text encode": NOT_MEASURED}
-    write(tmp_path / RESULT, {"rows": rows})
-    one = engine("DiT", gpu.DIT, gpu.DIT_ROWS, 60, compiled=compiled)
+    write(tmp_path / RESULT, {"rows": dict.fromkeys(ROW_NAMES, MEASURED) | {"DiT chunk [1,1,1]": row}})
+    one = engine("engine", gpu.SIZE, 60, compiled=compiled)
     assert (left_out(one, tmp_path, {}, retry=retry) == "complete") is complete
-    rest = engine("rest", gpu.REST, gpu.REST_ROWS, 60, compiled=compiled)
-    assert left_out(rest, tmp_path, {}, retry=False) is None  # the text encoder's row
+    write(tmp_path / RESULT, {"rows": {"DiT chunk [1,1,1]": MEASURED}})
+    assert left_out(one, tmp_path, {}, retry=False) is None  # the other rows
 
 
 def test_parts_know_how_much_there_is_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [name for parts in (gpu.DIT, gpu.REST) for name in ROW_NAMES if any(part in name for part in parts)]
-    assert sorted(rows) == sorted(ROW_NAMES)
-    assert len(rows) == gpu.DIT_ROWS + gpu.REST_ROWS
     timed = [{"kernel": case.name} for case in cases(SMALL, torch.device("cpu"))]
     assert gpu.timed({"results": timed}, False)
     assert not gpu.timed({"results": timed[1:]}, False)

@@ -91,7 +91,8 @@ def test_a_measured_gpu_row_shows_its_figures_and_ends_the_disclaimer(tmp_path: 
 
 
 def test_precision_on_a_gpu_is_shown_with_its_speed(tmp_path: Path) -> None:
-    vae = {"psnr_db": 40.0, "largest_difference_levels": 3, "seconds": {"float32": timed(0.4), "bfloat16": timed(0.1)}}
+    precision = {"bfloat16": {"psnr_db": 40.0, "largest_difference_levels": 3}}
+    vae = {"precision": precision, "seconds": {"float32": timed(0.4), "bfloat16": timed(0.1)}}
     report = {"command": "c", "conditions": CONDITIONS, "results": vae}
     (tmp_path / "vae-precision-gpu-full.json").write_text(json.dumps(report))
     errors = {"latent_error_by_chunk": [0.02], "seconds": {"plain": timed(2.0), "fp8": "not measured"}}

@@ -177,6 +177,21 @@ def test_a_kernel_that_cannot_run_here_is_refused(name: AttentionKernel) -> None
     assert attention_by("torch", 2, 8, torch.float32, CPU) is torchs_choice
 
 
+def test_a_kernel_that_takes_tensors_and_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cuDNN's did with float32: right for zeros, which is all that a probe of zeros sees."""
+
+    def garbage(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torchs_choice(2 * q, k, v)
+
+    def not_finite(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torchs_choice(q, k, v) / 0.0
+
+    for wrong in (garbage, not_finite):
+        monkeypatch.setattr(attention_backends, "candidates", lambda w=wrong: {"torch": torchs_choice, "cudnn": w})
+        with pytest.raises(ValueError, match="attention: 'cudnn' is not allowed"):
+            attention_by("cudnn", 2, 8, torch.float32, CPU)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_every_kernel_that_runs_agrees() -> None:
     q, k, v = (x.cuda().bfloat16() for x in (torch.randn(1, 640, 4, 128) for _ in range(3)))

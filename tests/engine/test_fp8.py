@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from engine.test_acceleration import error, model, prompt, request
 from helios_engine.accelerate.fp8 import Float8Linear, check_device, quantise, quantise_linears
 from helios_engine.configs import SchedulerConfig
+from helios_engine.model.attention import JoinedProjections
+from helios_engine.model.block import Block
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
 
@@ -65,6 +67,10 @@ def test_joined_projections_are_the_three_layers() -> None:
     x = torch.randn(1, 5, 48, generator=torch.Generator().manual_seed(1))
     joined, separate = model(), model()
     joined.join_projections()
+    block = joined.blocks[0]
+    assert isinstance(block, Block)
+    assert isinstance(block.attn1.joined, JoinedProjections)
+    assert block.attn1.joined.weight.grad_fn is None  # no graph that keeps the separate weights alive
     results = []
     for transformer in (joined, separate):
         quantise_linears(transformer)

@@ -132,7 +132,8 @@ def test_a_recording_belongs_to_its_device(monkeypatch: pytest.MonkeyPatch) -> N
         log.append(("stream", stream))
         yield
 
-    def graph(recorded: Any, pool: Any, stream: Stream) -> Any:
+    def graph(recorded: Any, pool: Any, stream: Stream, capture_error_mode: str) -> Any:
+        assert capture_error_mode == "thread_local", "what other threads allocate meanwhile would end the recording"
         log.append(("graph", recorded))
         return on_stream(stream)
 

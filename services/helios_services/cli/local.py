@@ -24,9 +24,9 @@ from helios_services.cli.errors import UserError
 from helios_services.cli.output import written
 from helios_services.cli.progress import chunk_progress
 from helios_services.config import ServiceConfig, load_config
+from helios_services.file_kinds import by_name
 from helios_services.media.encoder import EncoderSettings, encode_chunk
 from helios_services.media.inputs import decode_clip, decode_image
-from helios_services.media.kinds import by_name
 from helios_services.media.remux import remux
 from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 

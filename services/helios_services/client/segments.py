@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_services.media.kinds import by_name
+from helios_services.file_kinds import by_name
 
 PART_BYTES = 1024 * 1024
 

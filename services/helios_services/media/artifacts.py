@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 import fsspec
 from fsspec.core import url_to_fs
 
-from helios_services.media.kinds import SUFFIXES
+from helios_services.file_kinds import SUFFIXES
 
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,127}}\.({'|'.join(SUFFIXES.values())})")
 

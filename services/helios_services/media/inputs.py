@@ -32,7 +32,7 @@ class Clip:
 
 
 def decode_image(data: bytes, content_type: str, *, height: int, width: int, limits: MediaConfig) -> NDArray[np.uint8]:
-    """Decodes a still of kinds.py (the first picture of an animated one) to (height, width, 3) uint8 sRGB.
+    """Decodes a still of file_kinds.py (the first picture of an animated one) to (height, width, 3) uint8 sRGB.
 
     EXIF orientation and colour profiles are applied, transparency is put on black, of 16-bit samples the high byte is
     kept, and the picture is made to cover the size (see cover.py). Raises MediaError for the file, InvalidField for
@@ -50,7 +50,7 @@ def decode_image(data: bytes, content_type: str, *, height: int, width: int, lim
 def decode_clip(
     data: bytes, content_type: str, *, height: int, width: int, fps: int, keep_last: int, limits: MediaConfig
 ) -> Clip:
-    """Decodes a clip of kinds.py, of the codecs in clip_file.py: its first frame and the last `keep_last`.
+    """Decodes a clip of file_kinds.py, of the codecs in clip_file.py: its first frame and the last `keep_last`.
 
     Frames are picked at `fps` as Resampler says: the latest one shown at each time, none blended. Rotation, mirroring
     and the pixels' aspect ratio are applied, colours become those of BT.709 (see colour.py), of interlaced frames one

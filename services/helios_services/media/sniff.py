@@ -1,8 +1,8 @@
 """What a file is, by its first bytes."""
 
 from helios_engine.errors import shorten
+from helios_services.file_kinds import CLIPS, STILLS, bare
 from helios_services.media.errors import MediaError, MediaReason, refused
-from helios_services.media.kinds import CLIPS, STILLS, bare
 
 UNKNOWN = "data of an unknown type"
 

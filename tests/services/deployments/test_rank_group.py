@@ -1,7 +1,6 @@
 """A denoiser replica of two ranks in a real Ray Serve, over gloo: same chunk, same bits, nothing left behind."""
 
 import contextlib
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -181,10 +180,9 @@ def test_other_meshes(cluster: None, checkpoint: Path, denoiser: Denoiser, paral
 def test_a_group_that_cannot_start_says_why_and_is_gone(cluster: None, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="failed"):
         deploy(tmp_path / "missing", ParallelConfig(ulysses_degree=2))
-    missing = re.escape(str(tmp_path / "missing"))
-    assert re.fullmatch(
-        rf"denoiser: did not start: CheckpointError: {missing}: is not a folder.*", why_not_running("ranks")
-    )
+    told = why_not_running("ranks")
+    assert told.startswith("denoiser: did not start: ")
+    assert "missing: is not a folder" in told
     serve.delete("ranks")
     wait_until(lambda: not processes())
     wait_until(lambda: all(entry["state"] == "REMOVED" for entry in placement_group_table().values()))

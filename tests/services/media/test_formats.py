@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helios_services.file_kinds import SUFFIXES, by_name
 from helios_services.media.cover import cover
 from helios_services.media.errors import MediaError, MediaReason
 from helios_services.media.inputs import decode_clip, decode_image
-from helios_services.media.kinds import SUFFIXES, by_name
 from services.media.files import HEIGHT, LIMITS, WIDTH, gradient, psnr
 from services.media.formats import BEGIN, CLIPS, END, PAGE, STILLS, Clip, Still, moving, table
 

@@ -13,6 +13,7 @@ import structlog
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 from helios_services.config import MediaConfig
+from helios_services.file_kinds import SUFFIXES, bare
 from helios_services.gateway.calls.access import visible_media
 from helios_services.gateway.guard.caller import Caller
 from helios_services.gateway.guard.in_progress import InProgress
@@ -22,7 +23,6 @@ from helios_services.jobs.errors import StoreUnavailable
 from helios_services.jobs.records import Account, JobSpec, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
-from helios_services.media.kinds import SUFFIXES, bare
 from helios_services.tasks import Background
 
 log = structlog.get_logger(__name__)
