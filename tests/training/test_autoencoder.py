@@ -20,7 +20,8 @@ def autoencoder() -> Autoencoder:
 
 
 def pixels(frames: int) -> torch.Tensor:
-    return torch.rand(2, 3, frames, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    # of seed 1 one pixel's channels cancel to 1e-6: its norm then depends on the order of sums
+    return torch.rand(2, 3, frames, 16, 24, generator=torch.Generator().manual_seed(2)) * 2 - 1
 
 
 @pytest.mark.parametrize("frames", [1, 9])
