@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -56,24 +55,15 @@ def _serve(pipe: Connection, checkpoint: str, cores: set[int]) -> None:
 
 def _generate(pipeline: Any, request: GenerationRequest) -> Run:
     from helios_engine.sampling.state import DenoiseState
+    from helios_services.cli.stage_watch import StageWatch
     from helios_services.media.encoder import EncoderSettings, encode_chunk
 
-    start, arrivals, stages = time.perf_counter(), [], []
-    spent: Stages = {}
-
-    def timed(stage: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        before = time.perf_counter()
-        result = function(*args, **options)
-        spent[stage] = time.perf_counter() - before
-        return result
-
-    embeds = timed("text", pipeline.text_encoder.encode, [request.prompt])
-    state = DenoiseState.initial(request)
-    for index in range(request.num_chunks):
-        latents, state = timed("denoise", pipeline.denoiser.denoise_chunk, state, embeds)
-        frames = timed("decode", pipeline.decoder.decode, latents)
-        timed("encode", encode_chunk, frames, index=index, fps=request.fps, settings=EncoderSettings())
-        arrivals.append(time.perf_counter() - start)
-        stages.append(dict(spent))
-        spent.clear()
-    return Run(arrival_s=arrivals, stage_s=stages)
+    start, run, watch = time.perf_counter(), Run(arrival_s=[], stage_s=[]), StageWatch()
+    for made in pipeline.denoise(request, DenoiseState.initial(request), timed=watch):
+        with watch("decode"):
+            frames = pipeline.decoder.decode(made.latents)
+        with watch("encode"):
+            encode_chunk(frames, index=made.index, fps=request.fps, settings=EncoderSettings())
+        run.arrival_s.append(time.perf_counter() - start)
+        run.stage_s.append(watch.taken())
+    return run

@@ -1,6 +1,7 @@
 """Text encoder, denoiser and VAE in one process: the same parts that the service composes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 
@@ -22,6 +23,18 @@ from helios_engine.text.encoder import TextEncoder
 from helios_engine.vae.decoder import VideoDecoder
 from helios_engine.vae.encoder import VideoEncoder
 from helios_engine.variants import resolve
+
+TimedFn = Callable[[str], AbstractContextManager[object]]
+"""Given a stage ("text" or "denoise"), what its work is done within: callers measure how long it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisedChunk:
+    """One chunk before it is decoded. latents, state: see `Chunk`."""
+
+    index: int
+    latents: torch.Tensor
+    state: DenoiseState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +71,16 @@ class HeliosPipeline:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.bfloat16,
+        loras: Mapping[str, str | PathLike[str]] | None = None,
     ) -> "HeliosPipeline":
-        """Loads a checkpoint folder in the published diffusers layout; the VAE in float32. Raises CheckpointError."""
+        """Loads a checkpoint folder in the published diffusers layout; the VAE in float32. Raises CheckpointError.
+
+        loras: adapter files by the names that requests use.
+        """
         return cls(
             open_checkpoint(path).variant,
             load_text_encoder(path, device=device, dtype=dtype),
-            load_denoiser(path, device=device, dtype=dtype),
+            load_denoiser(path, device=device, dtype=dtype, loras=loras),
             load_decoder(path, device=device),
             load_encoder(path, device=device),
         )
@@ -76,13 +93,26 @@ class HeliosPipeline:
         """
         request = resolve(request, self.variant)
         state = self._first_state(request) if continue_from is None else continue_from.continued(request)
+        for made in self.denoise(request, state):
+            frames = self.decoder.decode(made.latents)
+            yield Chunk(index=made.index, latents=made.latents, frames=frames, state=made.state)
+
+    def denoise(
+        self, request: GenerationRequest, state: DenoiseState, *, timed: TimedFn = lambda stage: nullcontext()
+    ) -> Iterator[DenoisedChunk]:
+        """Yields the chunks' latents in order, for callers that decode them in a way of their own.
+
+        request: with the variant's defaults filled in (`resolve`). state: what its first chunk is made from.
+        """
         prompts = [request.prompt, *(entry.prompt for entry in request.prompt_schedule)]
-        tokens = {number: self.text_encoder.encode([prompt])[0] for number, prompt in enumerate(prompts)}
-        negative = self.text_encoder.encode([request.negative_prompt]) if request.guided else None
+        with timed("text"):
+            tokens = {number: self.text_encoder.encode([prompt])[0] for number, prompt in enumerate(prompts)}
+            negative = self.text_encoder.encode([request.negative_prompt]) if request.guided else None
         while (index := state.chunks_made) < request.num_chunks:
             embeds = pad(chunk_tokens(tokens, request.prompt_schedule, index))
-            latents, state = self.denoiser.denoise_chunk(state, embeds, negative)
-            yield Chunk(index=index, latents=latents, frames=self.decoder.decode(latents), state=state)
+            with timed("denoise"):
+                latents, state = self.denoiser.denoise_chunk(state, embeds, negative)
+            yield DenoisedChunk(index=index, latents=latents, state=state)
 
     def _first_state(self, request: GenerationRequest) -> DenoiseState:
         if request.image is not None:

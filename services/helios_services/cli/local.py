@@ -1,28 +1,25 @@
 """`helios generate` without a server: the model in this process, no Ray, no Redis."""
 
 import mimetypes
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from helios_engine.loading.denoiser import load_denoiser
-from helios_engine.loading.text import load_text_encoder
-from helios_engine.loading.vae import load_decoder, load_encoder
+from helios_engine.checkpoint import open_checkpoint
+from helios_engine.pipeline import HeliosPipeline
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.conditioning import conditioned_state
 from helios_engine.sampling.state import DenoiseState
-from helios_engine.text.embeds import chunk_tokens, pad
 from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_engine.variants import make_request
 from helios_services.cli.errors import UserError
 from helios_services.cli.output import written
 from helios_services.cli.progress import chunk_progress
+from helios_services.cli.stage_watch import StageWatch
 from helios_services.config import ServiceConfig, load_config
 from helios_services.file_kinds import by_name
 from helios_services.media.encoder import EncoderSettings, encode_chunk
@@ -45,8 +42,6 @@ class Local:
 
 def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: Local) -> None:
     """fields: of GenerationRequest, where they are not the model's defaults."""
-    from helios_engine.checkpoint import open_checkpoint
-
     if local.device != "cpu" and not torch.cuda.is_available():
         raise UserError(
             f"device: {local.device!r} is not allowed; allowed: cpu, for torch finds no GPU on this machine"
@@ -67,16 +62,20 @@ def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: L
     with ExitStack() as files:
         file = files.enter_context(written(output))
         save = None if local.save is None else files.enter_context(written(local.save))
+        watch = StageWatch()
         with chunk_progress(request.num_chunks) as progress:
-            for made in _chunks(request, previous, folder, config, local):
-                before = time.perf_counter()
-                chunk = encode_chunk(made.frames, index=made.index, fps=request.fps, settings=settings)
+            pipeline = _pipeline(request, folder, config, local)
+            state = (
+                _first_state(request, pipeline, config, local) if previous is None else _continued(previous, request)
+            )
+            for made in pipeline.denoise(request, state, timed=watch):
+                with watch("decode"):
+                    frames = pipeline.decoder.decode_for_video(made.latents)
+                with watch("encode"):
+                    chunk = encode_chunk(frames, index=made.index, fps=request.fps, settings=settings)
                 pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
-                progress.chunk(
-                    num_frames=chunk.num_frames,
-                    duration_s=chunk.num_frames / request.fps,
-                    stage_s=made.stage_s | {"encode": time.perf_counter() - before},
-                )
+                duration_s = chunk.num_frames / request.fps
+                progress.chunk(num_frames=chunk.num_frames, duration_s=duration_s, stage_s=watch.taken())
         size = remux(pieces, file)
         if save is not None:
             save.write_bytes(made.state.to_bytes())
@@ -84,48 +83,16 @@ def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: L
     print(f"wrote {output} ({size:,} bytes)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    index: int
-    frames: Any
-    state: DenoiseState
-    stage_s: dict[str, float]
-
-
-def _chunks(
-    request: GenerationRequest, previous: DenoiseState | None, folder: str, config: ServiceConfig, local: Local
-) -> Iterator[_Made]:
-    dtype, device = getattr(torch, config.model.dtype), local.device
-    text = load_text_encoder(folder, device=device, dtype=dtype)
+def _pipeline(request: GenerationRequest, folder: str, config: ServiceConfig, local: Local) -> HeliosPipeline:
     # on the command line, an adapter's file is its name
     files = {lora.name: config.model.loras.get(lora.name, lora.name) for lora in request.loras}
-    denoiser = load_denoiser(folder, device=device, dtype=dtype, loras=files)
-    decoder = load_decoder(folder, device=device)
-    start = time.perf_counter()
-    prompts = [request.prompt, *(entry.prompt for entry in request.prompt_schedule)]
-    tokens = {number: text.encode([prompt])[0] for number, prompt in enumerate(prompts)}
-    negative = text.encode([request.negative_prompt]) if request.guided else None
-    stage_s = {"text": time.perf_counter() - start}
-    state = _continued(previous, request) if previous is not None else _first_state(request, folder, config, local)
-    while (index := state.chunks_made) < request.num_chunks:
-        marks = [time.perf_counter()]
-        latents, state = denoiser.denoise_chunk(
-            state, pad(chunk_tokens(tokens, request.prompt_schedule, index)), negative
-        )
-        marks.append(time.perf_counter())
-        frames = decoder.decode_for_video(latents)
-        marks.append(time.perf_counter())
-        seconds = (after - before for before, after in pairwise(marks))
-        yield _Made(
-            index=index,
-            frames=frames,
-            state=state,
-            stage_s=stage_s | dict(zip(("denoise", "decode"), seconds, strict=True)),
-        )
-        stage_s = {}
+    dtype = getattr(torch, config.model.dtype)
+    return HeliosPipeline.from_pretrained(folder, device=local.device, dtype=dtype, loras=files)
 
 
-def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig, local: Local) -> DenoiseState:
+def _first_state(
+    request: GenerationRequest, pipeline: HeliosPipeline, config: ServiceConfig, local: Local
+) -> DenoiseState:
     file = local.image or local.video
     if file is None:
         return DenoiseState.initial(request)
@@ -137,14 +104,13 @@ def _first_state(request: GenerationRequest, folder: str, config: ServiceConfig,
     size: dict[str, int] = {"height": request.height, "width": request.width}
     limits = for_one_machine(config.media)
     check_sandbox(limits)
-    encoder = load_encoder(folder, device=local.device)
     if local.image is not None:
         return conditioned_state(
-            request, encoder.condition_on_image(decode_image(data, content_type, **size, limits=limits))
+            request, pipeline.encoder.condition_on_image(decode_image(data, content_type, **size, limits=limits))
         )
     keep = HISTORY_CHUNKS * FRAMES_PER_CHUNK
     clip = decode_clip(data, content_type, **size, fps=request.fps, keep_last=keep, limits=limits)
-    return conditioned_state(request, encoder.condition_on_video(clip.first, clip.tail, clip.num_frames))
+    return conditioned_state(request, pipeline.encoder.condition_on_video(clip.first, clip.tail, clip.num_frames))
 
 
 def _continued(previous: DenoiseState, request: GenerationRequest) -> DenoiseState:
