@@ -160,7 +160,9 @@ def test_the_peers_agree_in_bfloat16_as_the_gpu_size_runs_them(half: Peers) -> N
         record = engine_row._compared(row, half, half_size())
         assert EAGER not in record, record
         assert "differs" not in record, (row.name, record)
-        assert 0 < record["relative_error"] < 0.02
+        assert record["relative_error"] < 0.02
+        # both have the same text encoder, which on some processors gives a prompt the same bits at any padding
+        assert record["relative_error"] > 0 or row.name == "text encode"
 
 
 def test_joined_projections_share_all_weights_and_change_nothing() -> None:
