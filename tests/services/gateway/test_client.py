@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,9 @@ async def test_a_gateway_that_ends_takes_no_job_with_it(config: ServiceConfig, w
 def command(gateway: Gateway, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """`helios generate --server`, in progress."""
     arguments = ["generate", "a lake", "-o", str(tmp_path / "out.mp4"), "--server", f"127.0.0.1:{gateway.port}"]
-    process = subprocess.Popen([HELIOS, *arguments], stderr=subprocess.PIPE, text=True)
+    # as a terminal starts it: what runs behind a script may have been told to ignore an interrupt
+    heeds = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen([HELIOS, *arguments], stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     yield process
     process.kill()
     process.wait()
