@@ -81,7 +81,7 @@ def watched_service(checkpoint: Path, folder: Path) -> Iterator[tuple[str, Prome
             del ports["redis"]
         else:
             listen = ["--web.listen-address", f"127.0.0.1:{ports['redis']}"]
-            socket = redis.url.partition("?")[0]  # what follows names the database, which the exporter takes for the path
+            socket = redis.url.partition("?")[0]  # the exporter would take ?db=0 for a part of the path
             cleanup.enter_context(_process([exporter, "--redis.addr", socket, *listen], folder / "exporter.log"))
         yield address, cleanup.enter_context(_prometheus(folder / "prometheus", ports))
 
