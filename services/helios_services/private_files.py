@@ -31,6 +31,8 @@ def check_folder(name: str, path: Path) -> None:
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = path.stat()
+    if status.st_uid not in (os.geteuid(), 0):  # its owner may rename what lies in it, whatever its mode says
+        raise ConfigError(f"{name}: {path} is not allowed; allowed: a folder that is this user's or root's")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
         if status.st_uid != os.geteuid():
             raise ConfigError(f"{name}: {path} is not allowed; allowed: a folder that other users cannot write to")

@@ -59,6 +59,21 @@ async def test_a_gateway_that_is_full_is_not_dead(config: ServiceConfig) -> None
             assert await health(port, LIVENESS) == SERVING
 
 
+async def test_a_watched_name_costs_a_stranger_no_more_than_a_name(config: ServiceConfig) -> None:
+    """Health keeps it for as long as the call is open, and nobody asks for a key."""
+    refused = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    async with serving(config, health_port=0) as gateway:
+        for port in (gateway.port, gateway.health_port):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.Watch(health_pb2.HealthCheckRequest(service="x" * 5000), timeout=60).read()
+                assert caught.value.code() in refused
+                watching = stub.Watch(health_pb2.HealthCheckRequest(service="x" * 4000), timeout=60)
+                assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                watching.cancel()
+
+
 async def test_a_taken_port_is_named(config: ServiceConfig) -> None:
     async with serving(config, health_port=0) as gateway:
         with pytest.raises(ConfigError, match=r"gateway\.health_port: \d+"):

@@ -10,7 +10,7 @@ from helios_services.config import ConfigError, GatewayConfig
 from helios_services.gateway.calls.api import Api
 from helios_services.gateway.grpc.handlers import SERVICE, service_handler
 from helios_services.gateway.grpc.limits import server_options
-from helios_services.gateway.grpc.open_calls import OpenCalls
+from helios_services.gateway.grpc.open_calls import MOST_BYTES, OpenCalls
 from helios_services.gateway.grpc.servicer import Servicer
 from helios_services.gateway.grpc.tls import server_credentials
 from helios_services.gateway.guard.guard import Guard
@@ -37,7 +37,8 @@ class GrpcDoor:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
             names = (SERVICE.full_name, health_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        self._probed = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        small = dict(server_options(config)) | {"grpc.max_receive_message_length": MOST_BYTES}
+        self._probed = grpc.aio.server(interceptors=[OpenCalls()], options=list(small.items()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
 
     async def bind(self) -> None:

@@ -17,6 +17,8 @@ from helios_services.gateway.guard.refusal import Code, Refusal, refusal_of
 
 MOST = 64
 """At a time. One more ends the oldest: silent ones make room for those that ask something."""
+MOST_BYTES = 4096
+"""Of a request: a service's name or a symbol's. Health keeps a watched name for as long as the call is open."""
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -39,7 +41,7 @@ class OpenCalls(grpc.aio.ServerInterceptor):
             return handler
         assert handler.request_deserializer is not None
         options: dict[str, Any] = {
-            "request_deserializer": tolerant(handler.request_deserializer),
+            "request_deserializer": tolerant(handler.request_deserializer, MOST_BYTES),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:

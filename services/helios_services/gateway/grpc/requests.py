@@ -29,10 +29,17 @@ class Malformed:
         self.text = text
 
 
-def tolerant(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | Malformed]:
-    """A deserializer that leaves the refusal to the reader: gRPC's own would answer UNKNOWN or INTERNAL."""
+def tolerant(
+    deserialize: Callable[[bytes], Message], most_bytes: int | None = None
+) -> Callable[[bytes], Message | Malformed]:
+    """A deserializer that leaves the refusal to the reader: gRPC's own would answer UNKNOWN or INTERNAL.
+
+    most_bytes: larger messages are not even looked at, for calls that anybody may hold open.
+    """
 
     def read(data: bytes) -> Message | Malformed:
+        if most_bytes is not None and len(data) > most_bytes:
+            return Malformed(f"the request has {len(data):,} bytes; allowed: at most {most_bytes:,}")
         try:
             return deserialize(data)
         except DecodeError:
