@@ -19,6 +19,10 @@ WAITS = [
 ]
 BATCH = [("batch wait p99 s", "ranks.batch.queue_wait_p99_s", ".1f")]
 RATE = [("chunks/s", "chunks_per_s", ".1f")]
+NEEDED = [
+    ("jobs/s", "jobs_per_s", "g"), ("chunks/s needed", "chunks_per_s_needed", ".1f"), *SIZES,
+    ("GPUs", "gpus_mean", ".1f"), *LOAD, *WAITS, *BATCH,
+]  # fmt: skip
 
 STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "scale": (
@@ -27,10 +31,11 @@ STUDIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     ),
     "needed": (
         "the smallest fleet; p99 of interactive waits 5 s, of first chunks 8 s, of batch waits 30 s; late chunks 1 %",
-        [
-            ("jobs/s", "jobs_per_s", "g"), ("chunks/s needed", "chunks_per_s_needed", ".1f"), *SIZES,
-            ("GPUs", "gpus_mean", ".1f"), *LOAD, *WAITS, *BATCH,
-        ],
+        NEEDED,
+    ),
+    "needed-2+2+2": (
+        "the same at twice the steps of denoising; late chunks are not bounded, as a chunk takes longer than it plays",
+        NEEDED,
     ),
     "overload": (
         "40 denoisers, growing load, at most 1000 jobs queued",
