@@ -20,7 +20,7 @@ from benchmarks.capacity_model.tables import STUDIES, show_study, show_validatio
 from benchmarks.conditions import conditions
 
 RESULT = Path(__file__).parent / "results" / "capacity.json"
-SIZES = (1, 10, 100, 1000, 10_000)
+SIZES = (1, 10, 100, 1000)
 LOAD = 0.8
 Save = Callable[[str, dict[str, Any]], None]
 
