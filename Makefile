@@ -5,9 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.installed
+# For the images: their Python and platform, torch's version from constraints.txt, wheels only, nothing about an index
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --only-binary :all: --python-version 3.11 \
+	--python-platform x86_64-unknown-linux-gnu --constraint constraints.txt --no-emit-index-url --no-header --no-annotate
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find protos -name '*.proto')
 
-.PHONY: help setup demo mini test check docs lint format fuzz audit bench kustomize k8s-check monitoring monitoring-check clean
+.PHONY: help setup demo mini test check docs lint format fuzz audit lock bench kustomize k8s-check monitoring monitoring-check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -52,6 +55,13 @@ fuzz: $(STAMP) ## The fuzz tests' long mode: 10,000 cases, others in each run (m
 
 audit: $(STAMP) ## Known vulnerabilities of what is installed (asks osv.dev: fails without a network)
 	$(BIN)/pip-audit --local --skip-editable --vulnerability-service osv --progress-spinner off
+
+lock: $(STAMP) ## Renew the hashed locks of the images, docker/*.lock, to the newest versions that pyproject.toml allows
+	$(LOCK) pyproject.toml --extra serve --extra s3 --output-file docker/worker.lock >/dev/null
+	$(LOCK) pyproject.toml --extra gateway --extra s3 --constraint docker/worker.lock \
+		--output-file docker/gateway.lock >/dev/null
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) - --constraint docker/worker.lock --output-file docker/build.lock >/dev/null
 
 bench: $(STAMP) ## What this machine can measure in under 10 minutes
 	$(BIN)/python -m benchmarks.quick

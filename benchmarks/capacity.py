@@ -15,12 +15,12 @@ import typer
 from rich.console import Console
 
 from benchmarks.capacity_model.stage_times import ASSUMED, stage_times
-from benchmarks.capacity_model.studies import MIX, Slo, Study
+from benchmarks.capacity_model.studies import TWICE_THE_STEPS, Slo, Study
 from benchmarks.capacity_model.tables import STUDIES, show_study, show_validation
 from benchmarks.conditions import conditions
 
 RESULT = Path(__file__).parent / "results" / "capacity.json"
-SIZES = (1, 10, 100, 1000, 10_000)
+SIZES = (1, 10, 100, 1000)
 LOAD = 0.8
 Save = Callable[[str, dict[str, Any]], None]
 
@@ -66,9 +66,13 @@ def main(
 
 
 def _studies(console: Console, save: Save, study: Study, only: list[str], jobs_per_s: list[float] | None) -> None:
+    rates, slo, twice = jobs_per_s or (0.1, 1.0, 10.0, 50.0), Slo(), "needed-2+2+2"
+    studies = dict.fromkeys(STUDIES, study) | {twice: replace(study, mix=TWICE_THE_STEPS)}
+    objectives = dict.fromkeys(STUDIES, slo) | {twice: replace(slo, missed_share=1.0)}
     runs = {
         "scale": lambda: study.scale(SIZES, LOAD),
-        "needed": lambda: study.needed(jobs_per_s or (0.1, 1.0, 10.0, 50.0), Slo()),
+        "needed": lambda: study.needed(rates, slo),
+        twice: lambda: studies[twice].needed(rates, objectives[twice]),
         "overload": lambda: study.overload(40, (0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.5)),
         "preemption": lambda: study.preemption(20, 0.95),
         "spot": lambda: study.spot(40, 0.8, (1e6, 24.0, 4.0, 1.0, 0.25)),
@@ -81,7 +85,8 @@ def _studies(console: Console, save: Save, study: Study, only: list[str], jobs_p
     console.print(f"Stage times: {study.times.source}", highlight=False)
     for name in only:
         rows = runs[name]()
-        inputs = {"stage_times": asdict(study.times), "mix": [asdict(kind) for kind in MIX], "slo": asdict(Slo())}
+        mix = [asdict(kind) for kind in studies[name].mix]
+        inputs = {"stage_times": asdict(study.times), "mix": mix, "slo": asdict(objectives[name])}
         save(name, _stamped(f"--only {name}", {"seed": study.seed, "inputs": inputs, "rows": rows}))
         show_study(console, name, rows)
 

@@ -7,15 +7,20 @@ ARG PYTHON=python:3.11.13-slim-bookworm
 
 FROM ${PYTHON} AS build
 WORKDIR /src
+# Packages by the hashes of the locks (`make lock` renews them), and as wheels: no package's own code runs here.
+COPY docker/build.lock docker/gateway.lock docker/
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r docker/build.lock
+RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r docker/gateway.lock
 COPY pyproject.toml setup.py README.md ./
 COPY protos protos
 COPY helios_engine helios_engine
 COPY kernels kernels
 COPY services services
-RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
-# hadolint ignore=DL3013
-RUN pip install --no-cache-dir '.[gateway,s3]'
+# protoc finds its plugins by PATH
+RUN PATH=/opt/build/bin:$PATH pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/venv/bin/pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
 
 FROM ${PYTHON}
 COPY --from=build /opt/venv /opt/venv

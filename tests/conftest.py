@@ -30,6 +30,7 @@ SLOW = (
     "k8s/test_drain.py",
     "k8s/test_mutations.py",
     "k8s/test_retries.py",
+    "k8s/test_weights.py",
     "k8s/test_wheel.py",
     "kernels/test_compile.py",
     "kernels/test_interpreted.py",

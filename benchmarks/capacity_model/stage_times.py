@@ -5,16 +5,28 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity_model.inputs import StageTimes
+from benchmarks.counts import parts
+from benchmarks.sizes import SIZES
+from helios_engine.request import FRAMES_PER_CHUNK
 
-TFLOP_PER_CHUNK = {"DiT, pyramid steps 1+1+1": 416.0, "DiT, pyramid steps 2+2+2": 832.0, "VAE decode": 69.0}
-"""Counted, 2 FLOP per multiply-add: one chunk (33 frames) at 384 x 640."""
 DIT_TFLOPS, VAE_TFLOPS = 700.0, 200.0
 ENCODE_FPS = 300.0
 
+
+def chunk_tflop() -> tuple[float, float]:
+    """One chunk at full size, 384 x 640: the DiT at pyramid steps 1+1+1, and the VAE's decoding."""
+    tflop = {
+        part: sum(product.flops for product in products) / 1e12 for part, products in parts(SIZES["gpu-full"]).items()
+    }
+    return sum(tflop[f"dit stage {stage}"] for stage in range(3)), tflop["vae decode"]
+
+
+_DIT_TFLOP, _DECODE_TFLOP = chunk_tflop()
+
 ASSUMED = StageTimes(
-    denoise_s=(TFLOP_PER_CHUNK["DiT, pyramid steps 1+1+1"] / DIT_TFLOPS,),
-    decode_s=(TFLOP_PER_CHUNK["VAE decode"] / VAE_TFLOPS,),
-    encode_s=(33 / ENCODE_FPS,),
+    denoise_s=(_DIT_TFLOP / DIT_TFLOPS,),
+    decode_s=(_DECODE_TFLOP / VAE_TFLOPS,),
+    encode_s=(FRAMES_PER_CHUNK / ENCODE_FPS,),
     text_s=(0.05,),
     call_s=0.015,
     claim_s=0.01,
@@ -22,9 +34,9 @@ ASSUMED = StageTimes(
     append_s=0.005,
     publish_s=0.2,
     source=(
-        "ASSUMED, not measured: 416 TFLOP of DiT per chunk (counted; 384x640, pyramid steps 1+1+1) at an assumed "
-        f"{DIT_TFLOPS:.0f} TFLOP/s (70 % of an H100 datasheet's dense bf16), 69 TFLOP of VAE (counted) at "
-        f"an assumed {VAE_TFLOPS:.0f} TFLOP/s (40 % of the datasheet's dense TF32), H.264 at an assumed "
+        f"ASSUMED, not measured: {_DIT_TFLOP:.0f} TFLOP of DiT per chunk (counted; 384x640, pyramid steps 1+1+1) at an "
+        f"assumed {DIT_TFLOPS:.0f} TFLOP/s (70 % of an H100 datasheet's dense bf16), {_DECODE_TFLOP:.0f} TFLOP of VAE "
+        f"(counted) at an assumed {VAE_TFLOPS:.0f} TFLOP/s (40 % of the datasheet's dense TF32), H.264 at an assumed "
         f"{ENCODE_FPS:.0f} frames/s, text 50 ms, overheads of 2 to 200 ms between the stages"
     ),
 )

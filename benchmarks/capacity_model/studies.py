@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from benchmarks.capacity_model.arrivals import chunks_per_job, denoiser_s_per_job, mean, poisson
-from benchmarks.capacity_model.inputs import Fleet, JobClass, Rank, ReplicaLoss, Run, Scaling, StageTimes
+from benchmarks.capacity_model.inputs import Fleet, JobClass, Playback, Rank, ReplicaLoss, Run, Scaling, StageTimes
 from benchmarks.capacity_model.outcome import Outcome
 from benchmarks.capacity_model.search import smallest
 from benchmarks.capacity_model.simulation import simulate
@@ -18,14 +18,14 @@ MIX = (
     JobClass(name="batch, 44 chunks (a minute)", rank=Rank.BATCH, share=0.2, chunks=(44,)),
 )
 """Assumed: nobody has asked for anything yet."""
+TWICE_THE_STEPS = tuple(replace(kind, denoise_factor=2.0) for kind in MIX)
+"""As many jobs at pyramid steps 2+2+2, the default of the distilled model."""
 SESSION = JobClass(name="live session, 2 minutes", rank=Rank.INTERACTIVE, share=1.0, session_s=120.0)
 DECODER_LOAD = 0.75
 """Share of the time that decoders work when all denoisers do; the rest keeps the queue before them short."""
 GPUS_PER_DENOISER, GPUS_PER_DECODER = 1.0, 0.5
 """As in the configuration of docs/operations.md."""
 UNBOUNDED = 10**9
-WARMUP_S = 60.0
-"""Twice the longest job, and no queue is long at the loads that it is used for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,26 @@ class Study:
     mix: Sequence[JobClass] = MIX
     seed: int = 0
 
+    @property
+    def denoise_s(self) -> float:
+        """Mean seconds that a denoiser needs from one chunk of a job to the next."""
+        playback = Playback()
+        chunks = chunks_per_job(self.mix, self.times, playback)
+        return denoiser_s_per_job(self.mix, self.times, playback) / chunks + self.times.begin_s
+
+    @property
+    def decode_s(self) -> float:
+        """Mean seconds that a decoder is occupied by one chunk."""
+        return mean(self.times.decode_s) + mean(self.times.encode_s) + self.times.call_s
+
+    @property
+    def warmup_s(self) -> float:
+        """Twice the longest job. No queue is long at the loads that it is used for."""
+        return 2 * max(max(kind.chunks) for kind in self.mix) * self.denoise_s
+
     def fleet(self, denoisers: int, **options: Any) -> Fleet:
         """A fleet whose decoders keep up."""
-        decode_s = mean(self.times.decode_s) + mean(self.times.encode_s) + self.times.call_s
-        denoise_s = mean(self.times.denoise_s) + self.times.call_s + self.times.begin_s
-        decoders = max(ceil(denoisers * decode_s / denoise_s / DECODER_LOAD), 1)
+        decoders = max(ceil(denoisers * self.decode_s / self.denoise_s / DECODER_LOAD), 1)
         options.setdefault("max_queued", UNBOUNDED)
         options.setdefault("text_encoders", max(ceil(denoisers / 100), 1))
         return Fleet(**{"denoisers": denoisers, "decoders": decoders} | options)
@@ -84,24 +99,38 @@ class Study:
         rows = []
         for size in sizes:
             long_s = min(max(10_000.0 / size, 60.0), 10_000.0)  # small fleets need longer for as many jobs
-            fleet, run = self.fleet(size), Run(horizon_s=long_s + WARMUP_S, warmup_s=WARMUP_S)
+            fleet, run = self.fleet(size), Run(horizon_s=long_s + self.warmup_s, warmup_s=self.warmup_s)
             start = time.process_time()
             outcome = self.at_load(fleet, load, run)
             rows.append(row(fleet, outcome) | {"load": load, "simulated_in_cpu_s": time.process_time() - start})
         return rows
 
     def needed(self, jobs_per_s: Sequence[float], slo: Slo) -> list[dict[str, Any]]:
-        """The fewest denoisers, then the fewest decoders, that meet the objective at these rates."""
+        """The fewest denoisers, then the fewest decoders, that meet the objective at these rates.
+
+        Raises ValueError if ten times the denoisers that the work needs do not: late chunks, for one, stay late in any
+        fleet if a chunk takes much longer than it plays.
+        """
         rows = []
         for rate in jobs_per_s:
             busy = rate * denoiser_s_per_job(self.mix, self.times, Run().playback)
-            run = Run(horizon_s=WARMUP_S + max(min(20_000.0 / busy, 5000.0), 120.0), warmup_s=WARMUP_S)
+            run = Run(horizon_s=self.warmup_s + max(min(20_000.0 / busy, 5000.0), 120.0), warmup_s=self.warmup_s)
 
             def met(fleet: Fleet, rate: float = rate, run: Run = run) -> bool:
                 return slo.met(self.outcome(fleet, [(0.0, rate)], run))
 
-            denoisers = smallest(lambda size, met=met: met(self.fleet(size)), at_least=ceil(busy), resolution=0.02)  # type: ignore[misc]
-            assert denoisers is not None, "a fleet of its own for each job would do"
+            denoisers = smallest(
+                lambda size, met=met: met(self.fleet(size)),  # type: ignore[misc]
+                at_least=ceil(busy),
+                at_most=(at_most := 10 * ceil(busy) + 10),
+                resolution=0.02,
+            )
+            if denoisers is None:
+                raise ValueError(
+                    f"needed: at {rate:g} jobs/s no fleet of up to {at_most} denoisers meets the objective; "
+                    f"a chunk takes a denoiser {self.denoise_s:.3f} s, a decoder {self.decode_s:.3f} s, and plays "
+                    f"{run.playback.chunk_s:.3f} s"
+                )
             generous = self.fleet(denoisers)
             decoders = smallest(
                 lambda size, met=met, fleet=generous: met(replace(fleet, decoders=size)),  # type: ignore[misc]

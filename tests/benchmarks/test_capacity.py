@@ -2,19 +2,28 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import log
 from pathlib import Path
 
 import pytest
 
+from benchmarks.capacity import RESULT
 from benchmarks.capacity_model.arrivals import Arrival, poisson, trace
 from benchmarks.capacity_model.inputs import Fleet, JobClass, Playback, Rank, ReplicaLoss, Run, Scaling, StageTimes
 from benchmarks.capacity_model.outcome import Outcome
 from benchmarks.capacity_model.search import smallest
 from benchmarks.capacity_model.simulation import simulate
 from benchmarks.capacity_model.stage_times import ASSUMED, stage_times
+from benchmarks.capacity_model.studies import MIX as STUDIED_MIX
+from benchmarks.capacity_model.studies import TWICE_THE_STEPS, Slo, Study
+from benchmarks.capacity_model.tables import STUDIES
+from benchmarks.capacity_page import CAPACITY_TABLES, PAGE
+from benchmarks.counts import parts
+from benchmarks.performance_page import updated
 from benchmarks.player import play
+from benchmarks.records import RESULTS
+from benchmarks.sizes import SIZES
 
 ONE = Fleet(denoisers=1, decoders=1)
 VIDEO = JobClass(name="video", rank=Rank.NORMAL, share=1.0)
@@ -249,4 +258,40 @@ def test_stage_times_of_a_service_benchmark(tmp_path: Path) -> None:
 
 def test_assumed_times_say_that_they_are_assumed() -> None:
     assert ASSUMED.source.startswith("ASSUMED, not measured")
-    assert ASSUMED.denoise_s[0] == pytest.approx(416 / 700)
+
+
+def test_assumed_times_rest_on_the_counts_of_the_model() -> None:
+    counted = parts(SIZES["gpu-full"])
+    stages = sum(product.flops for stage in range(3) for product in counted[f"dit stage {stage}"])
+    decoding = sum(product.flops for product in counted["vae decode"])
+    assert list(ASSUMED.denoise_s) == pytest.approx([stages / 700e12])
+    assert list(ASSUMED.decode_s) == pytest.approx([decoding / 200e12])
+    assert f"{stages / 1e12:.0f} TFLOP of DiT" in ASSUMED.source
+    assert f"{decoding / 1e12:.0f} TFLOP of VAE" in ASSUMED.source
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_results_rest_on_the_assumed_times_as_they_are(study: str) -> None:
+    """Otherwise: run `python -m benchmarks.capacity`, then `python -m benchmarks.capacity_page`."""
+    kept = json.loads(RESULT.read_text())[study]["inputs"]["stage_times"]
+    assert kept == json.loads(json.dumps(asdict(ASSUMED)))
+
+
+def test_the_page_is_what_the_results_say() -> None:
+    page = PAGE.read_text()
+    assert updated(page, RESULTS, CAPACITY_TABLES) == page, "run python -m benchmarks.capacity_page"
+    assert all(f"<!-- table: {name} -->" in page for name in CAPACITY_TABLES)
+
+
+@pytest.mark.parametrize("slow", [replace(TIMES, denoise_s=(3.0,)), replace(TIMES, decode_s=(3.0,))])
+def test_an_objective_that_no_fleet_meets_is_an_error(slow: StageTimes) -> None:
+    study = Study(times=slow)
+    with pytest.raises(ValueError, match=r"needed: at 0.1 jobs/s no fleet of up to \d+ denoisers meets the objective"):
+        study.needed([0.1], Slo())
+
+
+def test_twice_the_steps_need_twice_the_denoisers_and_no_more_decoders() -> None:
+    once, twice = (Study(times=TIMES, mix=mix) for mix in (STUDIED_MIX, TWICE_THE_STEPS))
+    assert twice.denoise_s == pytest.approx(2 * once.denoise_s)
+    small, large = once.fleet(30), twice.fleet(60)
+    assert small.decoders == large.decoders == 20

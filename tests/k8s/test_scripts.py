@@ -1,11 +1,9 @@
-"""The scripts that pods run, run here: with a real redis-server, with stand-ins for the download and for Ray."""
+"""The scripts that pods run, run here: with a real redis-server, with stand-ins for Ray."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from k8s.build import K8S
 
@@ -20,30 +18,6 @@ def _run(script: str, *args: str, tools: Path, **environ: str) -> "subprocess.Co
     installed = Path(sys.executable).parent  # `helios` itself, also where the environment is not activated
     env = {**os.environ, **environ, "PATH": f"{tools}:{installed}:{os.environ['PATH']}"}
     return subprocess.run(["sh", str(K8S / script), *args], env=env, capture_output=True, text=True, timeout=250)
-
-
-HF = 'while [ "$1" != --local-dir ]; do shift; done; mkdir -p "$2/.cache"; echo weights > "$2/file"'
-WEIGHTS = {"REPO": "a/b", "REVISION": "main"}
-
-
-def test_weights_appear_whole_and_a_second_run_finds_them(tmp_path: Path) -> None:
-    _tool(tmp_path, "hf", HF)
-    _tool(tmp_path, "helios", 'test -e "$2/file"')
-    target = tmp_path / "models" / "w"
-    assert _run("base/weights/fetch.sh", tools=tmp_path, TARGET=str(target), **WEIGHTS).returncode == 0
-    assert sorted(path.name for path in target.iterdir()) == ["file"]
-    _tool(tmp_path, "hf", "exit 9")
-    again = _run("base/weights/fetch.sh", tools=tmp_path, TARGET=str(target), **WEIGHTS)
-    assert (again.returncode, again.stdout) == (0, f"weights: {target} is there\n")
-
-
-@pytest.mark.parametrize(("hf", "helios"), [("exit 9", "exit 0"), (HF, "exit 1")], ids=["download", "check"])
-def test_bad_weights_never_appear(hf: str, helios: str, tmp_path: Path) -> None:
-    _tool(tmp_path, "hf", hf)
-    _tool(tmp_path, "helios", helios)
-    target = tmp_path / "w"
-    assert _run("base/weights/fetch.sh", tools=tmp_path, TARGET=str(target), **WEIGHTS).returncode != 0
-    assert not target.exists()
 
 
 def test_gpu_pods_wait_for_weights_and_refuse_bad_ones(tmp_path: Path, checkpoint: Path) -> None:
