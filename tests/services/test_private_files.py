@@ -21,7 +21,7 @@ def test_a_folder_of_another_user_is_refused_whatever_its_mode(
         os.chown(folder, 12345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    with pytest.raises(ConfigError, match="state_dir: .* allowed: a folder that is this user's or root's"):
+    with pytest.raises(ConfigError, match=r"state_dir: .* allowed: a folder that is this user's or root's"):
         check_folder("state_dir", folder)
 
 
