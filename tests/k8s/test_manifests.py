@@ -64,7 +64,12 @@ def test_every_yaml_file_is_part_of_a_build() -> None:
         tree = yaml.safe_load(path.read_text())
         named |= {str(entry) for entry in [*tree.get("resources", []), *tree.get("configurations", [])]}
         named |= {patch["path"] for patch in tree.get("patches", []) if "path" in patch}
-        named |= {f"{entry.rpartition('=')[2]}" for g in tree.get("configMapGenerator", []) for entry in g["files"]}
-    ours = [path for path in K8S.rglob("*") if path.is_file() and "monitoring" not in path.relative_to(K8S).parts]
+        for generator in tree.get("configMapGenerator", []):
+            named |= {entry.rpartition("=")[2] for entry in [*generator.get("files", []), *generator.get("envs", [])]}
+    ours = [
+        path
+        for path in K8S.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and "monitoring" not in path.relative_to(K8S).parts
+    ]
     stray = [path for path in ours if path.name not in named and f"{path.parent.name}/{path.name}" not in named]
     assert stray == []

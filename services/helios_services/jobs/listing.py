@@ -1,7 +1,6 @@
 """Lists of jobs, in pages of bounded size and cost."""
 
 import json
-import secrets
 from collections.abc import Collection
 
 from helios_services.jobs.calls import record_of
@@ -51,10 +50,6 @@ class JobList(Upkeep):
         return JobPage(jobs=jobs, next_cursor=cursors.seal(int(last), scope) if last else "")
 
     async def _secret(self) -> bytes:
-        """The first gateway of a store makes it."""
+        """Reads it, so that a store at maxmemory lists its jobs: it was made with the store's layout."""
         key = self._keys.of("cursor_key")
-        async with self._pipeline() as pipeline:
-            pipeline.set(key, secrets.token_bytes(32), nx=True)
-            pipeline.get(key)
-            _, secret = await pipeline.execute()
-        return bytes(secret)
+        return bytes(await self._answer(self._client.get(key)))

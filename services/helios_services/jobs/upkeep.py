@@ -1,6 +1,7 @@
 """What has to be done to the store now and then: by gateways and workers, whoever comes to it."""
 
 import json
+import secrets
 from collections.abc import Sequence
 
 from helios_services.jobs.codec import stored_json, summary_json
@@ -55,6 +56,8 @@ class Upkeep(ConfiguredReader):
             await self._answer(self._client.hset(layout, "scrubbed", 0))
             while not await self._scrub(MIGRATED):
                 pass
+            secret = secrets.token_bytes(32)  # of the cursors of lists, the first one's for all
+            await self._answer(self._client.set(self._keys.of("cursor_key"), secret, nx=True))
             await self._answer(self._client.hset(layout, "version", LAYOUT))
         self._migrated = True
 
