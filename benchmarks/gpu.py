@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.ablation_case import COMMON_ROWS, GPU_ROWS
 from benchmarks.engine import ROW_NAMES
+from benchmarks.engine_row import COMPILED
 from benchmarks.kernel_cases import SMALL, cases
 from benchmarks.parts import DONE, Outcomes
 from benchmarks.records import FAILED, is_measured, read, write
@@ -37,7 +38,6 @@ LEAST_TO_COMPILE_S = 300.0
 """What diffusers compiles takes minutes before its first figure."""
 SPARE_S = 15.0
 """Of the minutes: for ending the last part."""
-COMPILED = "diffusers compiled"
 
 Report = dict[str, Any]
 CompleteFn = Callable[[Report, bool], bool]
