@@ -134,9 +134,11 @@ class QuickService:
             worker.close()
         self.workers.clear()
 
-    def worker(self, *harms: Harm, chunk_s: float = 0.0, config: ServiceConfig | None = None) -> Worker:
+    def worker(
+        self, *harms: Harm, chunk_s: float = 0.0, full_disk: str = "", config: ServiceConfig | None = None
+    ) -> Worker:
         """Starts a worker that harms itself."""
-        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s)
+        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s, full_disk=full_disk)
         log = self.folder / f"worker-{len(list(self.folder.glob('worker-*')))}.log"
         worker = Worker(config or self.config, plan, log)
         self.workers.append(worker)
