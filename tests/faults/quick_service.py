@@ -103,7 +103,9 @@ class QuickService:
             state_dir=folder,
             redis=RedisConfig(**{"url": via or redis_url, "socket_timeout_s": 5.0} | (redis or {})),
             jobs=jobs,
-            gateway=GatewayConfig(**{"port": 0, "metrics_port": self._metrics_port, "drain_s": 2.0} | (gateway or {})),
+            gateway=GatewayConfig(
+                **{"port": 0, "http_port": 0, "metrics_port": self._metrics_port, "drain_s": 2.0} | (gateway or {})
+            ),
         )
         self.artifacts = Path(self.config.artifacts)
         self.journal = folder / "journal"

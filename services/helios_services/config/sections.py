@@ -135,13 +135,21 @@ class JobsConfig(Section):
         return value
 
 
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+
+
 class GatewayConfig(Section):
-    """The gRPC server."""
+    """The gateway: its gRPC and HTTP doors."""
 
     host: str = "127.0.0.1"
     """Address to listen on. The default is reached from this machine only."""
     port: Port = 50051
-    """0: the system chooses; the gateway prints which."""
+    """Of gRPC. 0: the system chooses; the gateway prints which."""
+    http_port: Port | None = 8080
+    """Of HTTP, on `host`, with the same keys, limits and certificate. 0: the system chooses; null: no HTTP."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call the HTTP API from a browser, for example https://app.example.com. Empty: only the
+    gateway's own."""
     metrics_host: str = "127.0.0.1"
     """Address of the metrics."""
     metrics_port: Port = 9464
