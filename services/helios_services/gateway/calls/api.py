@@ -19,6 +19,7 @@ from helios_services.gateway.calls.video_file import VideoFile, delete_video, op
 from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
+from helios_services.gateway.guard.in_turn import InTurn
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, StoreUnavailable
 from helios_services.jobs.notify import Notifier
@@ -28,6 +29,8 @@ from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import Background
 
 log = structlog.get_logger(__name__)
+LISTING_SHARE, LISTINGS_WAITING = 0.25, 16
+"""Of a gateway's time, that lists of jobs take; calls of one key that wait for their turn."""
 
 
 class Api:
@@ -42,6 +45,7 @@ class Api:
         self._drain, self._background = drain, Background()
         self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
         self._submitter = Submitter(config, store, self._uploads)
+        self._listings = InTurn(LISTING_SHARE, LISTINGS_WAITING, "listings")
 
     async def close(self) -> None:
         """Waits for what calls that have ended left to be done."""
@@ -57,7 +61,8 @@ class Api:
 
     async def list_jobs(self, call: Call, request: pb.ListJobsRequest) -> Listing:
         """A page of the caller's jobs, newest first."""
-        return await listing(self._store, call.caller, request)
+        async with self._listings.one(call.caller.key_id):
+            return await listing(self._store, call.caller, request)
 
     async def list_after(self, call: Call, after: str, limit: int, *, oldest_first: bool) -> Listing:
         """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start)."""

@@ -11,6 +11,8 @@ from helios_services.jobs.store import JobStore
 from helios_services.messages import STATES
 
 MAX_PAGE, DEFAULT_PAGE = 500, 50
+PAGE_JOBS = 100
+"""In a page at most, whatever is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) 
     states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
     try:
         page = await store.page(
-            limit=request.page_size or DEFAULT_PAGE,
+            limit=min(request.page_size or DEFAULT_PAGE, PAGE_JOBS),
             cursor=request.page_token,
             states=states,
             model=request.model,
