@@ -30,7 +30,7 @@ from helios_services.jobs.state import FINAL, Event, JobState
 from helios_services.jobs.store import JobStore
 from helios_services.jobs.worker_calls import EVERY_RANK
 from services.jobs.conftest import record, spec
-from services.jobs.store_model import Model, ModelJob
+from services.jobs.model.store import Model, ModelJob
 from support.redis_clients import async_client
 
 EXAMPLES = int(os.environ.get("HELIOS_MODEL_EXAMPLES", 0))
