@@ -13,6 +13,7 @@ from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.keys import KeyRing
 from helios_services.gateway.guard.local_users import LocalUsers
 from helios_services.gateway.guard.metrics import CallMetrics
+from helios_services.gateway.guard.tokens import Tokens
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import StoreUnavailable
@@ -48,12 +49,13 @@ class Gateway:
     async def start(self) -> None:
         """Binds and serves. Raises ConfigError for an address, keys or certificates that cannot be had."""
         config, options = self._config, self._config.gateway
-        keys = KeyRing(options.api_keys_file)
+        tokens = Tokens(options.token_secrets_file) if options.token_secrets_file else None
+        keys = KeyRing(options.api_keys_file, tokens)
         connector = Connector(config.redis, config.jobs)
         self._store, self._notifier = connector.store(), connector.notifier()
         try:
             self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
-            self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain)
+            self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain, tokens)
             in_progress = InProgress(options.max_concurrent_rpcs, options.max_concurrent_rpcs_per_key)
             local_users, counted = LocalUsers(options), CallMetrics(self.metrics.registry, "grpc")
             self._door = GrpcDoor(options, api, Guard(keys, in_progress, counted, local_users))
