@@ -1,5 +1,7 @@
-"""Generates the Python code of protos/ before setuptools collects packages, and puts the player's pages into the wheel (the
-rest: pyproject.toml)."""
+"""Generates the Python code of protos/ before setuptools collects packages, and puts the player's pages into the wheel.
+
+The rest: pyproject.toml.
+"""
 
 import shutil
 from importlib.resources import files

@@ -26,7 +26,7 @@ class ServiceProcess:
                 "state_dir": folder / uuid4().hex,
                 "log_level": "warning",
                 "model": {"checkpoint": checkpoint, "dtype": "float32"},
-                "gateway": {"port": 0, "metrics_port": 0},
+                "gateway": {"port": 0, "http_port": 0, "metrics_port": 0},
                 "dispatcher": {"metrics_port": 0},
             }
         )
@@ -60,6 +60,6 @@ def _serve(pipe: Connection, config: ServiceConfig, cores: set[int]) -> None:
     os.sched_setaffinity(0, cores)
     from helios_services.stack import running_stack
 
-    with running_stack(config) as address:
-        pipe.send(address)
+    with running_stack(config) as addresses:
+        pipe.send(addresses.grpc)
         pipe.recv()

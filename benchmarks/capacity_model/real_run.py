@@ -55,7 +55,7 @@ def running_service(*, slots: int) -> Iterator[HeliosClient]:
                 "text_encoder": one_thread,
             }
         )
-        with running_stack(config) as address, HeliosClient(address) as client:
+        with running_stack(config) as addresses, HeliosClient(addresses.grpc) as client:
             yield client
 
 

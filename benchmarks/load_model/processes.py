@@ -28,7 +28,7 @@ class Processes:
                 state_dir=folder,
                 redis=RedisConfig(url=self._redis.url),
                 jobs=JobsConfig(max_queued=LIMIT, lease_s=120.0, heartbeat_s=30.0),
-                gateway=GatewayConfig(port=0, metrics_port=free_port(), max_concurrent_rpcs=20_000),
+                gateway=GatewayConfig(port=0, http_port=None, metrics_port=free_port(), max_concurrent_rpcs=20_000),
             )
             for _ in range(gateways)
         ]

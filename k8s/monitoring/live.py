@@ -71,7 +71,7 @@ def watched_service(checkpoint: Path, folder: Path) -> Iterator[tuple[str, Prome
                 "model": {"checkpoint": str(checkpoint), "dtype": "float32"},
                 "redis": {"url": redis.url},
                 "jobs": {"max_queued": MAX_QUEUED},
-                "gateway": {"port": 0, "metrics_port": ports["gateway"]},
+                "gateway": {"port": 0, "http_port": 0, "metrics_port": ports["gateway"]},
                 "dispatcher": {"metrics_port": ports["dispatcher"]},
             }
         )
@@ -105,9 +105,9 @@ def _serve(pipe: Connection, config: ServiceConfig) -> None:
 
     from helios_services.stack import running_stack
 
-    with running_stack(config) as address:
+    with running_stack(config) as addresses:
         (node,) = ray.nodes()
-        pipe.send((address, node["MetricsExportPort"]))
+        pipe.send((addresses.grpc, node["MetricsExportPort"]))
         try:
             pipe.recv()
         except EOFError:  # closed by the other side: the end

@@ -19,18 +19,16 @@ def main() -> None:
         from helios_services.stack import running_stack
 
         print("starting Redis, Ray, the model and the gateway (about half a minute) …", flush=True)
-        with running_stack(config) as address:
-            print(
-                f"up at {address}; generating {FIELDS['num_frames']} frames of {FIELDS['width']}x{FIELDS['height']}",
-                flush=True,
-            )
-            generate_remotely(PROMPT, FIELDS, OUTPUT, address)
+        with running_stack(config) as addresses:
+            size = f"{FIELDS['width']}x{FIELDS['height']}"
+            print(f"up at {addresses.grpc}; generating {FIELDS['num_frames']} frames of {size}", flush=True)
+            generate_remotely(PROMPT, FIELDS, OUTPUT, addresses.grpc)
         print("everything is shut down")
 
 
 def _config(folder: Path) -> ServiceConfig:
     config = load_config().model_copy(update={"state_dir": folder / "state", "log_level": "warning"})
-    gateway = config.gateway.model_copy(update={"port": 0, "metrics_port": 0})
+    gateway = config.gateway.model_copy(update={"port": 0, "http_port": 0, "metrics_port": 0})
     dispatcher = config.dispatcher.model_copy(update={"metrics_port": 0})
     model = config.model
     if not model.checkpoint:

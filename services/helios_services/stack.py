@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from helios_services.config import ServiceConfig
 from helios_services.deployments.serving import serving, settled
-from helios_services.gateway_process import gateway_process
+from helios_services.gateway_process import Addresses, gateway_process
 from helios_services.jobs.embedded import with_redis
 from helios_services.media.sandbox_check import check_sandbox, for_one_machine
 from helios_services.private_files import check_folder, private_folder, private_umask
@@ -18,8 +18,8 @@ from helios_services.telemetry.logs import configure_logging
 
 
 @contextmanager
-def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator[str]:
-    """Yields the gateway's address. On exit: the gateway drains, then the workers, then Redis is stopped.
+def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator[Addresses]:
+    """Yields the gateway's addresses. On exit: the gateway drains, then the workers, then Redis is stopped.
 
     A gateway or a Redis that ends by itself is started again. on_lost: is told of what cannot be. Raises
     CheckpointError or ConfigError when something does not start.
@@ -35,6 +35,6 @@ def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator
         held(config.state_dir),
         with_redis(config, on_lost) as config,
         serving(config, on_lost=on_lost),
-        gateway_process(config, on_lost) as address,
+        gateway_process(config, on_lost) as addresses,
     ):
-        yield address
+        yield addresses

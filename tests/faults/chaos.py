@@ -161,7 +161,7 @@ class Service:
         return ServiceConfig(state_dir=self.folder, redis=redis, jobs=JOBS, gateway=gateway)
 
     def _gateway(self, number: int) -> GatewayProcess:
-        options = GatewayConfig(port=0, metrics_port=0, drain_s=2.0)
+        options = GatewayConfig(port=0, http_port=0, metrics_port=0, drain_s=2.0)
         name = f"gateway {number}"
         gateway = GatewayProcess(self._config(name, options), self.folder / f"{name}.log")
         self._proxies[f"client {number}"].retarget(int(gateway.address.rpartition(":")[2]))

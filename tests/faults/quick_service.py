@@ -103,7 +103,9 @@ class QuickService:
             state_dir=folder,
             redis=RedisConfig(**{"url": via or redis_url, "socket_timeout_s": 5.0} | (redis or {})),
             jobs=jobs,
-            gateway=GatewayConfig(**{"port": 0, "metrics_port": self._metrics_port, "drain_s": 2.0} | (gateway or {})),
+            gateway=GatewayConfig(
+                **{"port": 0, "http_port": 0, "metrics_port": self._metrics_port, "drain_s": 2.0} | (gateway or {})
+            ),
         )
         self.artifacts = Path(self.config.artifacts)
         self.journal = folder / "journal"
@@ -132,9 +134,11 @@ class QuickService:
             worker.close()
         self.workers.clear()
 
-    def worker(self, *harms: Harm, chunk_s: float = 0.0, config: ServiceConfig | None = None) -> Worker:
+    def worker(
+        self, *harms: Harm, chunk_s: float = 0.0, full_disk: str = "", config: ServiceConfig | None = None
+    ) -> Worker:
         """Starts a worker that harms itself."""
-        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s)
+        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s, full_disk=full_disk)
         log = self.folder / f"worker-{len(list(self.folder.glob('worker-*')))}.log"
         worker = Worker(config or self.config, plan, log)
         self.workers.append(worker)

@@ -45,11 +45,15 @@ class Harm:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """chunk_s: how long a chunk is denoised. journal: a file that gets a line "<pid> <point>" for every point."""
+    """chunk_s: how long a chunk is denoised. journal: a file that gets a line "<pid> <point>" for every point.
+
+    full_disk: as long as this file exists, uploads go to a disk without room (ENOSPC).
+    """
 
     journal: str
     harms: tuple[Harm, ...] = ()
     chunk_s: float = 0.0
+    full_disk: str = ""
 
 
 class Points:
@@ -124,6 +128,8 @@ def run(config: str, plan: Plan, log: str) -> None:
 
     def publish(store: ArtifactStore, file: Path, name: str) -> None:
         points.reach_on_thread("before upload")
+        if plan.full_disk and Path(plan.full_disk).exists():
+            Path(settings.artifacts, f"{name}.partial").symlink_to("/dev/full")
         upload(store, file, name)
         points.reach_on_thread("after upload")
 

@@ -38,14 +38,20 @@ def third_gate(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gate(service: QuickService, undisturbed: list[bytes], third_gate: Path, tmp_path: Path) -> Path:
+def full_disk(tmp_path: Path) -> Path:
+    """A file that, as long as it exists, leaves the artifact store's disk without room."""
+    return tmp_path / "full-disk"
+
+
+@pytest.fixture
+def gate(service: QuickService, undisturbed: list[bytes], third_gate: Path, full_disk: Path, tmp_path: Path) -> Path:
     """A file that keeps the worker from uploading as long as it exists."""
     service.end_workers()
     file = tmp_path / "gate"
     file.touch()
     gates = {1: file, 3: third_gate}
     harms = [Harm(point="before upload", nth=nth, action="wait", gate=str(path)) for nth, path in gates.items()]
-    service.worker(*harms, config=service.with_lease(BRIEF_LEASE_S))
+    service.worker(*harms, full_disk=str(full_disk), config=service.with_lease(BRIEF_LEASE_S))
     return file
 
 
@@ -59,18 +65,23 @@ def not_visible(service: QuickService, job_id: str, target: Path) -> None:
 
 @pytest.mark.fault(number=24, fault="the disk of the artifact store is full at publication (ENOSPC), then has room")
 def test_a_full_store_is_tried_again(
-    service: QuickService, undisturbed: list[bytes], gate: Path, third_gate: Path, tmp_path: Path, seen: Seen
+    service: QuickService,
+    undisturbed: list[bytes],
+    gate: Path,
+    third_gate: Path,
+    full_disk: Path,
+    tmp_path: Path,
+    seen: Seen,
 ) -> None:
     third_gate.touch()
+    full_disk.touch()
     before = service.reached("before upload")
     job_id = service.submit()
-    wait_until(lambda: service.reached("before upload") > before)
-    staged = service.artifacts / f"{job_id}.mp4.partial"
-    staged.symlink_to("/dev/full")
     gate.unlink()
     wait_until(lambda: service.reached("before upload") >= before + 3)  # two uploads have failed
     not_visible(service, job_id, tmp_path / "video")
-    staged.unlink()
+    assert not (service.artifacts / f"{job_id}.mp4.partial").exists()  # what a try has copied goes with it
+    full_disk.unlink()
     third_gate.unlink()
     assert service.succeeded(job_id, undisturbed).attempts == 1
     tries = service.reached("before upload") - before
@@ -78,11 +89,12 @@ def test_a_full_store_is_tried_again(
 
 
 @pytest.mark.fault(number=24, fault="the artifact store stays unusable")
-def test_a_store_that_stays_full_fails_the_job(service: QuickService, gate: Path, tmp_path: Path, seen: Seen) -> None:
+def test_a_store_that_stays_full_fails_the_job(
+    service: QuickService, gate: Path, full_disk: Path, tmp_path: Path, seen: Seen
+) -> None:
+    full_disk.touch()
     before = service.reached("before upload")
     job_id = service.submit()
-    wait_until(lambda: service.reached("before upload") > before)
-    (service.artifacts / f"{job_id}.mp4.partial").symlink_to("/dev/full")
     gate.unlink()
     job = service.ended(job_id)
     assert (job.state, job.error.reason) == (pb.JOB_STATE_FAILED, "PUBLISH_FAILED")

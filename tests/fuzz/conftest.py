@@ -17,7 +17,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         state_dir=folder,
         redis=RedisConfig(url=server.url, socket_timeout_s=30.0),
         jobs=JobsConfig(max_queued=1_000_000),
-        gateway=GatewayConfig(port=0, metrics_port=0, drain_s=2.0),
+        gateway=GatewayConfig(port=0, http_port=0, metrics_port=0, drain_s=2.0),
         media=MediaConfig(max_bytes=1_000_000, max_files=1_000_000),
     )
     target = Target(config, folder / "gateway.log")

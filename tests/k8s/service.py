@@ -97,7 +97,7 @@ def serve(manifests: Manifests) -> Iterator[str]:
     if int(head.get("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT") or 0) < MAX_CONSTRUCTOR_RETRIES:
         yield "head: Serve gives a deployment up whose replicas could not start for a while"
     version = manifests.ray["spec"]["rayClusterConfig"]["rayVersion"]
-    if version not in (Path(__file__).parents[2] / "docker/worker.Dockerfile").read_text():
+    if f"\nray=={version} " not in (Path(__file__).parents[2] / "docker/worker.lock").read_text():
         yield f"rayVersion {version} is not the image's"
 
 

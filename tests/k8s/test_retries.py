@@ -44,8 +44,8 @@ else:
 
 @pytest.mark.parametrize("place", ["a cluster", "one machine"])
 def test_a_volume_that_is_away_for_a_while(place: str, scratch: Path, tmp_path: Path) -> None:
-    head = Manifests(variant("base", scratch)).pod("ray-head").main["env"]
-    (retries,) = [variable["value"] for variable in head if variable["name"] == NAME]
+    manifests = Manifests(variant("base", scratch))
+    retries = manifests.environment(manifests.pod("ray-head").main)[NAME]
     environ = {name: value for name, value in os.environ.items() if name not in (NAME, "RAY_ADDRESS")}
     tries = tmp_path / "tries"
     done = subprocess.run(

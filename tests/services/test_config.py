@@ -169,7 +169,7 @@ def test_public_settings_change_only_on_purpose() -> None:
         "model": 10,
         "redis": 9,
         "jobs": 14,
-        "gateway": 15,
+        "gateway": 17,
         "dispatcher": 21,
         "text_encoder": 15,
         "denoiser": 21,

@@ -17,7 +17,7 @@ HELIOS = str(Path(sys.executable).parent / "helios")
 class ServiceProcess:
     """A process that says when it is up, and logs to a file. It has a session of its own.
 
-    Attributes: `said`, what it said after its first words; `ps`.
+    Attributes: `said`, what it said after its first words; `before`, the lines before that one; `ps`.
     """
 
     def __init__(
@@ -65,9 +65,11 @@ class ServiceProcess:
 
     def _line(self, says: str) -> str:
         assert self._process.stdout is not None
+        self.before: list[str] = []
         for line in self._process.stdout:
             if line.startswith(says):
                 return line.removeprefix(says).strip()
+            self.before.append(line.strip())
         self.ended()
         raise AssertionError(f"the process ended without saying {says!r}:\n{self.log.read_text()[-3000:]}")
 
@@ -80,3 +82,4 @@ class GatewayProcess(ServiceProcess):
         super().__init__(*command, says="gateway: ", log=log, given=config.model_dump_json())
         self.address = self.said
         self.port = int(self.address.rpartition(":")[2])
+        self.http = next((line.removeprefix("http: ") for line in self.before if line.startswith("http: ")), "")

@@ -12,7 +12,7 @@ from hpack import Decoder
 
 TIMEOUT_S = 60.0
 FRAME_HEADER = 9
-HEADERS, SETTINGS, END_HEADERS = 1, 4, 4
+HEADERS, SETTINGS, ACK, END_HEADERS = 1, 4, 1, 4
 
 
 class RawClient:
@@ -128,6 +128,9 @@ class HeadersOnly:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0, b""))
         self._unread, self._decoder, self._begun = b"", Decoder(), 0
+        kind, *_ = next(self._frames())
+        assert kind == SETTINGS
+        self._socket.sendall(_frame(SETTINGS, ACK, 0, b""))  # without it the server ends the connection after a while
 
     def close(self) -> None:
         self._socket.close()
@@ -146,20 +149,27 @@ class HeadersOnly:
     def answers(self) -> Counter[str]:
         """Waits until every call has its grpc-status. Raises ConnectionError if the connection ends first."""
         codes: Counter[str] = Counter()
+        frames = self._frames()
         while codes.total() < self._begun:
-            data = self._socket.recv(1 << 16)
-            if not data:
-                raise ConnectionError("the server closed the connection")
-            self._unread += data
+            kind, payload = next(frames)
+            if kind == HEADERS:
+                values = {str(name): str(value) for name, value in self._decoder.decode(payload)}
+                codes.update([values["grpc-status"]] if "grpc-status" in values else [])
+        return codes
+
+    def _frames(self) -> Iterator[tuple[int, bytes]]:
+        """Kind and payload of what the server sends."""
+        while True:
             while len(self._unread) >= FRAME_HEADER:
                 size = FRAME_HEADER + int.from_bytes(self._unread[:3], "big")
                 if len(self._unread) < size:
                     break
                 frame, self._unread = self._unread[:size], self._unread[size:]
-                if frame[3] == HEADERS:
-                    values = {str(name): str(value) for name, value in self._decoder.decode(frame[FRAME_HEADER:])}
-                    codes.update([values["grpc-status"]] if "grpc-status" in values else [])
-        return codes
+                yield frame[3], frame[FRAME_HEADER:]
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            self._unread += data
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -22,7 +22,7 @@ CheckpointFolder = Annotated[
 def up(
     config: ConfigFile = None,
     checkpoint: CheckpointFolder = "",
-    port: Annotated[int | None, typer.Option(help="Port of the gateway.", min=0, max=65535)] = None,
+    port: Annotated[int | None, typer.Option(help="Port of gRPC.", min=0, max=65535)] = None,
 ) -> None:
     """Run everything on this machine: Redis (unless configured), Ray, the model, the gateway."""
     in_own_session()
@@ -33,18 +33,20 @@ def up(
     settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
     _warn_of_open_door(settings)
     stop = Stop()
-    with running_stack(settings, stop.lost) as address:
+    with running_stack(settings, stop.lost) as addresses:
         stop.listen()
-        print(f"helios is up: {address}   (Ctrl-C stops it)", flush=True)
+        print(f"helios is up: {addresses.grpc}   (Ctrl-C stops it)", flush=True)
+        if addresses.http:
+            print(f"in a browser, and for HTTP clients: {addresses.http}", flush=True)
         stop.wait()
     stop.leave()
 
 
 def gateway(
     config: ConfigFile = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.", min=0, max=65535)] = None,
+    port: Annotated[int | None, typer.Option(help="Port of gRPC.", min=0, max=65535)] = None,
 ) -> None:
-    """Run a gateway: the gRPC API over the job store."""
+    """Run a gateway: the gRPC and HTTP API over the job store."""
     with needs("gateway", "helios gateway"):
         from helios_services.config import load_config
         from helios_services.gateway.main import run_gateway

@@ -201,8 +201,9 @@ class TextEncoderConfig(DeploymentConfig):
 class DecoderConfig(DeploymentConfig):
     """The VAE and the video encoder (H.264)."""
 
-    max_ongoing_requests: PositiveInt = 2
-    """Calls that a replica takes on: one chunk is decoded while the one before is encoded."""
+    max_ongoing_requests: int = Field(4, ge=3)
+    """Calls that a replica takes on: two chunks, of which one is decoded while the other is encoded, and beyond these
+    uploads that jobs start from."""
     activation_budget_gb: float | None = Field(18.0, gt=0)
     """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Null: no bound. A chunk or upload that takes
     more goes through a few frames at a time. At 384x640 all frames fit into the default, at 1280x768 four do."""

@@ -105,8 +105,8 @@ class JobsConfig(Section):
     """Chunks of an open-ended job that are kept, older ones are dropped; a live session waits for its reader, so many
     chunks ahead of it."""
     live_lead_chunks: PositiveInt = 3
-    """Chunks that a live session is made and sent ahead of what its viewer has played, once its client says what that is.
-    Fewer: prompts are seen sooner, and a short delay stalls the picture sooner."""
+    """Chunks that a live session is made and sent ahead of what its viewer has played, where its client says what that
+    is. With fewer of them prompts are seen sooner, and a short delay stalls the picture sooner."""
     max_prompt_updates: PositiveInt = 1000
     """Times that a job's prompt can be changed while it runs."""
     max_prompt_update_bytes: int = Field(256 * 1024, gt=0, le=1024**2)
@@ -138,13 +138,21 @@ class JobsConfig(Section):
         return value
 
 
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+
+
 class GatewayConfig(Section):
-    """The gRPC server."""
+    """The gateway: its gRPC and HTTP doors."""
 
     host: str = "127.0.0.1"
     """Address to listen on. The default is reached from this machine only."""
     port: Port = 50051
-    """0: the system chooses; the gateway prints which."""
+    """Of gRPC. 0: the system chooses; the gateway prints which."""
+    http_port: Port | None = 8080
+    """Of HTTP, on `host`, with the same keys, limits and certificate. 0: the system chooses; null: no HTTP."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call the HTTP API from a browser, for example https://app.example.com. Empty: only the
+    gateway's own."""
     metrics_host: str = "127.0.0.1"
     """Address of the metrics."""
     metrics_port: Port = 9464

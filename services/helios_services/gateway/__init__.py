@@ -1,1 +1,1 @@
-"""The gRPC gateway: stateless, knows Redis, not Ray."""
+"""The gateway, with a gRPC and an HTTP door: stateless, knows Redis, not Ray."""

@@ -5,7 +5,7 @@ import resource
 import signal
 import sys
 
-from helios_services.config import ConfigError, ServiceConfig
+from helios_services.config import ConfigError, GatewayConfig, ServiceConfig
 from helios_services.gateway.server import Gateway
 from helios_services.telemetry.logs import configure_logging
 from helios_services.telemetry.metrics import serve_metrics
@@ -34,9 +34,18 @@ async def _serve(config: ServiceConfig) -> None:
     gateway = Gateway(config)
     await gateway.start()
     serve_metrics(gateway.metrics.registry, config.gateway.metrics_host, config.gateway.metrics_port)
+    if gateway.http_port:
+        print(f"http: {http_address(config.gateway, gateway.http_port)}", flush=True)
     print(f"gateway: {config.gateway.host}:{gateway.port}", flush=True)
     await stop.wait()
     await gateway.stop()
+
+
+def http_address(config: GatewayConfig, port: int) -> str:
+    """Where the HTTP door is reached."""
+    scheme = "https" if config.tls_certificate_file else "http"
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"{scheme}://{host}:{port}"
 
 
 if __name__ == "__main__":

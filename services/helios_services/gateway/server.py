@@ -14,6 +14,8 @@ from helios_services.gateway.guard.keys import KeyRing
 from helios_services.gateway.guard.local_users import LocalUsers
 from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.guard.tokens import Tokens
+from helios_services.gateway.http.admission import House
+from helios_services.gateway.http.door import HttpDoor
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.errors import StoreUnavailable
@@ -34,17 +36,24 @@ class Gateway:
         self._config = config
         self.metrics = GatewayMetrics(config.jobs.max_queued)
         self._drain = Drain()
+        self._http: HttpDoor | None = None
+        self._doors: list[GrpcDoor | HttpDoor] = []
         self._background: list[asyncio.Task[None]] = []
 
     @property
     def port(self) -> int:
         """Of the gRPC API."""
-        return self._door.port
+        return self._grpc.port
+
+    @property
+    def http_port(self) -> int:
+        """Of the HTTP API; 0 for none."""
+        return self._http.port if self._http is not None else 0
 
     @property
     def health_port(self) -> int:
         """Of the probes; 0 for none."""
-        return self._door.health_port
+        return self._grpc.health_port
 
     async def start(self) -> None:
         """Binds and serves. Raises ConfigError for an address, keys or certificates that cannot be had."""
@@ -57,35 +66,49 @@ class Gateway:
             self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
             self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain, tokens)
             in_progress = InProgress(options.max_concurrent_rpcs, options.max_concurrent_rpcs_per_key)
-            local_users, counted = LocalUsers(options), CallMetrics(self.metrics.registry, "grpc")
-            self._door = GrpcDoor(options, api, Guard(keys, in_progress, counted, local_users))
-            await self._door.bind()
-            local_users.port = self._door.port
+
+            def guard(door: str, local_users: LocalUsers) -> Guard:
+                return Guard(keys, in_progress, CallMetrics(self.metrics.registry, door), local_users)
+
+            at_grpc, at_http = LocalUsers(options), LocalUsers(options)
+            self._grpc = GrpcDoor(options, api, guard("grpc", at_grpc))
+            self._doors.append(self._grpc)
+            if options.http_port is not None:
+                house = House(api=api, guard=guard("http", at_http), config=config, drain=self._drain)
+                self._http = HttpDoor(house)
+                self._doors.append(self._http)
+            for door in self._doors:
+                await door.bind()
+            at_grpc.port, at_http.port = self.port, self.http_port
         except BaseException:
+            for door in self._doors:
+                await door.abandon()
             await self._store.close()
             raise
         await self._notifier.start()
         await self._look_at_redis()
-        await self._door.open()
+        for door in self._doors:
+            await door.open()
         await self._webhooks.start()
         self._background = [
             asyncio.create_task(self._watch_redis(), name="redis-watch"),
             asyncio.create_task(warn_of_old_server(self._config.redis), name="redis-version"),
         ]
-        log.info("gateway_serving", host=options.host, port=self.port)
+        log.info("gateway_serving", host=options.host, port=self.port, http_port=self.http_port)
 
     async def stop(self) -> None:
         """Health flips first; calls get `drain_s` to finish, streams a little less: they end with a resume point."""
         drain_s = self._config.gateway.drain_s
         margin_s = min(DRAIN_MARGIN_S, drain_s)
         await cancelled(*self._background)
-        ended = await self._door.close()
-        await asyncio.wait([ended], timeout=drain_s - margin_s)
+        ended = [await door.close() for door in self._doors]
+        await asyncio.wait(ended, timeout=drain_s - margin_s)
         self._drain.begin()
         self._notifier.wake_all()  # streams that wait look again
-        await asyncio.wait([ended], timeout=margin_s)  # from now, however late this process got to it
-        await self._door.cut()
-        await ended
+        await asyncio.wait(ended, timeout=margin_s)  # from now, however late this process got to it
+        for door in self._doors:
+            await door.cut()
+        await asyncio.gather(*ended)
         await self._api.close()
         await self._webhooks.close()
         await self._notifier.close()
@@ -107,4 +130,5 @@ class Gateway:
             serving = True
         except StoreUnavailable:
             self.metrics.store_lost()
-        await self._door.serving(serving)
+        for door in self._doors:
+            await door.serving(serving)

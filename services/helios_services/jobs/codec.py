@@ -63,7 +63,7 @@ def terms_to_json(spec: JobSpec, account: Account, within_s: float | None) -> st
         "account": account.id,
         "weight": account.weight,
         "fps": spec.params["fps"],
-        **vars(charge_of(spec.params)),
+        **vars(charge_of(spec.params, spec.upload)),
         "timeout_ms": _milliseconds(min(timeouts_s, default=None)),
         "queue_timeout_ms": _milliseconds(spec.queue_timeout_s),
         "submits_per_minute": account.submits_per_minute,

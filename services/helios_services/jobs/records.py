@@ -46,6 +46,11 @@ class JobSpec:
         """The uploads that the job needs."""
         return tuple(media_id for media_id in (self.image_id, self.video_id) if media_id)
 
+    @property
+    def upload(self) -> str:
+        """What kind of upload the job starts from: image, video or none ("")."""
+        return "image" if self.image_id else "video" if self.video_id else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Account:

@@ -15,7 +15,7 @@ from helios_services.deployments.dispatch.stages import Conditioned, Embedded
 from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.keys import Keys
-from helios_services.jobs.records import Claim, JobFailure, JobSpec, Media
+from helios_services.jobs.records import NOBODY, Account, Claim, JobFailure, JobSpec, Media
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.telemetry.metrics import WorkerMetrics
 from support.redis_clients import async_client
@@ -107,7 +107,9 @@ class Bench:
         self.config = self.config.model_copy(update={"jobs": jobs})
         self.store = Connector(self.config.redis, jobs).store()
 
-    async def submit(self, *, chunks: int = CHUNKS, options: Any = None, **params: Any) -> str:
+    async def submit(
+        self, *, chunks: int = CHUNKS, options: Any = None, account: Account = NOBODY, **params: Any
+    ) -> str:
         job_id = uuid4().hex
         values = {
             "prompt": "a lake",
@@ -118,7 +120,7 @@ class Bench:
             "fps": 24,
         }
         spec = JobSpec(model="m", params=values | params, chunks_total=chunks, **options or {})
-        await self.store.submit(job_id, spec)
+        await self.store.submit(job_id, spec, account=account)
         return job_id
 
     async def run(self) -> JobRun:

@@ -21,11 +21,14 @@ from helios_engine.vae.decoder import VideoDecoder
 from helios_engine.vae.encoder import VideoEncoder
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
-from helios_services.deployments.dispatch.stages import Denoised
+from helios_services.deployments.dispatch.stages import Busy, Conditioned, Denoised
 from helios_services.deployments.replicas import decoder as module
 from helios_services.deployments.replicas import load_vae as loading
 from helios_services.deployments.replicas.decoder import DecoderReplica
+from helios_services.jobs.records import Media
+from helios_services.media.artifacts import ArtifactStore
 from helios_services.media.encoder import EncoderSettings, encode_chunk
+from helios_services.media.inputs import Clip
 from support.tiny import tiny_service
 from support.waiting import until
 
@@ -192,6 +195,50 @@ async def test_a_replica_whose_encoding_hangs_ends_itself(tmp_path: Path, monkey
     await call
     await replica.check_health()
     assert ended == [1]
+
+
+async def test_slow_clips_hold_up_neither_chunks_nor_another_tenants_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: clips that are decoded for as long as they may be, cancelled and sent again."""
+    options, go = config(tmp_path), threading.Event()
+    frames = np.zeros((33, 64, 64, 3), np.uint8)
+
+    def wait(*_: Any, **__: Any) -> Clip:
+        assert go.wait(120)
+        return Clip(first=frames[0], tail=frames, num_frames=33)
+
+    monkeypatch.setattr(module, "decode_clip", wait)
+    monkeypatch.setattr(module, "decode_image", lambda *_, **__: frames[0])
+    replica = DecoderReplica(options)
+    file = tmp_path / "upload"
+    await asyncio.to_thread(file.write_bytes, b"upload")
+
+    def start(tenant: str, content_type: str) -> asyncio.Task[Any]:
+        name = f"{tenant}.{content_type.partition('/')[2]}"
+        ArtifactStore(options.uploads).publish(file, name)
+        media = Media(id=name, name=name, content_type=content_type, size_bytes=6, expire_s=0.0, tenant=tenant)
+        return asyncio.create_task(replica.condition(REQUEST, media))
+
+    first = start("a", "video/mp4")
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):  # a tenant's next one
+        await start("a", "video/mp4")
+    await cancelled(first)
+    with pytest.raises(Busy):  # the thread is still at the one that was cancelled
+        await start("a", "video/mp4")
+    assert isinstance(await start("b", "image/png"), Conditioned)
+    slow = start("c", "video/mp4")
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):  # every place for uploads is taken
+        await start("d", "image/png")
+    assert options.decoder.max_ongoing_requests >= 2 + module.CHUNKS_AT_A_TIME  # Serve has places left for chunks
+    for number in range(2):
+        assert (await replica.decode_chunk(denoised(number), REQUEST)).num_frames == 33
+    go.set()
+    assert isinstance(await slow, Conditioned)
+    await until(lambda: not replica._places._taken)
+    assert isinstance(await start("a", "video/mp4"), Conditioned)
 
 
 async def test_each_time_is_of_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,14 @@ import torch
 
 from helios_engine.prompts import ScheduledPrompt
 from helios_engine.sampling.state import DenoiseState
+from helios_services.jobs.charge import CHUNK_MS, UPLOAD_CHUNKS, charge_of
 from helios_services.jobs.errors import ChunkGone, SessionEnded
-from helios_services.jobs.records import NOBODY, Control, JobFailure, Media
+from helios_services.jobs.records import NOBODY, Account, Control, JobFailure, Media
 from helios_services.jobs.state import JobState
 from helios_services.media.artifacts import ArtifactStore
 from services.deployments.bench import CHUNKS, Bench, Died, NotThere
 from services.jobs.conftest import let_session_lapse
+from support.redis_clients import async_client
 
 
 async def test_a_job_becomes_a_video(bench: Bench) -> None:
@@ -260,6 +262,38 @@ async def test_a_job_that_starts_from_an_upload(bench: Bench) -> None:
     refused = await bench.submit(options={"image_id": "m1"})
     await (await bench.run()).run()
     assert (await bench.store.get(refused)).error == bench.stages.refusal
+
+
+async def test_an_upload_is_charged_before_it_is_decoded_and_not_decoded_for_a_job_that_waits(bench: Bench) -> None:
+    """The attack: jobs that are cancelled while their clips are decoded, and jobs that are paused and resumed."""
+    media = Media(id="m1", name="m1.mp4", content_type="video/mp4", size_bytes=3, expire_s=0.0)
+    await bench.store.reserve_media(media.name, 3, lease_s=60, max_files=5, account=NOBODY)
+    await bench.store.add_media(media, ttl_s=60)
+    account = Account(id="a", video_minutes_per_day=10)
+    video = charge_of({"height": 64, "width": 64, "pyramid_steps": [1, 1, 1]}, "video")
+
+    async def charged_ms() -> int:
+        async with async_client(bench.config.redis.url) as client:
+            keys = [key async for key in client.scan_iter("*video_ms:a:*")]
+            return sum([int(await client.get(key) or 0) for key in keys])
+
+    async def cancel() -> None:
+        await bench.store.cancel(job_id)
+
+    for _ in range(3):
+        paused = await bench.submit(options={"video_id": "m1"}, account=account)
+        await bench.store.control(paused, Control.PAUSE)
+        await (await bench.run()).run()
+        await bench.store.control(paused, Control.RESUME)
+        await bench.store.cancel(paused)
+    assert "condition m1 starts" not in bench.stages.log
+    assert await charged_ms() == 0
+    job_id = await bench.submit(options={"video_id": "m1"}, account=account)
+    bench.stages.before["condition m1"] = cancel
+    run = asyncio.create_task((await bench.run()).run())
+    await run
+    assert "condition m1 starts" in bench.stages.log
+    assert await charged_ms() == video.first_chunk_ms > UPLOAD_CHUNKS["video"] * CHUNK_MS
 
 
 async def test_a_continued_job_is_one_longer_job(bench: Bench) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from ray import serve
+from ray.exceptions import RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ReplicaState
 
+from helios_services.deployments.dispatch.stages import Busy
 from helios_services.deployments.replicas import ray_stages
 from helios_services.deployments.replicas.ray_stages import RayStages
 
@@ -70,3 +72,9 @@ async def test_a_controller_that_does_not_answer_is_asked_once(monkeypatch: pyte
     monkeypatch.setattr(ray_stages, "STATUS_TIMEOUT_S", 60)
     answers.set()
     assert await seen.absent() == frozenset({"decode", "condition"})
+
+
+def test_a_replica_that_is_busy_is_asked_again() -> None:
+    error = RayTaskError("condition", "", Busy("2 uploads are being decoded"))
+    assert stages().unavailable(error)
+    assert not stages().lost(error)

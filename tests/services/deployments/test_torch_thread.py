@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from helios_engine.sampling.state import DenoiseState
 from helios_engine.text.encoder import TextEncoder
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
+from helios_services.deployments.replicas import denoiser, text_encoder
 from helios_services.deployments.replicas.denoiser import DenoiserReplica
 from helios_services.deployments.replicas.text_encoder import TextEncoderReplica
 from support.tiny import tiny_service
@@ -30,14 +32,14 @@ class Seen:
     def __init__(self) -> None:
         self.threads: dict[str, set[int]] = {}
 
-    def wrap(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    def wrap(self, monkeypatch: pytest.MonkeyPatch, owner: type | ModuleType, name: str) -> None:
         original = getattr(owner, name)
 
         def call(*args: Any, **options: Any) -> Any:
             self.threads.setdefault(name, set()).add(threading.get_ident())
             return original(*args, **options)
 
-        monkeypatch.setattr(owner, name, staticmethod(call) if name == "from_pretrained" else call)
+        monkeypatch.setattr(owner, name, call)
 
 
 async def test_the_denoiser_compiles_warms_up_and_serves_on_one_thread(
@@ -46,8 +48,7 @@ async def test_the_denoiser_compiles_warms_up_and_serves_on_one_thread(
     seen = Seen()
     limits: list[int] = []
     monkeypatch.setattr(Denoiser, "warm_up", lambda *_: seen.threads.update(warm_up={threading.get_ident()}))
-    for name in ("from_pretrained", "denoise_chunk"):
-        seen.wrap(monkeypatch, Denoiser, name)
+    seen.wrap(monkeypatch, denoiser, "load_denoiser")
     replica = DenoiserReplica(config(tmp_path, compile="regional"))
 
     def no_chunk(state: DenoiseState, *_: Any) -> tuple[torch.Tensor, DenoiseState]:
@@ -59,14 +60,14 @@ async def test_the_denoiser_compiles_warms_up_and_serves_on_one_thread(
     state = DenoiseState.initial(make_request("distilled", prompt="a lake", height=64, width=64))
     await replica.denoise_chunk(state, torch.ones(1, 32))
     assert limits == [VARIANTS_OF_A_BLOCK]
-    assert seen.threads["_denoise"] == seen.threads["warm_up"] == seen.threads["from_pretrained"]
+    assert seen.threads["_denoise"] == seen.threads["warm_up"] == seen.threads["load_denoiser"]
     assert threading.get_ident() not in seen.threads["_denoise"]
 
 
 async def test_the_text_encoder_loads_and_serves_on_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen()
-    for name in ("from_pretrained", "encode"):
-        seen.wrap(monkeypatch, TextEncoder, name)
+    seen.wrap(monkeypatch, text_encoder, "load_text_encoder")
+    seen.wrap(monkeypatch, TextEncoder, "encode")
     await TextEncoderReplica(config(tmp_path)).embed("a lake")
-    assert seen.threads["encode"] == seen.threads["from_pretrained"]
+    assert seen.threads["encode"] == seen.threads["load_text_encoder"]
     assert threading.get_ident() not in seen.threads["encode"]

@@ -60,7 +60,9 @@ def fragment(index: int, size: int = 2_500_000) -> bytes:
 
 @pytest.fixture
 def config(redis: RedisConfig, tmp_path: Path) -> ServiceConfig:
-    return ServiceConfig(state_dir=tmp_path, redis=redis, jobs=BY_HAND, gateway=GatewayConfig(port=0, drain_s=1.5))
+    return ServiceConfig(
+        state_dir=tmp_path, redis=redis, jobs=BY_HAND, gateway=GatewayConfig(port=0, http_port=0, drain_s=1.5)
+    )
 
 
 @pytest.fixture

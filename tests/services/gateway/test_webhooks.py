@@ -77,7 +77,7 @@ def config(redis: RedisConfig, tmp_path: Path, receiver: Receiver) -> ServiceCon
     webhooks = WebhooksConfig(
         urls=(receiver.url,), secret_file=str(secret_file), first_wait_s=0.05, max_tries=3, timeout_s=60
     )
-    gateway = GatewayConfig(port=0, drain_s=1.5)
+    gateway = GatewayConfig(port=0, http_port=None, drain_s=1.5)
     return ServiceConfig(state_dir=tmp_path, redis=redis, jobs=BY_HAND, gateway=gateway, webhooks=webhooks)
 
 
@@ -272,7 +272,7 @@ async def tenants(redis: RedisConfig, tmp_path: Path, receiver: Receiver, silent
         state_dir=tmp_path,
         redis=redis,
         jobs=JobsConfig(max_queued=1000),
-        gateway=GatewayConfig(port=0, drain_s=1.5, api_keys_file=str(tmp_path / "keys.yaml")),
+        gateway=GatewayConfig(port=0, http_port=None, drain_s=1.5, api_keys_file=str(tmp_path / "keys.yaml")),
         webhooks=WebhooksConfig(tenants=places, timeout_s=600),
     )
     gateway = Gateway(config)

@@ -54,6 +54,12 @@ def test_an_amplified_first_chunk_counts_twice() -> None:
     assert charged(amplify_first_chunk=True) == Charge(2750, 1375)
 
 
+@pytest.mark.parametrize(("upload", "chunks"), [("image", 1), ("video", 8), ("", 0)])
+def test_an_upload_is_charged_with_the_first_chunk(upload: str, chunks: int) -> None:
+    params = make_request("distilled", prompt="a lake").to_dict()
+    assert charge_of(params, upload) == Charge(1375 + chunks * 1375, 1375)
+
+
 async def submit(store: JobStore, job_id: str, account: Account, chunks: int = 2, **params: Any) -> None:
     defaults: dict[str, Any] = {"pyramid_steps": [2, 2, 2], "guidance_scale": 1.0, "amplify_first_chunk": False}
     await store.submit(job_id, spec(chunks, **defaults | params), account=account)

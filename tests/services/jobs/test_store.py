@@ -168,7 +168,7 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         await store.succeed(claimed.lease, artifact="a.mp4", video_bytes=7)
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
         listed = {"index", "tenant:", "storage:", "kept:", "expiring"}  # which it leaves when its record expires
-        assert left == {root + name for name in {"seq", "ended", "layout", *listed}}
+        assert left == {root + name for name in {"seq", "ended", "layout", "cursor_key", *listed}}
         assert not await client.exists(root + "embeds:a")
         names = ("job:a", "idempotency:k", "prompts:a", "chunks:a", "fragment:a:1", "checkpoint:a")
         kept = {name: await client.pttl(root + name) for name in names}
@@ -179,7 +179,7 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         await client.zadd(root + "expiring", {"": 1})
         await store.sweep()
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
-        assert left == {root + name for name in ("seq", "ended", "layout")}
+        assert left == {root + name for name in ("seq", "ended", "layout", "cursor_key")}
     with pytest.raises(JobNotFound):
         await store.get("a")
     with pytest.raises(ChunkGone):

@@ -73,6 +73,7 @@ def settings(checkpoint: Path, folder: Path) -> dict[str, str]:
         "HELIOS_MODEL__CHECKPOINT": str(checkpoint),
         "HELIOS_MODEL__DTYPE": "float32",
         "HELIOS_GATEWAY__PORT": "0",
+        "HELIOS_GATEWAY__HTTP_PORT": "0",
         "HELIOS_GATEWAY__METRICS_PORT": "0",
         "HELIOS_DISPATCHER__METRICS_PORT": "0",
     }

@@ -74,6 +74,7 @@ def service(checkpoint: Path) -> Iterator[Service]:
         "HELIOS_MODEL__CHECKPOINT": str(checkpoint),
         "HELIOS_MODEL__DTYPE": "float32",
         "HELIOS_GATEWAY__PORT": "0",
+        "HELIOS_GATEWAY__HTTP_PORT": "0",
         "HELIOS_GATEWAY__METRICS_PORT": "0",
         "HELIOS_DISPATCHER__METRICS_PORT": "0",
     }

@@ -72,6 +72,7 @@ def address(
             "HELIOS_MODEL__CHECKPOINT": str(checkpoint),
             "HELIOS_MODEL__DTYPE": "float32",
             "HELIOS_GATEWAY__PORT": "0",
+            "HELIOS_GATEWAY__HTTP_PORT": "0",
             "HELIOS_GATEWAY__METRICS_PORT": "0",
             "HELIOS_DISPATCHER__METRICS_PORT": "0",
             "HELIOS_LOG_LEVEL": "warning",
@@ -82,8 +83,8 @@ def address(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
-        with on_ray(lambda: running_stack(config)) as address:
-            yield address
+        with on_ray(lambda: running_stack(config)) as addresses:
+            yield addresses.grpc
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ class Generation:
         if self._complete(made):
             return made
         previous: Call | None = None
-        state = await self._first_state()
+        state: DenoiseState | None = None
         while not self._attempt.stopping:
             verdict = await self._begin(made)
             if verdict in ASIDE:
@@ -66,6 +66,8 @@ class Generation:
                 if made == 0:
                     raise NothingWanted
                 return made
+            if state is None:  # only now: what it takes is charged with the chunk that has just started
+                state = await self._first_state()
             chunk = tracing.start("chunk", chunk=made)
             with tracing.entered(chunk), tracing.ended_on_error(chunk):
                 call, denoised = await self._denoise(previous, state, *await self._embeds(made))

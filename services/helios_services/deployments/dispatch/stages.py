@@ -12,6 +12,10 @@ from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 
 
+class Busy(Exception):
+    """The replica is at as many calls of this kind as it may be; nothing was started."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
     """A prompt's embedding without padding, (n, text_dim)."""
@@ -63,7 +67,10 @@ class Stages(Protocol):
         """Embeds a prompt."""
 
     def condition(self, request: GenerationRequest, media: Media) -> Awaitable[Conditioned | JobFailure]:
-        """The state before the first chunk of a job that starts from an upload; JobFailure if it cannot be used."""
+        """The state before the first chunk of a job that starts from an upload; JobFailure if it cannot be used.
+
+        Raises Busy.
+        """
 
     def denoise(
         self,

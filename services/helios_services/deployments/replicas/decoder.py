@@ -1,7 +1,11 @@
-"""The decoder replica: the VAE and the video encoder. Raw frames never leave it."""
+"""The decoder replica: the VAE and the video encoder. Raw frames never leave it.
+
+The device has a thread, H.264 has one, and uploads are decoded on others: a clip that takes a minute holds up no chunk.
+"""
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +18,7 @@ from helios_engine.vae.conditions import Condition
 from helios_engine.vae.encoder import HISTORY_CHUNKS
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Conditioned, Denoised, Encoded
+from helios_services.deployments.replicas.fair_places import FairPlaces
 from helios_services.deployments.replicas.load_vae import load_vae
 from helios_services.deployments.replicas.torch_replica import TorchReplica
 from helios_services.jobs.records import JobFailure, Media
@@ -37,12 +42,22 @@ class DecoderReplica(TorchReplica):
         self._settings = EncoderSettings(crf=options.crf, preset=options.preset, threads=options.encoder_threads)
         self._uploads, self._limits = ArtifactStore(config.uploads), config.media
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="h264")
+        uploads = options.max_ongoing_requests - CHUNKS_AT_A_TIME
+        self._places = FairPlaces(uploads)
+        self._decoding = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
         self._held = asyncio.Semaphore(CHUNKS_AT_A_TIME)
         self._vae_decoder, self._vae_encoder = self.load(load_vae, config, self.device)
 
     async def condition(self, request: GenerationRequest, media: Media) -> Conditioned | JobFailure:
-        """The state that a job starts from, of an uploaded image or clip."""
-        return await self.run(self._condition, request, media)
+        """The state that a job starts from, of an uploaded image or clip.
+
+        Raises Busy. A cancelled call ends at once; its place is free when its thread is.
+        """
+        leave = self._places.take(media.tenant)
+        work = self._decoding.submit(self._call, self._condition, request, media)
+        loop = asyncio.get_running_loop()
+        work.add_done_callback(lambda _: loop.call_soon_threadsafe(leave))
+        return await self.result(work)
 
     async def decode_chunk(self, denoised: Denoised, request: GenerationRequest) -> Encoded:
         """Decodes a chunk's latents and encodes the frames as H.264.
@@ -90,7 +105,7 @@ class DecoderReplica(TorchReplica):
         height, width = request.height, request.width
         if content_type.startswith("image/"):
             image = decode_image(data, content_type, height=height, width=width, limits=self._limits)
-            return self._vae_encoder.condition_on_image(image)
+            return self._on_device(self._vae_encoder.condition_on_image, image)
         clip = decode_clip(
             data,
             content_type,
@@ -100,7 +115,11 @@ class DecoderReplica(TorchReplica):
             keep_last=HISTORY_CHUNKS * FRAMES_PER_CHUNK,
             limits=self._limits,
         )
-        return self._vae_encoder.condition_on_video(clip.first, clip.tail, clip.num_frames)
+        return self._on_device(self._vae_encoder.condition_on_video, clip.first, clip.tail, clip.num_frames)
+
+    def _on_device(self, function: Callable[..., Condition], *args: object) -> Condition:
+        """Waits, so that no more frames are held than there are threads for uploads."""
+        return self._thread.submit(self._call, function, *args).result()
 
     def _decode(self, denoised: Denoised, held: list[NDArray[np.uint8]]) -> float:
         start = time.perf_counter()

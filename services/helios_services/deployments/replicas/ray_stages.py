@@ -22,12 +22,12 @@ from ray.serve.schema import ReplicaState, ServeStatus
 
 from helios_engine.request import GenerationRequest
 from helios_engine.sampling.state import DenoiseState
-from helios_services.deployments.dispatch.stages import Call, Conditioned, Denoised, Embedded, Encoded
+from helios_services.deployments.dispatch.stages import Busy, Call, Conditioned, Denoised, Embedded, Encoded
 from helios_services.deployments.dispatch.turns import Turn
 from helios_services.jobs.records import JobFailure, Media
 
 log = structlog.get_logger(__name__)
-UNAVAILABLE = (ActorUnavailableError, BackPressureError, DeploymentUnavailableError)
+UNAVAILABLE = (ActorUnavailableError, BackPressureError, Busy, DeploymentUnavailableError)
 STATUS_TIMEOUT_S = 30.0
 SERVING = {ReplicaState.RUNNING, ReplicaState.PENDING_MIGRATION}
 """Where Serve sends calls to; the second is on a node that is drained, until its replacement runs."""
@@ -66,12 +66,11 @@ class RayStages:
 
     def unavailable(self, error: BaseException) -> bool:
         """See Stages."""
-        return isinstance(error, UNAVAILABLE)
+        return isinstance(_cause(error), UNAVAILABLE)
 
     def lost(self, error: BaseException) -> bool:
         """See Stages. A RayTaskError is the stage's own exception, unless it reports a lost argument."""
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        return isinstance(cause, LOST) and not self.unavailable(cause)
+        return isinstance(_cause(error), LOST) and not self.unavailable(error)
 
     async def absent(self) -> frozenset[str] | None:
         """See Stages. The controller is asked."""
@@ -88,3 +87,7 @@ class RayStages:
         except Exception as error:  # of Ray, of Serve, of what they talk through: jobs that run must not end by this
             log.debug("stages_not_seen", error=type(error).__name__)
             return None
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.cause if isinstance(error, RayTaskError) else error

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
+from helios_services.config import JobsConfig
 from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.calls.pace import Pace
 from helios_services.gateway.calls.submission import Submitter
@@ -15,7 +16,6 @@ from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.refusal import Refusal, refusal_of
-from helios_services.config import JobsConfig
 from helios_services.jobs.errors import JobNotFound, SessionEnded, StoreUnavailable
 from helios_services.jobs.records import Control, Job
 from helios_services.jobs.store import JobStore
@@ -38,7 +38,7 @@ class PromptTaken:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A command was refused; the session goes on. message: which of the session's messages it was, the first being 0."""
+    """A command was refused; the session goes on. message: which of the client's it was, the first being 0."""
 
     refusal: Refusal
     message: int

@@ -21,8 +21,8 @@ class TokenRequest:
     """What a token is to allow.
 
     scopes: of the key's; empty: submit and read, as far as the key has them. models: that jobs may name; empty: all.
-    expires_in_s: how long it is good for. one_session: it starts one session, and sees no other job. job_id: it sees this
-    job only, and starts none.
+    expires_in_s: how long it is good for. one_session: it starts one session, and sees no other job. job_id: it sees
+    this job only, and starts none.
     """
 
     scopes: Sequence[str] = ()

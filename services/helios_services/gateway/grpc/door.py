@@ -68,6 +68,10 @@ class GrpcDoor:
         await self._server.stop(None)
         await self._probed.stop(None)
 
+    async def abandon(self) -> None:
+        """Gives back ports that were bound and never opened."""
+        await self.cut()
+
     def _bind(self, server: grpc.aio.Server, setting: str, credentials: grpc.ServerCredentials | None) -> int:
         port = getattr(self._config, setting)
         address = f"{self._config.host}:{port}"

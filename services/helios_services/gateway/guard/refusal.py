@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from helios_engine.errors import InvalidField
+from helios_engine.errors import InvalidField, shorten
 from helios_services.jobs.errors import (
     ChunkGone,
     IdempotencyConflict,
@@ -50,10 +50,12 @@ class Code(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """A field that is wrong: its name, and its value and what is allowed, for people."""
+    """A field that is wrong: its name, its value as it was given, what is allowed, and all of that for people."""
 
     field: str
     description: str
+    value: str
+    allowed: str
 
 
 class Refusal(Exception):
@@ -104,7 +106,10 @@ def bad_request(problems: Sequence[InvalidField]) -> Refusal:
             texts.append(f"and {len(problems) - len(texts):,} more problems")
             break
         texts.append(text)
-        violations.append(Violation(field=cut(problem.field)[:200], description=text))
+        allowed = cut(problem.allowed)
+        violations.append(
+            Violation(field=cut(problem.field)[:200], description=text, value=shorten(problem.value), allowed=allowed)
+        )
     return Refusal(Code.INVALID_ARGUMENT, "; ".join(texts), violations=violations)
 
 

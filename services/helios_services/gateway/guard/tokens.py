@@ -1,7 +1,8 @@
 """Short-lived tokens for browsers: what an API key hands on of what it may, signed (JWT, HS256, by PyJWT).
 
-The secrets that sign are those of a file, one a line. The first signs, all are good: a new one goes to the top, the old one
-goes when its last token has expired. A secret that is taken out ends its tokens at once; so does the key that made them.
+The secrets that sign are those of a file, one a line. The first signs, all are good: a new one goes to the top, the old
+one goes when its last token has expired. A secret that is taken out ends its tokens at once; so does the key that made
+them.
 """
 
 import time
@@ -101,7 +102,7 @@ def _read(path: Path) -> list[str]:
         raise ConfigError(f"gateway.token_secrets_file: {path}: cannot be read ({type(error).__name__})") from None
     if not secrets or min(map(len, secrets)) < MIN_SECRET_CHARS:
         raise ConfigError(
-            f"gateway.token_secrets_file: {path}: must hold secrets of at least {MIN_SECRET_CHARS} characters, one a line"
+            f"gateway.token_secrets_file: {path}: must hold secrets of {MIN_SECRET_CHARS} characters or more, one a line"
         )
     for secret in secrets:
         keep_secret(secret)

@@ -17,7 +17,7 @@ router = APIRouter(tags=["media"])
 
 @router.post("/v1/media", status_code=201)
 async def upload_media(request: Request, call: Annotated[Call, calling("UploadMedia")]) -> dict[str, Any]:
-    """The body is the file, Content-Type its type (docs/formats.md). The answer's `id` goes into image_id or video_id."""
+    """The body is the file, Content-Type its type (docs/formats.md). Its `id` goes into image_id or video_id."""
     metadata = pb.MediaMetadata(content_type=request.headers.get("content-type", ""))
     length = request.headers.get("content-length", "")
     if length.isdigit():

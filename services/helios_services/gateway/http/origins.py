@@ -17,8 +17,8 @@ READING = ("GET", "HEAD", "OPTIONS")
 class Origins:
     """Ends what a page of another origin begins: requests that change something, and sockets, which CORS leaves alone.
 
-    Without keys on loopback, the name that was called must be one of this machine's own as well: any name can be made to
-    lead here (DNS rebinding), and its pages would be of the same origin.
+    Without keys on loopback, the name that was called must be one of this machine's own as well: any name can be made
+    to lead here (DNS rebinding), and its pages would be of the same origin.
     """
 
     def __init__(self, app: ASGIApp, config: GatewayConfig) -> None:

@@ -1,4 +1,4 @@
-"""Text messages: JSON objects with a `type`. A client's are InteractRequest's commands, field by field as in the proto file."""
+"""Text messages: JSON objects with a `type`. A client's are InteractRequest's commands, with their fields."""
 
 import json
 from typing import Any

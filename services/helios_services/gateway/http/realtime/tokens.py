@@ -3,12 +3,15 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from helios_engine.errors import InvalidField
 from helios_services.gateway.calls.tokens import DEFAULT_S, MAX_S, MIN_S, TokenRequest
 from helios_services.gateway.guard.caller import Call
+from helios_services.gateway.guard.refusal import bad_request
 from helios_services.gateway.http.admission import calling, house
+from helios_services.gateway.http.bodies import json_body
 
 router = APIRouter()
 
@@ -43,12 +46,18 @@ class RealtimeToken(BaseModel):
     """The only job that exists for it; empty: all of the tenant."""
 
 
-@router.post("/v1/realtime/tokens")
-async def create_token(
-    request: Request, call: Annotated[Call, calling("CreateToken")], body: TokenBody
-) -> RealtimeToken:
+@router.post(
+    "/v1/realtime/tokens",
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": TokenBody.model_json_schema()}}}},
+)
+async def create_token(request: Request, call: Annotated[Call, calling("CreateToken")]) -> RealtimeToken:
     """A short-lived token, signed by the gateway. It can do at most what its API key can."""
-    asked: dict[str, Any] = body.model_dump()
+    try:
+        asked: dict[str, Any] = TokenBody.model_validate(await json_body(request)).model_dump()
+    except ValidationError as error:
+        raise bad_request(
+            [InvalidField(".".join(map(str, each["loc"])), each["input"], each["msg"]) for each in error.errors()]
+        ) from None
     made = await house(request).api.create_token(call, TokenRequest(**asked))
     return RealtimeToken(
         token=made.token,

@@ -1,0 +1,67 @@
+"""How a request is let in: the guard decides on its headers, and holds its place until the answer has been sent."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from helios_services.config import ServiceConfig
+from helios_services.gateway.calls.api import Api
+from helios_services.gateway.guard.caller import Call
+from helios_services.gateway.guard.drain import Drain
+from helios_services.gateway.guard.guard import Guard
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """What is behind the door."""
+
+    api: Api
+    guard: Guard
+    config: ServiceConfig
+    drain: Drain
+
+
+def house(connection: HTTPConnection) -> House:
+    """That of the application that serves this request or socket."""
+    found: House = connection.app.state.house
+    return found
+
+
+def headers_of(connection: HTTPConnection) -> list[tuple[str, str]]:
+    """As the guard takes them."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in connection.scope["headers"]]
+
+
+def peer_of(connection: HTTPConnection) -> str:
+    """The client's address, as gRPC names it."""
+    if connection.client is None:
+        return ""
+    host, port = connection.client
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def calling(method: str) -> Any:
+    """A dependency: the call, let in. method: its name in SCOPES.
+
+    What the request's body holds is not looked at before. The place is given back when the last byte has been sent.
+    """
+
+    async def admitted(connection: HTTPConnection) -> AsyncIterator[Call]:
+        guard = house(connection).guard
+        with guard.call(method, headers_of(connection), peer=peer_of(connection)) as call:
+            yield call
+
+    return Depends(admitted, scope="request")
+
+
+Submitting = Annotated[Call, calling("SubmitJob")]
+Reading = Annotated[Call, calling("GetJob")]
+Listing = Annotated[Call, calling("ListJobs")]
+Watching = Annotated[Call, calling("WatchJob")]
+Streaming = Annotated[Call, calling("StreamVideo")]
+Downloading = Annotated[Call, calling("DownloadVideo")]
+Generating = Annotated[Call, calling("GenerateVideo")]
+Looking = Annotated[Call, calling("ListModels")]
