@@ -32,6 +32,7 @@ async function begin(how) {
   timeline.clear();
   try {
     const params = how.attach ? null : replaying ? replayParams(replaying, settings.model.frames_per_chunk) : await settings.params(how.prompt);
+    if (params) shape(params.width, params.height);
     session = new HeliosSession({ token: settings.token });
     feed = VideoFeed.supported ? new VideoFeed(video, session) : new Streamed(video, session);
     figures = new Figures(video, feed, session);
@@ -42,6 +43,7 @@ async function begin(how) {
     listen("failed", failed);
     const job = how.attach ? await session.attach(how.attach, how.chunk ?? 0) : await session.start({ params });
     keep(job.id);
+    shape(job.params.width, job.params.height);
     timeline.add(job.params.prompt, 0);
     for (const each of job.params.prompt_schedule ?? []) timeline.add(each.prompt, each.chunk_index ?? 0);
     followed(job);
@@ -139,6 +141,11 @@ function leave() {
   at.download.setAttribute("aria-disabled", "true");
   at.download.removeAttribute("href");
   at.share.disabled = true;
+}
+
+/** The stage takes the video's shape, so that nothing moves when its first picture comes. */
+function shape(width, height) {
+  stage.style.aspectRatio = `${width} / ${height}`;
 }
 
 /** The picture's cover. */

@@ -119,7 +119,7 @@ class KeyRing:
         if self._tokens is not None and is_token(credential):
             return self._bearer(self._tokens.read(credential))
         entry = self._entry(credential)
-        return entry and entry.caller()
+        return entry.caller() if entry is not None else None
 
     def _bearer(self, token: Token) -> Caller:
         """What the token's key may by now is the most that the token may."""

@@ -102,7 +102,7 @@ def _read(path: Path) -> list[str]:
         raise ConfigError(f"gateway.token_secrets_file: {path}: cannot be read ({type(error).__name__})") from None
     if not secrets or min(map(len, secrets)) < MIN_SECRET_CHARS:
         raise ConfigError(
-            f"gateway.token_secrets_file: {path}: must hold secrets of {MIN_SECRET_CHARS} characters or more, one a line"
+            f"gateway.token_secrets_file: {path}: secrets must have {MIN_SECRET_CHARS} characters or more, one a line"
         )
     for secret in secrets:
         keep_secret(secret)
