@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.attention_backends import with_backend
 from benchmarks.ceilings import ceilings, least_s
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.engine_row import COMPILED, EAGER, OURS, CompileBudget, measure_row
 from benchmarks.engine_ways import their_backend, with_fastest_mode, with_fastest_projections
 from benchmarks.gpu_state import gpu_state
@@ -60,8 +60,7 @@ def main() -> None:
     output: Path = args.output or RESULTS / f"engine-{size.name}.json"
     before: dict[str, Any] = {} if args.fresh else read(output)
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
-        "conditions": conditions() | {"threads": args.threads, "clock": clock_name(size.device)},
+        **head("engine", {"threads": args.threads, "clock": clock_name(size.device)}),
         "size": describe(size),
     }
     known: dict[str, Any] = dict.fromkeys(ROW_NAMES, NOT_MEASURED) | before.get("rows", {})

@@ -6,7 +6,6 @@ is timed with cuDNN's own choice of algorithms and with those that it finds fast
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.peers import random_weights
 from benchmarks.records import RESULTS, write
 from benchmarks.sizes import SIZES, Size
@@ -38,8 +37,7 @@ def main() -> None:
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"vae-precision-{size.name}.json"
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.vae_precision", *sys.argv[1:]]),
-        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
+        **head("vae_precision", {"threads": 1, "clock": clock_name(size.device)}),
         "size": size.name,
     }
     for results in compare(size, args.runs):

@@ -163,11 +163,14 @@ class HeliosTransformer(nn.Module):
         for block in self._blocks():
             block.attn1.join_projections()
 
-    def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
-        """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings."""
+    def encode_text(self, prompt_embeds_BLD: torch.Tensor, *, padding_gradient: bool = True) -> list[TextKeysValues]:
+        """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings.
+
+        padding_gradient: embeddings that need gradients get them for each row of their padding too, which takes longer.
+        """
         last_counts = 1
-        # elsewhere kernels without a mask are faster, and asking would wait; and each row has a gradient of its own
-        if prompt_embeds_BLD.device.type == "cpu" and not needs_gradient(prompt_embeds_BLD):
+        # elsewhere kernels without a mask are faster, and asking would wait
+        if prompt_embeds_BLD.device.type == "cpu" and not (padding_gradient and needs_gradient(prompt_embeds_BLD)):
             prompt_embeds_BLD, last_counts = _fold_padding(prompt_embeds_BLD)
         text_BLD = self.condition_embedder.embed_text(prompt_embeds_BLD)
         return [block.attn2.keys_values(text_BLD, last_counts) for block in self._blocks()]

@@ -10,7 +10,8 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
-from helios_services.client.segments import Assembler, submission
+from helios_services.client.calls import submission
+from helios_services.client.segments import Assembler
 
 CLIENTS = 6
 MAX_CHUNKS = 5

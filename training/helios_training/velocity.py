@@ -71,7 +71,7 @@ def hidden_features(
 ) -> Features:
     """What the model has made of the noisy latents behind each block, which a discriminator sees, and at the end."""
     history = model.encode_history(given.history, given.anchor)
-    text = model.encode_text(given.embeds)
+    text = model.encode_text(given.embeds, padding_gradient=False)  # padding is zeros, not the text encoder's
     table_LP = model.table(latents_BCThw, history)
     x_BLD = model.all_tokens(latents_BCThw, history)
     count = history.tokens_BND.shape[1]

@@ -62,8 +62,9 @@ class Gateway:
         keys = KeyRing(options.api_keys_file, tokens)
         connector = Connector(config.redis, config.jobs)
         self._store, self._notifier = connector.store(), connector.notifier()
+        self._own_store = connector.store()  # so that health and webhooks wait for no caller's connection
         try:
-            self._webhooks = WebhookSender(config.webhooks, self._store, self.metrics.registry)
+            self._webhooks = WebhookSender(config.webhooks, self._own_store, self.metrics.registry)
             self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain, tokens)
             in_progress = InProgress(options.max_concurrent_rpcs, options.max_concurrent_rpcs_per_key)
 
@@ -83,7 +84,7 @@ class Gateway:
         except BaseException:
             for door in self._doors:
                 await door.abandon()
-            await self._store.close()
+            await self._close_stores()
             raise
         await self._notifier.start()
         await self._look_at_redis()
@@ -112,8 +113,12 @@ class Gateway:
         await self._api.close()
         await self._webhooks.close()
         await self._notifier.close()
-        await self._store.close()
+        await self._close_stores()
         log.info("gateway_stopped")
+
+    async def _close_stores(self) -> None:
+        await self._store.close()
+        await self._own_store.close()
 
     async def _watch_redis(self) -> None:
         while True:
@@ -124,9 +129,9 @@ class Gateway:
         """Sets health by whether the store answers, and the metrics that the store holds."""
         serving = False
         try:
-            await self._store.sweep()  # deadlines are kept while no worker runs
-            depths, dead = await self._store.depths(self._config.model.name), await self._store.dead_letters()
-            self.metrics.store(depths, await self._store.ended(), dead)
+            await self._own_store.sweep()  # deadlines are kept while no worker runs
+            depths, dead = await self._own_store.depths(self._config.model.name), await self._own_store.dead_letters()
+            self.metrics.store(depths, await self._own_store.ended(), dead)
             serving = True
         except StoreUnavailable:
             self.metrics.store_lost()

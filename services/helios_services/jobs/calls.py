@@ -1,12 +1,13 @@
 """How the store is called: one Lua script for each change, and what its answers mean."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from redis.asyncio import Redis, RedisCluster
 
 from helios_services.jobs.connect import answered
+from helios_services.jobs.connection_shares import ConnectionShares
 from helios_services.jobs.errors import (
     InvalidTransition,
     JobNotFound,
@@ -23,10 +24,14 @@ from helios_services.jobs.scripts import source
 
 
 class StoreCalls:
-    """Scripts and commands in one namespace. Any of them may raise StoreUnavailable or StorageFull."""
+    """Scripts and commands in one namespace. Any of them may raise StoreUnavailable or StorageFull.
 
-    def __init__(self, client: Redis | RedisCluster, namespace: str) -> None:
+    shares: those of the client's connections, where others use it too.
+    """
+
+    def __init__(self, client: Redis | RedisCluster, namespace: str, shares: ConnectionShares | None = None) -> None:
         self._client: Any = client  # redis-py's types leave open whether replies are bytes
+        self._shares = shares or ConnectionShares()
         self._keys = Keys(namespace)
         self._scripts: dict[str, Any] = {}
 
@@ -42,16 +47,21 @@ class StoreCalls:
         """A script's answer, of texts and numbers."""
         return texts(await self._call(name, *args))
 
-    async def _answer(self, command: Awaitable[Any]) -> Any:
-        with answered():
-            return await command
+    async def _answer(self, command: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            async with self._shares.one():
+                with answered():
+                    return await command
+        finally:
+            command.close()  # one that was not begun: its call was cancelled before its turn
 
     @asynccontextmanager
     async def _pipeline(self) -> AsyncIterator[Any]:
         """Commands that travel together, in no transaction."""
-        with answered():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                yield pipeline
+        async with self._shares.one():
+            with answered():
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    yield pipeline
 
 
 def texts(answer: list[Any]) -> list[str]:

@@ -12,6 +12,8 @@ from helios_services.jobs.store import JobStore
 from helios_services.messages import STATES
 
 MAX_PAGE, DEFAULT_PAGE = 500, 50
+PAGE_JOBS = 100
+"""In a page at most, whatever is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) 
     states = set() if pb.JOB_STATE_UNSPECIFIED in request.states else {known[number] for number in request.states}
     try:
         page = await store.page(
-            limit=request.page_size or DEFAULT_PAGE,
+            limit=min(request.page_size or DEFAULT_PAGE, PAGE_JOBS),
             cursor=request.page_token,
             states=states,
             model=request.model,
@@ -45,4 +47,16 @@ async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) 
     except InvalidCursor:
         allowed = "the next_page_token of a response to the same filters"
         raise InvalidField("page_token", request.page_token, allowed) from None
+    return Listing(jobs=page.jobs, next_page_token=page.next_cursor)
+
+
+async def listing_after(
+    store: JobStore, caller: Caller, after: str, limit: int, *, oldest_first: bool = False
+) -> Listing:
+    """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start). Raises InvalidField."""
+    tenant = None if caller.admin else caller.tenant
+    try:
+        page = await store.page(limit=limit, after=after, tenant=tenant, oldest_first=oldest_first)
+    except InvalidCursor:
+        raise InvalidField("after", after, "the id of a job of this list") from None
     return Listing(jobs=page.jobs, next_page_token=page.next_cursor)

@@ -12,7 +12,7 @@ class SharedReads(JobReader):
     """A reader for a job's many watchers, who are all woken by one change."""
 
     def __init__(self, reader: JobReader) -> None:
-        super().__init__(reader._client, reader._keys.namespace)
+        super().__init__(reader._client, reader._keys.namespace, reader._shares)
         self._reads: dict[tuple[str | int, ...], asyncio.Task[Any]] = {}
 
     async def get(self, job_id: str) -> Job:

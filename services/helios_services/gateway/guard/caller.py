@@ -33,8 +33,10 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "DownloadVideo": frozenset({Scope.READ}),
     "ListModels": frozenset(),
     "CreateToken": frozenset(),
+    "DeleteJob": frozenset({Scope.CANCEL}),
 }
-"""What each call needs; admin may call everything. Every door names its calls so."""
+"""What each call needs; admin may call everything. Every door names its calls so. HTTP alone has CreateToken
+and DeleteJob."""
 
 
 @dataclass(frozen=True, kw_only=True)

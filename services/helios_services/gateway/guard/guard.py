@@ -12,6 +12,7 @@ from helios_services.gateway.guard.keys import Headers, KeyRing
 from helios_services.gateway.guard.local_users import LocalUsers
 from helios_services.gateway.guard.metrics import CallMetrics
 from helios_services.gateway.guard.refusal import Code, Refusal, refusal_of
+from helios_services.jobs.connection_shares import used_by
 from helios_services.telemetry.tracing import incoming, span
 
 log = structlog.get_logger(__name__)
@@ -39,7 +40,11 @@ class Guard:
                     self._local_users.check(peer)
                 caller = self._keys.authenticate(method, headers)
                 # a stranger's call is counted, but not traced: spans cost what only callers may spend
-                with self._in_progress.one(caller.key_id), span(method, incoming(headers), reason=_code):
+                with (
+                    self._in_progress.one(caller.key_id),
+                    used_by(caller.key_id),
+                    span(method, incoming(headers), reason=_code),
+                ):
                     try:
                         yield Call(method=method, caller=caller, left_s=left_s)
                     except Exception as error:
