@@ -25,6 +25,7 @@ from helios_services.webhooks.sender import WebhookSender
 
 log = structlog.get_logger(__name__)
 CHECK_PERIOD_S = 2.0
+CONNECTING_S = 0.5
 DRAIN_MARGIN_S = 5.0
 """How long of the drain streams may take to end once they are told: each looks into Redis once more."""
 
@@ -101,6 +102,8 @@ class Gateway:
         """Health flips first; calls get `drain_s` to finish, streams a little less: they end with a resume point."""
         drain_s = self._config.gateway.drain_s
         margin_s = min(DRAIN_MARGIN_S, drain_s)
+        # connecting, as it may be right after the start, it would leave its socket behind
+        await asyncio.wait(self._background[1:], timeout=CONNECTING_S)
         await cancelled(*self._background)
         ended = [await door.close() for door in self._doors]
         await asyncio.wait(ended, timeout=drain_s - margin_s)

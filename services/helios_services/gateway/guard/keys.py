@@ -106,8 +106,10 @@ class KeyRing:
             raise Refusal(Code.UNAUTHENTICATED, f"a valid API key is needed ({HEADER}: {SCHEME}KEY)")
         missing = SCOPES[method] - caller.scopes
         if missing and not caller.admin:
-            names, what = ", ".join(sorted(missing)), "key" if caller.terms is None else "token"
-            raise Refusal(Code.PERMISSION_DENIED, f"{method}: this {what} lacks the scope {names}")
+            names = ", ".join(sorted(missing))
+            if caller.terms is not None:
+                raise Refusal(Code.PERMISSION_DENIED, f"{method}: this token lacks the scope {names}")
+            raise Refusal(Code.PERMISSION_DENIED, f"{method}: this key lacks the scope {names}")
         return caller
 
     def _caller(self, headers: Headers) -> Caller | None:

@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed
 
 from helios_services.config import JobsConfig, ServiceConfig
 from helios_services.gateway.guard import patience
-from helios_services.gateway.http.realtime import messages, socket
-from helios_services.gateway.http.realtime.frames import CHUNK, HEADER, INIT
+from helios_services.gateway.http import realtime, realtime_messages
+from helios_services.gateway.http.realtime_frames import CHUNK, HEADER, INIT
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.records import Verdict
 from services.gateway.conftest import Worker, fragment
@@ -66,8 +66,8 @@ async def next_frame(connection: ClientConnection) -> tuple[int, int, bytes]:
 @asynccontextmanager
 async def started(gateway: Gateway, **params: Any) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
     """A session and its job."""
-    async with connect(url(gateway), subprotocols=[websockets.Subprotocol(socket.PROTOCOL)]) as connection:
-        assert connection.subprotocol == socket.PROTOCOL
+    async with connect(url(gateway), subprotocols=[websockets.Subprotocol(realtime.PROTOCOL)]) as connection:
+        assert connection.subprotocol == realtime.PROTOCOL
         await say(connection, "start", params={"prompt": "a lake"} | params)
         yield connection, (await next_message(connection, "job"))["job"]
 
@@ -104,7 +104,7 @@ async def test_a_session_from_start_to_end(gateway: Gateway, worker: Worker, tmp
         assert (await next_frame(connection))[:2] == (CHUNK, 1)
         states = [json.loads(message) async for message in connection if isinstance(message, str)]
         assert [state["job"]["state"] for state in states if state["type"] == "job"][-1] == "JOB_STATE_SUCCEEDED"
-        assert connection.close_code == socket.ENDED
+        assert connection.close_code == realtime.ENDED
 
 
 async def test_a_dropped_socket_goes_on_at_its_chunk(gateway: Gateway, worker: Worker) -> None:
@@ -177,7 +177,7 @@ async def test_messages_beyond_the_limit_end_the_socket(gateway: Gateway) -> Non
 
 async def test_a_client_that_says_nothing_is_sent_away(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "MESSAGE_S", 0.1)
-    monkeypatch.setattr(socket, "ALIVE_S", 0.02)
+    monkeypatch.setattr(realtime, "ALIVE_S", 0.02)
     async with connect(url(gateway)) as connection:
         assert await next_message(connection, "alive") == {"type": "alive"}
         assert (await next_message(connection, "error"))["error"]["code"] == "deadline_exceeded"
@@ -205,10 +205,10 @@ async def test_who_may_begin(config: ServiceConfig, keys: dict[str, str], tmp_pa
                 await connection.wait_closed()
                 return connection.close_code
 
-        assert await code(socket.PROTOCOL) == 4401
-        assert await code(socket.PROTOCOL, f"helios.token.{key}") == 4401  # an API key belongs into no page
-        assert await code(socket.PROTOCOL, "helios.token.a.b.c") == 4401
-        assert await code(socket.PROTOCOL, f"helios.token.{token}") is None
+        assert await code(realtime.PROTOCOL) == 4401
+        assert await code(realtime.PROTOCOL, f"helios.token.{key}") == 4401  # an API key belongs into no page
+        assert await code(realtime.PROTOCOL, "helios.token.a.b.c") == 4401
+        assert await code(realtime.PROTOCOL, f"helios.token.{token}") is None
         assert await code(Authorization=keys["alice"]) is None  # a backend's own
 
 
@@ -255,6 +255,6 @@ def test_the_page_of_messages_is_true() -> None:
         table = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
         return [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
 
-    assert tuple(rows("What a client says")) == messages.COMMANDS
-    assert tuple(rows("What the service says")) == messages.ANSWERS
+    assert tuple(rows("What a client says")) == realtime_messages.COMMANDS
+    assert tuple(rows("What the service says")) == realtime_messages.ANSWERS
     assert f"{HEADER.size} bytes" in page

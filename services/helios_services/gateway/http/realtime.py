@@ -15,8 +15,8 @@ from helios_services.gateway.guard.refusal import Code, Refusal
 from helios_services.gateway.guard.tokens import is_token
 from helios_services.gateway.http.admission import headers_of, house, peer_of
 from helios_services.gateway.http.envelope import status_of
-from helios_services.gateway.http.realtime.frames import frame
-from helios_services.gateway.http.realtime.messages import answer, command, last_words
+from helios_services.gateway.http.realtime_frames import frame
+from helios_services.gateway.http.realtime_messages import answer, command, last_words
 from helios_services.tasks import cancelled
 
 PROTOCOL, TOKEN_PREFIX = "helios.realtime.v1", "helios.token."
