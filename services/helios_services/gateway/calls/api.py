@@ -32,7 +32,7 @@ from helios_services.tasks import Background
 
 log = structlog.get_logger(__name__)
 LISTING_SHARE, LISTINGS_WAITING = 0.25, 16
-"""Of a gateway's time, that lists of jobs take; calls of one key that wait for their turn."""
+"""The share of a gateway's time that lists of jobs may take; the calls of one key that may wait for their turn."""
 
 
 class Api:
