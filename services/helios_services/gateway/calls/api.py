@@ -13,6 +13,7 @@ from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.calls.listing import Listing, listing, listing_after
 from helios_services.gateway.calls.live_session import Event, LiveSession
 from helios_services.gateway.calls.submission import Submitter
+from helios_services.gateway.calls.tokens import MadeToken, TokenMaker, TokenRequest
 from helios_services.gateway.calls.uploads import Uploads
 from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_file import VideoFile, delete_video, open_video
@@ -20,6 +21,7 @@ from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
 from helios_services.gateway.guard.in_turn import InTurn
+from helios_services.gateway.guard.tokens import Tokens
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, StoreUnavailable
 from helios_services.jobs.notify import Notifier
@@ -37,7 +39,13 @@ class Api:
     """Jobs in, videos out. Every method raises what `refusal_of` knows."""
 
     def __init__(
-        self, config: ServiceConfig, store: JobStore, notifier: Notifier, metrics: GatewayMetrics, drain: Drain
+        self,
+        config: ServiceConfig,
+        store: JobStore,
+        notifier: Notifier,
+        metrics: GatewayMetrics,
+        drain: Drain,
+        tokens: Tokens | None = None,
     ) -> None:
         self._store, self._config = store, config
         self._artifacts = ArtifactStore(config.artifacts)
@@ -45,6 +53,7 @@ class Api:
         self._drain, self._background = drain, Background()
         self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
         self._submitter = Submitter(config, store, self._uploads)
+        self._tokens = TokenMaker(tokens, store, frozenset({config.model.name}))
         self._listings = InTurn(LISTING_SHARE, LISTINGS_WAITING, "listings")
 
     async def close(self) -> None:
@@ -144,7 +153,11 @@ class Api:
         """Receives a picture or a clip."""
         return await self._uploads.receive(call.caller, metadata, data)
 
+    async def create_token(self, call: Call, request: TokenRequest) -> MadeToken:
+        """A short-lived token for a page."""
+        return await self._tokens.make(call, request)
+
     def interact(self, call: Call, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[Event]:
         """One live session."""
-        session = LiveSession(call, self._submitter, self._store, self._video, self._config.jobs.session_grace_s)
+        session = LiveSession(call, self._submitter, self._store, self._video, self._config.jobs)
         return session.run(commands)

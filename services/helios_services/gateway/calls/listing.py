@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 from helios_services.gateway.guard.caller import Caller
+from helios_services.gateway.guard.refusal import Code, Refusal
 from helios_services.jobs.errors import InvalidCursor
 from helios_services.jobs.records import Job
 from helios_services.jobs.store import JobStore
@@ -24,7 +25,9 @@ class Listing:
 
 
 async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) -> Listing:
-    """A page of the caller's jobs. Raises InvalidField."""
+    """A page of the caller's jobs. Raises InvalidField, Refusal."""
+    if caller.terms is not None and caller.terms.job_id:
+        raise Refusal(Code.PERMISSION_DENIED, "ListJobs: this token is for one session only")
     if not 0 <= request.page_size <= MAX_PAGE:
         raise InvalidField("page_size", request.page_size, f"an integer from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
     known = {number: state for state, number in STATES.items()}

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from helios_services.gateway.guard.refusal import Code, Refusal
-from helios_services.gateway.http import health, models, videos
+from helios_services.gateway.http import health, media, models, realtime, tokens, videos
 from helios_services.gateway.http.admission import House
 from helios_services.gateway.http.bodies import Bodies
 from helios_services.gateway.http.envelope import envelope, refused
+from helios_services.gateway.http.origins import Origins
 from helios_services.gateway.http.pages import Headers, mount_pages
 
 CODES: Mapping[int, Code] = {404: Code.NOT_FOUND, 405: Code.INVALID_ARGUMENT}
@@ -28,10 +29,11 @@ def application(house: House) -> FastAPI:
     app.state.house, app.state.health = house, health.Health()
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_here)
-    for router in (health.router, models.router, videos.router):
+    for router in (health.router, models.router, media.router, videos.router, realtime.router, tokens.router):
         app.include_router(router)
     mount_pages(app)
     app.add_middleware(Bodies)
+    app.add_middleware(Origins, config=house.config.gateway)
     origins = house.config.gateway.cors_origins
     if origins:
         app.add_middleware(
