@@ -17,13 +17,14 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.conditions import conditions
-from benchmarks.counts import attention, linear, tokens
+from benchmarks.counts import attention, linear
 from benchmarks.kernel_timing import time_function
 from benchmarks.records import RESULTS, failed, write
 from benchmarks.rows import STAGES
 from benchmarks.sizes import SIZES, Size
 from helios_engine.accelerate.fp8 import Float8Linear, check_device
 from helios_engine.ops.attention_backends import candidates
+from helios_engine.tokens import history_tokens, noisy_tokens
 
 REPETITIONS = {"cpu": 3, "cuda": 20}
 Work = Callable[[], object]
@@ -56,7 +57,7 @@ def measured(size: Size) -> Iterator[dict[str, Any]]:
     device = torch.device(size.device)
     repetitions = REPETITIONS[size.device]
     for stage, scale in enumerate(STAGES):
-        history, noisy = tokens(size.height, size.width, scale)
+        history, noisy = history_tokens(size.height, size.width), noisy_tokens(size.height, size.width, scale)
         for name, flops, works in (*_linears(size, history + noisy), _attention(size, history + noisy)):
             for way, make in works.items():
                 row: dict[str, Any] = {"pyramid_stage": stage, "tokens": history + noisy, "product": name, "way": way}

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+Auto = Literal["auto"]
+"""The choice is made for the machine: see `helios_engine.planning`."""
 VariantName = Literal["base", "mid", "distilled"]
 """The published models: see `helios_engine.variants`."""
 DtypeName = Literal["float32", "bfloat16"]
