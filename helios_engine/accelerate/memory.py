@@ -13,19 +13,21 @@ RESERVE = 0.1
 
 
 def forward_bytes(config: TransformerConfig, itemsize: int, height: int, width: int, batch: int) -> int:
-    """Upper estimate of a block's activations at the finest stage. height, width: of the video, in pixels.
+    """Upper estimate of the bytes of a block's activations in the last pyramid stage.
 
-    Counted per token: residual stream, normed input, query, key, value and attention output in the model's dtype
-    (itemsize), float32 copies of the residual stream and of what is added to it, and the feed-forward's two inner
-    activations.
+    height, width: the video's, in pixels. batch: 2 where both passes of guidance run at once.
+
+    Counted per token: ten activations of the stream's width in the model's dtype (itemsize), among them the stream, its
+    norm, query, key, value and what attention makes of them; three in float32; and the feed-forward's two inner ones. A
+    test holds it to what the kernels' references allocate, which is more than the kernels do.
     """
     tokens = noisy_tokens(height, width) + history_tokens(height, width)
-    per_token = config.inner_dim * (6 * itemsize + 3 * 4) + config.ffn_dim * 2 * itemsize
+    per_token = config.inner_dim * (10 * itemsize + 3 * 4) + config.ffn_dim * 2 * itemsize
     return batch * tokens * per_token
 
 
 def forward_fits(transformer: Model, height: int, width: int, batch: int) -> bool:
-    """Whether a batch of forward passes fits beside the weights: a function of the device, not of what else runs."""
+    """Whether a batch of forward passes fits on the device beside the weights, whatever else runs there."""
     weight = transformer.proj_out.weight
     if weight.device.type != "cuda":
         return True

@@ -31,7 +31,8 @@ STEP_BYTES = GB // 10
 class Wanted:
     """What is asked for by name; the plan chooses what is "auto". prompts: entries of the prompt cache.
 
-    two_passes: guidance may run both of its passes as one batch. whole: the DiT must lie on its device as a whole, for what else is asked for goes not with offloading.
+    two_passes: guidance may run both of its passes as one batch. whole: no blocks may wait in host memory, for what
+    else is asked for does not go with that.
     """
 
     text: DeviceType | Auto = "auto"
@@ -121,7 +122,8 @@ def usable(memory_bytes: int) -> int:
 def _candidates(needs: Needs, wanted: Wanted, space: Space) -> Iterator[Arrangement]:
     """What may be chosen, the best first, each with the least budgets."""
     on_gpu = bool(space.gpu_bytes)
-    denoiser = _given(wanted.denoiser, "cuda" if on_gpu else "cpu")
+    best: DeviceType = "cuda" if on_gpu else "cpu"
+    denoiser = _given(wanted.denoiser, best)
     elsewhere: tuple[DeviceType, ...] = ("cuda", "cpu") if on_gpu else ("cpu",)
     decoders = elsewhere if wanted.decoder == "auto" else (wanted.decoder,)
     texts = elsewhere if wanted.text == "auto" else (wanted.text,)
@@ -193,8 +195,8 @@ def _check_cpu(needs: Needs, wanted: Wanted, space: Space) -> None:
     if wanted.denoiser == "auto" and needs.parameters >= FULL_SIZE:
         raise DoesNotFit(
             f"there is no GPU of compute capability 8.0 or more for a DiT of {needs.parameters / GB:.1f} billion "
-            f"parameters: {_what_would_do(needs, wanted, space)} With the device cpu by name it runs all the same, hours "
-            f"for each chunk, in {_cpu_bytes(needs, wanted, space) / GB:.0f} GB of host memory."
+            f"parameters: {_what_would_do(needs, wanted, space)} With the device cpu by name it runs all the same, "
+            f"hours for each chunk, in {_cpu_bytes(needs, wanted, space) / GB:.0f} GB of host memory."
         )
 
 

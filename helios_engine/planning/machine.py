@@ -15,8 +15,8 @@ GB = 10**9
 DESCRIPTION = re.compile(r"(?P<count>\d+)x(?P<memory>\d+(\.\d+)?)")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 FULL_CUDNN = 91500
-"""cuDNN 9.15, as `torch.backends.cudnn.version` says it. Before it, 16-bit 3-D convolutions fall back to a kernel that is
-ten times slower and takes far more memory (pytorch issue 166643)."""
+"""cuDNN 9.15, as torch says it. Before it, 16-bit 3-D convolutions fall back to a kernel that is ten times slower and
+takes far more memory (pytorch issue 166643)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,10 @@ class Machine:
 
 
 def this_machine(host_bytes: int | None = None) -> Machine:
-    """What torch finds here, and this much host memory (None: what there is). GPUs are looked at in a process of its own: this one takes no memory of any."""
+    """What torch finds here. host_bytes: as if there were so much host memory; None: what there is.
+
+    GPUs are looked at in a process of its own: this one takes no memory of any.
+    """
     import torch
 
     gpus: tuple[Gpu, ...] = ()

@@ -18,7 +18,7 @@ from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 from helios_engine.offload.packing import packing
 from helios_engine.options import DtypeName
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
-from helios_engine.text.embeds import MAX_TOKENS
+from helios_engine.text.embeds import MAX_PROMPT_TOKENS
 from helios_engine.vae.decoder import WanDecoder
 from helios_engine.vae.encoder import WanEncoder
 from helios_engine.vae.slices import slice_bytes
@@ -105,7 +105,7 @@ class Needs:
 
     def prompts(self, dtype: DtypeName, entries: int) -> int:
         """Cross-attention keys and values of so many prompts."""
-        each = 2 * self.config.num_layers * MAX_TOKENS * self.config.inner_dim * _torch(dtype).itemsize
+        each = 2 * self.config.num_layers * MAX_PROMPT_TOKENS * self.config.inner_dim * _torch(dtype).itemsize
         return entries * each * (2 if self.guided else 1)
 
     def text_weights(self, dtype: DtypeName) -> int:
@@ -116,8 +116,8 @@ class Needs:
         """Activations of one prompt: a block's, and scores of attention, some of them in float32."""
         widths = [max(shape) for name, shape in self._text.items() if name.startswith("encoder.block.0.") and shape]
         heads = next(shape[1] for name, shape in self._text.items() if name.endswith("relative_attention_bias.weight"))
-        scores = 4 * heads * MAX_TOKENS**2 * torch.float32.itemsize
-        return scores + 10 * max(widths) * MAX_TOKENS * _torch(dtype).itemsize
+        scores = 4 * heads * MAX_PROMPT_TOKENS**2 * torch.float32.itemsize
+        return scores + 10 * max(widths) * MAX_PROMPT_TOKENS * _torch(dtype).itemsize
 
     def vae_weights(self, dtype: DtypeName) -> int:
         """Of both halves: the encoder stays in float32."""

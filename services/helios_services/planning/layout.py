@@ -43,7 +43,7 @@ def shares(config: ServiceConfig, on_gpu: Iterable[str], layout: Layout) -> dict
     """`num_gpus` of the parts (sections) that are on a GPU: what is set stays, the others divide what is left."""
     parts = set(on_gpu)
     groups = [parts & {"denoiser"}, parts - {"denoiser"}] if layout.beside else [parts]
-    found = {}
+    found: dict[str, float] = {}
     for group in groups:
         given = {part: value for part in group if (value := getattr(config, part).num_gpus) != "auto"}
         weights = {part: WEIGHTS[part] for part in group if part not in given}

@@ -43,5 +43,5 @@ def small_solver(stages: int) -> SolverConfig:
 
 
 def small_distilled() -> SchedulerConfig:
-    """As Mid's stages: a linear shift of 1."""
+    """The same pyramid stages as Mid's: a linear shift of 1."""
     return SchedulerConfig(use_dynamic_shifting=True, base_shift=1.0, max_shift=1.0)
