@@ -81,8 +81,7 @@ def arrange(needs: Needs, wanted: Wanted, space: Space) -> Arrangement:
     if "auto" not in vars(wanted).values():
         return next(_candidates(needs, wanted, space))  # all is given by name
     for each in _candidates(needs, wanted, space):
-        gpu, beside, host = _free(needs, wanted, space, each)
-        if min(gpu, beside, host) >= 0:
+        if holds(needs, wanted, space, each):
             return _grown(needs, wanted, space, each)
     raise DoesNotFit(f"the model does not fit: {_what_would_do(needs, wanted, space)}")
 
@@ -112,6 +111,11 @@ def held(needs: Needs, wanted: Wanted, chosen: Arrangement) -> dict[str, Mapping
     if chosen.decoder == "cuda":
         parts["decoder"]["workspace"] = WORKSPACE_BYTES
     return {**parts, "host": {"weights": 0 if whole else weights}}
+
+
+def holds(needs: Needs, wanted: Wanted, space: Space, chosen: Arrangement) -> bool:
+    """Whether an arrangement has room for such videos."""
+    return min(_free(needs, wanted, space, chosen)) >= 0
 
 
 def usable(memory_bytes: int) -> int:

@@ -5,9 +5,12 @@ allowances: nothing here has been measured on a GPU yet.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property
+from typing import get_args
 
 import torch
+from torch import nn
 
 from helios_engine.accelerate.memory import forward_bytes
 from helios_engine.checkpoint import Checkpoint
@@ -52,7 +55,9 @@ class Needs:
         self.height, self.width, self.adapter_bytes = height, width, adapter_bytes
         with torch.device("meta"):
             self._transformer = HeliosTransformer(transformer)
-            self._decoder, self._encoder = WanDecoder(vae), WanEncoder(vae)
+            decoder, encoder = WanDecoder(vae), WanEncoder(vae)
+        self._decoder, self._encoder = list(decoder.footprints()), list(encoder.footprints())
+        self._vae_parameters = _numel(decoder), _numel(encoder)
         self._text = text
         self._blocks: dict[DtypeName, tuple[int, ...]] = {}
 
@@ -69,25 +74,35 @@ class Needs:
             adapter_bytes=adapter_bytes,
         )
 
+    def sized(self, height: int, width: int) -> "Needs":
+        """Of the same model for another size of video."""
+        other = copy(self)
+        other.height, other.width = height, width
+        return other
+
     @cached_property
     def parameters(self) -> int:
         """Of the DiT."""
-        return sum(parameter.numel() for parameter in self._transformer.parameters())
+        return _numel(self._transformer)
 
     def transformer_weights(self, dtype: DtypeName) -> int:
         """In GPU or host memory. With fp8 also: they are loaded before they become smaller."""
-        return sum(
-            parameter.numel() * parameter_dtype(name, _torch(dtype)).itemsize
-            for name, parameter in self._transformer.named_parameters()
-        )
+        return sum(self._weights[dtype])
 
     def outside_blocks(self, dtype: DtypeName) -> int:
         """Of these weights, those that stay on the GPU where blocks are offloaded."""
-        return sum(
-            parameter.numel() * parameter_dtype(name, _torch(dtype)).itemsize
-            for name, parameter in self._transformer.named_parameters()
-            if not name.startswith("blocks.")
-        )
+        return self._weights[dtype][0]
+
+    @cached_property
+    def _weights(self) -> Mapping[DtypeName, tuple[int, int]]:
+        """Bytes outside of blocks, and in them."""
+        found: dict[DtypeName, tuple[int, int]] = {}
+        for dtype in get_args(DtypeName):
+            sizes = [0, 0]
+            for name, parameter in self._transformer.named_parameters():
+                sizes[name.startswith("blocks.")] += parameter.numel() * parameter_dtype(name, _torch(dtype)).itemsize
+            found[dtype] = sizes[0], sizes[1]
+        return found
 
     def block_bytes(self, dtype: DtypeName) -> tuple[int, ...]:
         """What each block takes where blocks are offloaded, gaps of alignment included."""
@@ -121,8 +136,7 @@ class Needs:
 
     def vae_weights(self, dtype: DtypeName) -> int:
         """Of both halves: the encoder stays in float32."""
-        decoder = sum(parameter.numel() for parameter in self._decoder.parameters())
-        encoder = sum(parameter.numel() for parameter in self._encoder.parameters())
+        decoder, encoder = self._vae_parameters
         return decoder * _torch(dtype).itemsize + encoder * torch.float32.itemsize
 
     def vae_least(self, dtype: DtypeName) -> int:
@@ -136,9 +150,13 @@ class Needs:
     def _vae(self, dtype: DtypeName, frames: int) -> int:
         pixels, whole = self.height * self.width // PIXELS_OF_A_LATENT, frames == LATENT_FRAMES_PER_CHUNK
         return max(
-            slice_bytes(half.footprints(), frames, pixels, itemsize, whole=whole)
+            slice_bytes(half, frames, pixels, itemsize, whole=whole)
             for half, itemsize in ((self._decoder, _torch(dtype).itemsize), (self._encoder, torch.float32.itemsize))
         )
+
+
+def _numel(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _torch(name: DtypeName) -> torch.dtype:

@@ -13,23 +13,23 @@ from pydantic import ValidationError
 from helios_engine.checkpoint import open_checkpoint
 from helios_engine.errors import DoesNotFit
 from helios_engine.options import Auto, DeviceType, VariantName
-from helios_engine.planning.arrange import FULL_SIZE, Arrangement, Space, Wanted, arrange, held
-from helios_engine.planning.machine import FULL_CUDNN, GB, Machine
+from helios_engine.planning.arrange import FULL_SIZE, Arrangement, Space, Wanted, arrange, held, holds
+from helios_engine.planning.machine import FULL_CUDNN, GB, LEAST_CAPABILITY, Machine
 from helios_engine.planning.needs import Needs
+from helios_engine.tokens import PATCH
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig
 from helios_services.planning.layout import Layout, check_shares, layouts, shares
 
 PARTS = {"text_encoder": "text", "denoiser": "denoiser", "decoder": "decoder"}
 """Sections of the configuration, and what the engine calls them."""
-LEAST_CAPABILITY = (8, 0)
-"""Of a GPU that computes in bfloat16."""
 DEFAULT_SIZE = (384, 640)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """config: nothing in it is left to the machine. parts: bytes by purpose that a replica of each section takes on its
-    device. waiting_bytes: weights of each denoiser in host memory besides. size: of the videos planned for."""
+    device. waiting_bytes: weights of each denoiser in host memory besides. size: of the videos planned for. largest:
+    whether there is room for videos of `model.max_pixels`."""
 
     config: ServiceConfig
     machine: Machine
@@ -37,6 +37,7 @@ class Plan:
     parts: Mapping[str, Mapping[str, int]]
     waiting_bytes: int
     size: tuple[int, int]
+    largest: bool
 
 
 def variant_of(config: ServiceConfig) -> VariantName:
@@ -58,7 +59,8 @@ def plan(config: ServiceConfig, needs: Needs, machine: Machine) -> Plan:
     wanted, refused = _wanted(config), None
     for layout in layouts(config, gpus):
         try:
-            chosen = arrange(needs, wanted, _space(config, machine, gpus, layout))
+            space = _space(config, machine, gpus, layout)
+            chosen = arrange(needs, wanted, space)
         except DoesNotFit as error:
             refused = refused or error
             continue
@@ -72,6 +74,7 @@ def plan(config: ServiceConfig, needs: Needs, machine: Machine) -> Plan:
             parts={section: taken[part] for section, part in PARTS.items()},
             waiting_bytes=sum(taken["host"].values()),
             size=(needs.height, needs.width),
+            largest=holds(needs.sized(PATCH, config.model.max_pixels // PATCH), wanted, space, chosen),
         )
     raise ConfigError(f"denoiser.device: {config.denoiser.device}: {refused} This machine: {machine}.")
 

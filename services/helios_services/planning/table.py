@@ -6,9 +6,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from helios_engine.planning.machine import GB
+from helios_engine.planning.machine import GB, LEAST_CAPABILITY
 from helios_services.config import DenoiserConfig, DeploymentConfig, ServiceConfig
-from helios_services.planning.plan import LEAST_CAPABILITY, PARTS, Plan
+from helios_services.planning.plan import PARTS, Plan
 
 SECTIONS = ("model", *PARTS, "dispatcher")
 
@@ -46,6 +46,9 @@ def notes(plan: Plan) -> Iterator[str]:
         yield f"No GPU is used: one has a compute capability below {least}. CUDA_VISIBLE_DEVICES can leave it out."
     elif len({gpu.memory_bytes for gpu in gpus}) > 1:
         yield "The GPUs differ: all are planned for as if they had the memory of the smallest."
+    if not plan.largest:
+        most = plan.config.model.max_pixels
+        yield f"Jobs may ask for {most:,} pixels (model.max_pixels), for which there may be no room."
     if plan.waiting_bytes:
         yield f"Each denoiser keeps {_gb(plan.waiting_bytes)} of weights in host memory besides."
 
