@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from helios_services.gateway.guard.refusal import Code, Refusal
-from helios_services.gateway.http import health, models, videos
+from helios_services.gateway.http import content, derived, events, health, hls, models, videos
 from helios_services.gateway.http.admission import House
 from helios_services.gateway.http.bodies import Bodies
 from helios_services.gateway.http.envelope import envelope, refused
@@ -28,7 +28,15 @@ def application(house: House) -> FastAPI:
     app.state.house, app.state.health = house, health.Health()
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_here)
-    for router in (health.router, models.router, videos.router):
+    for router in (
+        health.router,
+        models.router,
+        videos.router,
+        derived.router,
+        content.router,
+        events.router,
+        hls.router,
+    ):
         app.include_router(router)
     mount_pages(app)
     app.add_middleware(Bodies)
