@@ -150,7 +150,7 @@ def plain_model(pipeline: HeliosPipeline) -> HeliosTransformer:
 
 
 def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """As the engine's linear layers."""
+    """A linear layer as the engine computes it on a CPU."""
     layer = SimpleNamespace(weight=weight, bias=bias)
     return onednn.Linear.forward(layer, x)  # type: ignore[arg-type]
 

@@ -37,7 +37,7 @@ from helios_engine.ops.attention_backends import CHOOSER
 from helios_engine.options import CompileMode
 
 RESERVE_S = 180.0
-"""Of the budget on a GPU: for what is left to measure when compiling has to stop."""
+"""What compiling leaves of a GPU's budget, for the measurements that follow."""
 BUDGET_S = {"cpu": 86_400.0, "cuda": 540.0}
 MODES: list[CompileMode] = list(get_args(CompileMode))
 ROW_NAMES = (
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Of the command line."""
+    """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.splitlines()[0])
     parser.add_argument("--against", choices=["diffusers"], default="diffusers")
     parser.add_argument("--size", choices=SIZES, default="cpu")
@@ -183,7 +183,10 @@ def show(report: dict[str, Any]) -> None:
 
 
 def share_of_roofline(row: dict[str, Any]) -> float | None:
-    """Of a row that is measured; older files counted the DiT's steps and the VAE only."""
+    """The share of the roofline that a measured row reaches; None where a file does not say it.
+
+    Older files counted the DiT's steps and the VAE only.
+    """
     share: float | None = row.get("share_of_roofline", row.get("share_of_peak"))
     return share
 

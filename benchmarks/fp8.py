@@ -69,7 +69,7 @@ def compare(size: Size, chunks: int, steps: int, runs: int) -> Iterator[dict[str
 
 
 def denoiser(size: Size, *, fp8: bool) -> Denoiser:
-    """With this size's random weights, the same ones each time."""
+    """A denoiser with random weights of this size, the same ones each time."""
     with torch.device("meta"):
         model = HeliosTransformer(size.transformer)
     device = torch.device(size.device)

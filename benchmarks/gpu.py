@@ -38,7 +38,7 @@ LEAST_S = 30.0
 LEAST_TO_COMPILE_S = 300.0
 """What diffusers compiles takes minutes before its first figure."""
 SPARE_S = 15.0
-"""Of the minutes: for ending the last part."""
+"""Seconds of the time that are kept for ending the last part."""
 
 Report = dict[str, Any]
 CompleteFn = Callable[[Report, bool], bool]

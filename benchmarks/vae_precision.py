@@ -20,7 +20,7 @@ from benchmarks.peers import random_weights
 from benchmarks.records import RESULTS, write
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
-from helios_engine.vae.decoder import VideoDecoder, WanDecoder
+from helios_engine.vae.decoder import VAEDecoder, WanDecoder
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PLAIN = "float32"
@@ -93,13 +93,13 @@ def difference(plain: torch.Tensor, rounded: torch.Tensor) -> dict[str, float]:
     }
 
 
-def decoder(size: Size, dtype: torch.dtype) -> VideoDecoder:
+def decoder(size: Size, dtype: torch.dtype) -> VAEDecoder:
     """A decoder with this size's random weights, the same for every dtype but for rounding."""
     with torch.device("meta"):
         model = WanDecoder(size.vae)
     weights = random_weights(model, torch.device(size.device), lambda _: dtype)
     model.load_state_dict(weights, assign=True)
-    return VideoDecoder(model)
+    return VAEDecoder(model)
 
 
 def psnr(one: torch.Tensor, other: torch.Tensor) -> float:

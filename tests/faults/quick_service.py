@@ -36,7 +36,7 @@ JOB: dict[str, Any] = {
 LEASE_S = 30.0
 """No worker that lives loses it, however seldom it is scheduled; tests let those of the dead run out."""
 BRIEF_LEASE_S = 15.0
-"""Of jobs that are to outlast it."""
+"""The lease of jobs that are to outlast it."""
 JOBS = JobsConfig(lease_s=LEASE_S, heartbeat_s=0.3, max_attempts=3)
 END_S = 90.0
 FORKS = multiprocessing.get_context("forkserver")
@@ -135,10 +135,15 @@ class QuickService:
         self.workers.clear()
 
     def worker(
-        self, *harms: Harm, chunk_s: float = 0.0, full_disk: str = "", config: ServiceConfig | None = None
+        self,
+        *harms: Harm,
+        chunk_s: float = 0.0,
+        full_disk: str = "",
+        moving: bool = False,
+        config: ServiceConfig | None = None,
     ) -> Worker:
         """Starts a worker that harms itself."""
-        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s, full_disk=full_disk)
+        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s, full_disk=full_disk, moving=moving)
         log = self.folder / f"worker-{len(list(self.folder.glob('worker-*')))}.log"
         worker = Worker(config or self.config, plan, log)
         self.workers.append(worker)

@@ -130,7 +130,7 @@ def _self_attention(attention: Attention, x_BLD: torch.Tensor, count: int, table
 
 
 Rows = tuple[torch.Tensor, torch.Tensor]
-"""Of history tokens, (1, 1, D), and of noisy ones, (B, 1, D)."""
+"""A value for history tokens, (1, 1, D), and one for noisy tokens, (B, 1, D)."""
 
 
 def _modulated(x_BLD: torch.Tensor, count: int, shift: Rows, scale: Rows, eps: float) -> torch.Tensor:

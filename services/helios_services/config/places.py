@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 MAX_URL = 2048
 ESCAPES = re.compile("%(2e|2f|25|3b|5c)", re.IGNORECASE)
-"""Of what servers may take for parts of the path, when they decode it: . / % ; and backslash."""
+"""Escapes that a server may take for parts of the path when it decodes them: . / % ; and backslash."""
 
 
 def permitted(url: str, allowed: Iterable[str]) -> bool:

@@ -26,7 +26,7 @@ class ModelConfig(Section):
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
     dtype: DtypeName = "bfloat16"
-    """Of the weights of DiT and text encoder."""
+    """What the weights of DiT and text encoder are kept in."""
     max_frames: PositiveInt = 14_520
     """Most frames that a job may ask for."""
     max_pixels: PositiveInt = 1280 * 768
@@ -104,6 +104,9 @@ class JobsConfig(Section):
     live_window_chunks: PositiveInt = 64
     """Chunks of an open-ended job that are kept, older ones are dropped; a live session waits for its reader, so many
     chunks ahead of it."""
+    live_lead_chunks: PositiveInt = 3
+    """Chunks that a live session is made and sent ahead of what its viewer has played, where its client says what that
+    is. With fewer of them prompts are seen sooner, and a short delay stalls the picture sooner."""
     max_prompt_updates: PositiveInt = 1000
     """Times that a job's prompt can be changed while it runs."""
     max_prompt_update_bytes: int = Field(256 * 1024, gt=0, le=1024**2)
@@ -144,9 +147,9 @@ class GatewayConfig(Section):
     host: str = "127.0.0.1"
     """Address to listen on. The default is reached from this machine only."""
     port: Port = 50051
-    """Of gRPC. 0: the system chooses; the gateway prints which."""
+    """Port of the gRPC API. 0: the system chooses; the gateway prints which."""
     http_port: Port | None = 8080
-    """Of HTTP, on `host`, with the same keys, limits and certificate. 0: the system chooses; null: no HTTP."""
+    """Port of the HTTP API on `host`; keys, limits and certificate are gRPC's. 0: the system chooses; null: no HTTP."""
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call the HTTP API from a browser, for example https://app.example.com. Empty: only the
     gateway's own."""
@@ -161,7 +164,7 @@ class GatewayConfig(Section):
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
     max_concurrent_rpcs_per_key: PositiveInt = 1200
-    """Of these, those of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
+    """Calls in progress of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True
@@ -169,6 +172,9 @@ class GatewayConfig(Section):
     api_keys_file: str = ""
     """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for; on loopback, only the
     gateway's own user may call then, and root."""
+    token_secrets_file: str = ""
+    """File of the secrets that sign tokens for browsers, one a line: the first signs, all are good. Read again when it
+    changes. Empty: no tokens; `helios up` makes one under its state folder, where keys are asked for."""
     trust_local_users: bool = False
     """Without keys, take calls on loopback from every user of this machine: a proxy with a user of its own, say."""
     tls_certificate_file: str = ""
@@ -183,13 +189,13 @@ class MediaConfig(Section):
     """Limits of the pictures and clips that users send, and of the process that decodes one."""
 
     max_bytes: PositiveInt = 64 * 1024 * 1024
-    """Of an uploaded file."""
+    """Bytes of an uploaded file."""
     max_pixels: PositiveInt = 4096 * 4096
     """Pixels of a frame as it is in the file."""
     max_frames: PositiveInt = 7200
     """Frames of a clip as it is in the file."""
     max_duration_s: PositiveFloat = 300.0
-    """Of a clip."""
+    """Seconds that a clip may last."""
     decode_timeout_s: PositiveFloat = 60.0
     """Seconds from the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
@@ -199,9 +205,9 @@ class MediaConfig(Section):
     max_files: PositiveInt = 1000
     """Uploads that are kept at a time, of all accounts together."""
     max_files_per_account: PositiveInt = 100
-    """Of these, those of one account, unless a key's `max_uploads` says otherwise."""
+    """Uploads of one account that are kept at a time, unless a key's `max_uploads` says otherwise."""
     max_bytes_per_account: PositiveInt = 2 * 1024**3
-    """Bytes of these, unless a key's `max_upload_bytes` says otherwise."""
+    """Bytes of one account's uploads, unless a key's `max_upload_bytes` says otherwise."""
     max_arriving_per_key: PositiveInt = 8
     """Uploads of one API key that arrive at a gateway at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)

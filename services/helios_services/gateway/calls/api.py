@@ -14,6 +14,7 @@ from helios_services.gateway.calls.listing import Listing, listing, listing_afte
 from helios_services.gateway.calls.live_session import Event, LiveSession
 from helios_services.gateway.calls.playback import Playback
 from helios_services.gateway.calls.submission import Submitter
+from helios_services.gateway.calls.tokens import MadeToken, TokenMaker, TokenRequest
 from helios_services.gateway.calls.uploads import Uploads
 from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_file import VideoFile, delete_video, open_video
@@ -21,6 +22,7 @@ from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
 from helios_services.gateway.guard.in_turn import InTurn
+from helios_services.gateway.guard.tokens import Tokens
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, StoreUnavailable
 from helios_services.jobs.notify import Notifier
@@ -31,14 +33,20 @@ from helios_services.tasks import Background
 
 log = structlog.get_logger(__name__)
 LISTING_SHARE, LISTINGS_WAITING = 0.25, 16
-"""Of a gateway's time, that lists of jobs take; calls of one key that wait for their turn."""
+"""The share of a gateway's time that lists of jobs may take; the calls of one key that may wait for their turn."""
 
 
 class Api:
     """Jobs in, videos out. Every method raises what `refusal_of` knows."""
 
     def __init__(
-        self, config: ServiceConfig, store: JobStore, notifier: Notifier, metrics: GatewayMetrics, drain: Drain
+        self,
+        config: ServiceConfig,
+        store: JobStore,
+        notifier: Notifier,
+        metrics: GatewayMetrics,
+        drain: Drain,
+        tokens: Tokens | None = None,
     ) -> None:
         self._store, self._config = store, config
         self._artifacts = ArtifactStore(config.artifacts)
@@ -47,6 +55,7 @@ class Api:
         self._drain, self._background = drain, Background()
         self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
         self._submitter = Submitter(config, store, self._uploads)
+        self._tokens = TokenMaker(tokens, store, frozenset({config.model.name}))
         self._listings = InTurn(LISTING_SHARE, LISTINGS_WAITING, "listings")
 
     async def close(self) -> None:
@@ -68,7 +77,8 @@ class Api:
 
     async def list_after(self, call: Call, after: str, limit: int, *, oldest_first: bool) -> Listing:
         """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start)."""
-        return await listing_after(self._store, call.caller, after, limit, oldest_first=oldest_first)
+        async with self._listings.one(call.caller.key_id):
+            return await listing_after(self._store, call.caller, after, limit, oldest_first=oldest_first)
 
     async def cancel(self, call: Call, job_id: str) -> Job:
         """The job, cancelled."""
@@ -154,7 +164,11 @@ class Api:
         """Receives a picture or a clip."""
         return await self._uploads.receive(call.caller, metadata, data)
 
+    async def create_token(self, call: Call, request: TokenRequest) -> MadeToken:
+        """A short-lived token for a page."""
+        return await self._tokens.make(call, request)
+
     def interact(self, call: Call, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[Event]:
         """One live session."""
-        session = LiveSession(call, self._submitter, self._store, self._video, self._config.jobs.session_grace_s)
+        session = LiveSession(call, self._submitter, self._store, self._video, self._config.jobs)
         return session.run(commands)

@@ -98,7 +98,7 @@ class Playback:
             job = await visible_job(self._store, caller, job_id)
             followed = self._jobs.setdefault(job_id, _Followed(job=job, read_s=0.0, used_s=time.monotonic()))
             self._make_room()
-        elif not caller.may_see(followed.job.spec.tenant):
+        elif not caller.may_see_job(job_id, followed.job.spec.tenant):
             raise JobNotFound(f"job {job_id!r} does not exist or has expired")
         async with followed.lock:
             if followed.read_s < since_s:

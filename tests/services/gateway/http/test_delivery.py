@@ -244,6 +244,37 @@ async def test_a_viewers_token_is_in_every_address(http: httpx.AsyncClient, work
     assert ('#EXT-X-MAP:URI="init.mp4?token=a%26b"' in lines, lines[-1]) == (True, "0.m4s?token=a%26b")
 
 
+async def test_a_token_for_one_video_opens_its_playlist_and_no_other(
+    config: ServiceConfig, keys: dict[str, str], worker: Worker, tmp_path: Path
+) -> None:
+    (tmp_path / "secrets").write_text("s" * 64 + "\n")
+    options = {"api_keys_file": str(tmp_path / "keys.yaml"), "token_secrets_file": str(tmp_path / "secrets")}
+    async with (
+        serving(config, **options) as gateway,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}", timeout=60) as http,
+    ):
+        alice = {"Authorization": keys["alice"]}
+        ids = [(await http.post("/v1/videos", json={"prompt": "a"}, headers=alice)).json()["id"] for _ in range(2)]
+        for _ in ids:
+            await worker.append(await worker.claim(), 0, SMALL)
+        made = await http.post("/v1/realtime/tokens", json={"job_id": ids[0], "scopes": ["read"]}, headers=alice)
+        token = made.json()["token"]
+        lines = await playlist(http, ids[0], f"?token={token}")
+        base = f"/v1/videos/{ids[0]}/hls"
+        assert (await http.get(f"{base}/{lines[-1]}")).content == fragment(0, SMALL)
+        assert (await http.get(f"/v1/videos/{ids[1]}/hls/index.m3u8", headers=alice)).status_code == 200
+        for path, status in (
+            (f"/v1/videos/{ids[1]}/hls/index.m3u8?token={token}", 404),
+            (f"/v1/videos/{ids[1]}/hls/0.m4s?token={token}", 404),
+            (f"{base}/0.m4s", 401),
+            (f"{base}/0.m4s?token={keys['alice'].split()[1]}", 401),
+            (f"/v1/videos/{ids[0]}/content?token={token}", 401),
+        ):
+            assert (await http.get(path)).status_code == status, path
+        listed = await http.get("/v1/videos", headers={"Authorization": f"Bearer {token}"})
+        assert listed.status_code == 403
+
+
 async def test_an_endless_playlist_is_a_window(http: httpx.AsyncClient, worker: Worker) -> None:
     answer = await http.post("/v1/videos", json={"prompt": "a", "helios": {"params": {"open_ended": True}}})
     assert answer.json()["seconds"] == "0"
