@@ -67,10 +67,10 @@ def this_machine(host_bytes: int | None = None) -> Machine:
     return Machine(gpus=gpus, host_bytes=memory, cores=_cores(), nvlink=linked, cudnn=cudnn)
 
 
-def described(gpus: str, host_bytes: int | None = None) -> Machine:
+def described(gpus: str, host_bytes: int | None = None, *, cores: int | None = None) -> Machine:
     """The machine with GPUs like an H100 "2x80": number and memory, in GB (10^9 bytes) each; "0" for none.
 
-    host_bytes: None: as here. Raises InvalidField.
+    host_bytes, cores: None: as here. Raises InvalidField.
     """
     match = DESCRIPTION.fullmatch(gpus)
     if gpus != "0" and (match is None or not 1 <= int(match["count"]) <= 64 or not float(match["memory"])):
@@ -80,7 +80,7 @@ def described(gpus: str, host_bytes: int | None = None) -> Machine:
     return Machine(
         gpus=(one,) * count,
         host_bytes=_host_bytes() if host_bytes is None else host_bytes,
-        cores=_cores(),
+        cores=_cores() if cores is None else cores,
         nvlink=count > 1,
         cudnn=FULL_CUDNN,
     )

@@ -3,11 +3,8 @@
 import json
 from pathlib import Path
 
-import torch
-from transformers import UMT5Config, UMT5EncoderModel
-
+from benchmarks.published import needs_of
 from benchmarks.sizes import SIZES
-from helios_engine.loading.shapes import shapes
 from helios_engine.loading.tiny import write_tiny
 from helios_engine.options import VariantName
 from helios_engine.planning.needs import Needs
@@ -24,11 +21,9 @@ TEXT = {
 }
 
 
-def full_size_needs(*, guided: bool = False, height: int = 384, width: int = 640) -> Needs:
+def full_size_needs(*, guided: bool = False) -> Needs:
     """Of the published 14 B model."""
-    with torch.device("meta"):
-        text = shapes(UMT5EncoderModel(UMT5Config(**TEXT)))
-    return Needs(FULL.transformer, FULL.vae, text, guided=guided, height=height, width=width)
+    return needs_of(FULL, guided=guided)
 
 
 def write_full_size(folder: Path, variant: VariantName = "distilled") -> None:

@@ -17,17 +17,22 @@ def print_plan(plan: Plan, console: Console) -> None:
     """The table, and below it what else there is to know."""
     table = Table("part", "replicas", "runs on", "holds", "why", title=f"Plan for {plan.machine}")
     for section in PARTS:
-        options: DeploymentConfig = getattr(plan.config, section)
-        table.add_row(
-            section.replace("_", " "),
-            _replicas(options),
-            _place(options),
-            _sum(plan.parts[section]),
-            " ".join(_reasons(plan, section)),
-        )
+        table.add_row(*row(plan, section))
     console.print(table)
     for note in notes(plan):
         console.print(note, highlight=False)
+
+
+def row(plan: Plan, section: str) -> tuple[str, ...]:
+    """Of one part: its name, replicas, place, what it holds, and why."""
+    options: DeploymentConfig = getattr(plan.config, section)
+    return (
+        section.replace("_", " "),
+        _replicas(options),
+        _place(options),
+        _sum(plan.parts[section]),
+        " ".join(_reasons(plan, section)),
+    )
 
 
 def as_yaml(plan: Plan) -> str:
