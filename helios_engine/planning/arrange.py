@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from helios_engine.accelerate.memory import RESERVE
 from helios_engine.errors import DoesNotFit
-from helios_engine.options import Auto, DeviceType, DtypeName
+from helios_engine.options import Auto, DeviceType, DtypeName, VAEDtypeName
 from helios_engine.planning.machine import GB
 from helios_engine.planning.needs import CONTEXT_BYTES, WORKSPACE_BYTES, Needs
 from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES
@@ -39,7 +39,7 @@ class Wanted:
     denoiser: DeviceType | Auto = "auto"
     decoder: DeviceType | Auto = "auto"
     dtype: DtypeName | Auto = "auto"
-    vae_dtype: DtypeName | Auto = "auto"
+    vae_dtype: VAEDtypeName | Auto = "auto"
     offload_budget_bytes: int | Auto | None = "auto"
     activation_budget_bytes: int | Auto | None = "auto"
     prompts: int = 4
@@ -69,7 +69,7 @@ class Arrangement:
     denoiser: DeviceType
     decoder: DeviceType
     dtype: DtypeName
-    vae_dtype: DtypeName
+    vae_dtype: VAEDtypeName
     offload_budget_bytes: int | None
     activation_budget_bytes: int | None
 
@@ -133,7 +133,7 @@ def _candidates(needs: Needs, wanted: Wanted, space: Space) -> Iterator[Arrangem
     texts = elsewhere if wanted.text == "auto" else (wanted.text,)
     types: tuple[DtypeName, ...] = ("float32", "bfloat16") if denoiser == "cpu" else ("bfloat16",)
     dtypes = types if wanted.dtype == "auto" else (wanted.dtype,)
-    halves: tuple[DtypeName, ...] = ("float32", "bfloat16") if space.half_vae else ("float32",)
+    halves: tuple[VAEDtypeName, ...] = ("float32", "float16") if space.half_vae else ("float32",)
     for decoder, dtype in product(decoders, dtypes):
         known = halves if decoder == "cuda" else ("float32",)
         vae_dtypes = known if wanted.vae_dtype == "auto" else (wanted.vae_dtype,)

@@ -10,15 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from helios_engine.errors import InvalidField
+from helios_engine.vae.cudnn import FULL_CUDNN
 
 GB = 10**9
 DESCRIPTION = re.compile(r"(?P<count>\d+)x(?P<memory>\d+(\.\d+)?)")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 LEAST_CAPABILITY = (8, 0)
 """Of a GPU that computes in bfloat16."""
-FULL_CUDNN = 91500
-"""cuDNN 9.15, as torch says it. Before it, 16-bit 3-D convolutions fall back to a kernel that is ten times slower and
-takes far more memory (pytorch issue 166643)."""
 
 
 @dataclass(frozen=True, kw_only=True)

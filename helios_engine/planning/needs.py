@@ -19,7 +19,7 @@ from helios_engine.loading.shapes import shapes
 from helios_engine.loading.text import empty_model
 from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 from helios_engine.offload.packing import packing
-from helios_engine.options import DtypeName
+from helios_engine.options import DtypeName, VAEDtypeName
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.text.embeds import MAX_PROMPT_TOKENS
 from helios_engine.vae.decoder import WanDecoder
@@ -134,20 +134,20 @@ class Needs:
         scores = 4 * heads * MAX_PROMPT_TOKENS**2 * torch.float32.itemsize
         return scores + 10 * max(widths) * MAX_PROMPT_TOKENS * _torch(dtype).itemsize
 
-    def vae_weights(self, dtype: DtypeName) -> int:
+    def vae_weights(self, dtype: VAEDtypeName) -> int:
         """Of both halves: the encoder stays in float32."""
         decoder, encoder = self._vae_parameters
         return decoder * _torch(dtype).itemsize + encoder * torch.float32.itemsize
 
-    def vae_least(self, dtype: DtypeName) -> int:
+    def vae_least(self, dtype: VAEDtypeName) -> int:
         """Activations of the VAE with a latent frame at a time: the least that its budget can be."""
         return self._vae(dtype, 1)
 
-    def vae_whole(self, dtype: DtypeName) -> int:
+    def vae_whole(self, dtype: VAEDtypeName) -> int:
         """Activations of the VAE with a whole chunk at a time."""
         return self._vae(dtype, LATENT_FRAMES_PER_CHUNK)
 
-    def _vae(self, dtype: DtypeName, frames: int) -> int:
+    def _vae(self, dtype: VAEDtypeName, frames: int) -> int:
         pixels, whole = self.height * self.width // PIXELS_OF_A_LATENT, frames == LATENT_FRAMES_PER_CHUNK
         return max(
             slice_bytes(half, frames, pixels, itemsize, whole=whole)
@@ -159,6 +159,6 @@ def _numel(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _torch(name: DtypeName) -> torch.dtype:
+def _torch(name: DtypeName | VAEDtypeName) -> torch.dtype:
     dtype: torch.dtype = getattr(torch, name)
     return dtype

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from helios_engine.checkpoint import Checkpoint
-from helios_engine.options import DtypeName
+from helios_engine.options import DtypeName, VAEDtypeName
 from helios_engine.planning.arrange import Space, Wanted, arrange
-from helios_engine.planning.machine import FULL_CUDNN, LEAST_CAPABILITY, this_machine
+from helios_engine.planning.machine import LEAST_CAPABILITY, this_machine
 from helios_engine.planning.needs import Needs
+from helios_engine.vae.cudnn import FULL_CUDNN
 from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES
 
 DTYPES: dict[torch.dtype, DtypeName] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -25,7 +26,7 @@ class Placement:
     denoiser: str | torch.device
     decoder: str | torch.device
     dtype: DtypeName
-    vae_dtype: DtypeName
+    vae_dtype: VAEDtypeName
     offload_budget_bytes: int | None
     activation_budget_bytes: int | None
 

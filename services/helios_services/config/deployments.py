@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from helios_engine.options import AttentionKernel, Auto, CompileMode, DeviceType, DtypeName, GuidanceBatching
+from helios_engine.options import AttentionKernel, Auto, CompileMode, DeviceType, GuidanceBatching, VAEDtypeName
 from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -259,8 +259,8 @@ class DecoderConfig(DeploymentConfig):
     """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Null: no bound. A chunk or upload that takes
     more goes through a few frames at a time. auto: what there is room for, at most 18: at 384x640 all frames fit into
     that, at 1280x768 four do."""
-    vae_dtype: DtypeName | Auto = "auto"
-    """What chunks are decoded in; uploads are encoded in float32. auto: float32 where that fits."""
+    vae_dtype: VAEDtypeName | Auto = "auto"
+    """What chunks are decoded in; uploads are encoded in float32. auto: float32 where that fits, or float16."""
     crf: int = Field(18, ge=0, le=51)
     """Quality of the video: H.264's constant rate factor, 0 (lossless) to 51."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
@@ -274,6 +274,6 @@ class DecoderConfig(DeploymentConfig):
         return MOST_ACTIVATIONS_GB if self.activation_budget_gb == "auto" else self.activation_budget_gb
 
     @property
-    def decodes_in(self) -> DtypeName:
+    def decodes_in(self) -> VAEDtypeName:
         """`vae_dtype`, where nobody has made a plan: float32."""
         return "float32" if self.vae_dtype == "auto" else self.vae_dtype

@@ -14,9 +14,10 @@ from helios_engine.checkpoint import open_checkpoint
 from helios_engine.errors import DoesNotFit
 from helios_engine.options import Auto, DeviceType, VariantName
 from helios_engine.planning.arrange import FULL_SIZE, Arrangement, Space, Wanted, arrange, held, holds
-from helios_engine.planning.machine import FULL_CUDNN, GB, LEAST_CAPABILITY, Machine
+from helios_engine.planning.machine import GB, LEAST_CAPABILITY, Machine
 from helios_engine.planning.needs import Needs
 from helios_engine.tokens import PATCH
+from helios_engine.vae.cudnn import FULL_CUDNN
 from helios_services.config import ConfigError, DeploymentConfig, ServiceConfig
 from helios_services.planning.layout import Layout, check_shares, layouts, shares
 
