@@ -1,5 +1,6 @@
 """Settings of the model, the job store, the gateway, uploads, webhooks and traces."""
 
+from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -113,6 +114,10 @@ class JobsConfig(Section):
     max_account_bytes: PositiveInt = 128 * 1024**2
     """What the records of an account's jobs may take in the store, besides what its jobs have made. Records of ended
     jobs go early to make room for new ones, the oldest end first."""
+    max_account_output_bytes: PositiveInt = 4 * 1024**3
+    """What an account's jobs have made and the store still has: chunks, saved states, embeddings. What ended jobs have
+    made goes early to make room, the first to expire first; dead letters keep theirs. Beyond it submissions are
+    refused, and a job that makes more fails."""
     session_grace_s: PositiveFloat = 30.0
     """How long a live session goes on without its client."""
     pause_limit_s: PositiveFloat = 600.0
@@ -240,6 +245,9 @@ class WebhooksConfig(WebhookPlaces):
     tenants: dict[TenantName, WebhookPlaces] = Field({})
     """Where API keys are asked for: urls and secret_file of each tenant that has webhooks. A secret file must be one
     tenant's only."""
+    internal_networks: tuple[str, ...] = ()
+    """Networks (192.0.2.0/24, 2001:db8::/32) that webhooks may go to although they are none of the internet: this
+    machine's, private, link-local ones. What a URL's name leads to is looked at for each connection."""
     timeout_s: PositiveFloat = 10.0
     """A call that takes longer has failed."""
     max_tries: PositiveInt = 12
@@ -248,6 +256,13 @@ class WebhooksConfig(WebhookPlaces):
     """Before the second try; the waits double, up to `longest_wait_s`."""
     longest_wait_s: PositiveFloat = 3600.0
     """Between two tries."""
+
+    @field_validator("internal_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)  # a ValueError says what is wrong
+        return value
 
     @model_validator(mode="after")
     def _secrets_of_their_own(self) -> "WebhooksConfig":

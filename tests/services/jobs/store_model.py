@@ -11,7 +11,7 @@ from helios_services.jobs.charge import CHUNK_MS
 from helios_services.jobs.records import Account, Priority
 from helios_services.jobs.state import DEAD_LETTERED, FINAL, LEASED, TRANSITIONS, Event, JobState
 
-RECORD_BYTES, ENTRY_BYTES = 4096, 64
+RECORD_BYTES, ENTRY_BYTES, CHUNK_BYTES = 4096, 64, 512
 RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
@@ -78,6 +78,14 @@ class ModelJob:
         request = self.summary_bytes if self.dropped else self.request_bytes
         return request + self.summary_bytes + 2 * len(self.key) + RECORD_BYTES + self.update_bytes + self.copied_bytes
 
+    @property
+    def output_bytes(self) -> int:
+        """What it has made and the store still has."""
+        fragments = (self.chunks_done - self.first_chunk) * (1 + CHUNK_BYTES)
+        init = len(b"init") if self.chunks_done else 0
+        state = b"" if self.copied_bytes else self.checkpoint or b""
+        return fragments + init + len(state) + sum(map(len, self.embeds.values()))
+
     def charge(self, index: int) -> int:
         """What a chunk costs, in milliseconds."""
         return self.chunk_ms if index else self.first_chunk_ms
@@ -111,6 +119,8 @@ class Model:
         self.ended: dict[str, int] = {}
         self.accepted = 0
         self.forgotten: set[str] = set()
+        self.left_output: dict[str, dict[str, int]] = {}
+        """Of forgotten jobs, by account: it expires by itself."""
         self._last_words: dict[str, tuple[str, int]] = {}
 
     # ---- questions ----
@@ -428,6 +438,8 @@ class Model:
         job.dropped, job.prompts, job.update_bytes, job.copied_bytes = True, [], 0, 0
 
     def _forget(self, job: ModelJob) -> None:
+        if job.output_bytes:
+            self.left_output.setdefault(job.account.id, {})[job.id] = job.output_bytes
         del self.jobs[job.id]
         self.keys = {key: job_id for key, job_id in self.keys.items() if job_id != job.id}
         self.forgotten.add(job.id)
