@@ -22,7 +22,7 @@ from torch import nn
 
 from benchmarks.ablation_case import COMMON_ROWS, DECODE, DIT, GPU_ROWS, TEXT, Ablation
 from benchmarks.ablation_gpu import gpu_ablations
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.peers import build
 from benchmarks.records import NOT_MEASURED, RESULTS, failed, is_measured, read, write
 from benchmarks.rows import PROMPT
@@ -150,7 +150,7 @@ def plain_model(pipeline: HeliosPipeline) -> HeliosTransformer:
 
 
 def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """As the engine's linear layers."""
+    """A linear layer as the engine computes it on a CPU."""
     layer = SimpleNamespace(weight=weight, bias=bias)
     return onednn.Linear.forward(layer, x)  # type: ignore[arg-type]
 
@@ -201,8 +201,7 @@ def main() -> None:
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"ablation-{size.name}.json"
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]),
-        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
+        **head("ablation", {"threads": 1, "clock": clock_name(size.device)}),
         "size": size.name,
     }
     known = [] if args.fresh else read(output).get("results", [])

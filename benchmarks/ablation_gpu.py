@@ -28,7 +28,7 @@ from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
 from helios_engine.vae import decoder as vae
 from helios_engine.vae import layers as vae_layers
-from helios_engine.vae.decoder import VideoDecoder
+from helios_engine.vae.decoder import VAEDecoder
 from helios_kernels.backend import SWITCH
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -73,8 +73,8 @@ def gpu_ablations(
         return quantised
 
     @lru_cache(maxsize=1)
-    def half() -> VideoDecoder:
-        return VideoDecoder(copy.deepcopy(pipeline.decoder.model).to(torch.bfloat16))
+    def half() -> VAEDecoder:
+        return VAEDecoder(copy.deepcopy(pipeline.decoder.model).to(torch.bfloat16))
 
     @lru_cache(maxsize=1)
     def first() -> nn.Module:

@@ -6,7 +6,6 @@ the kernels' torch references.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.peers import transformers
 from benchmarks.records import RESULTS, write
 from benchmarks.rows import STAGES, their_inputs
@@ -36,8 +35,7 @@ def main() -> None:
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"bf16-{size.name}.json"
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.bf16", *sys.argv[1:]]),
-        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
+        **head("bf16", {"threads": 1, "clock": clock_name(size.device)}),
         "size": size.name,
         "layers": args.layers,
         "results": {},
@@ -51,7 +49,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def compare(size: Size, layers: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """By stage: the relative error of ours and of diffusers, both in bfloat16, to diffusers in float32."""
+    """For each pyramid stage: relative errors of ours and of diffusers in bfloat16, against diffusers in float32."""
     config = replace(size.transformer, num_layers=layers, is_amplify_history=False)  # see sizes.py
     device, height, width = torch.device(size.device), size.height // 8, size.width // 8
     ours, theirs = transformers(config, device, torch.bfloat16)

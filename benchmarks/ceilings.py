@@ -27,7 +27,7 @@ class Ceilings:
     copy_bytes_per_s: float | None
 
     def record(self) -> dict[str, Any]:
-        """For the JSON."""
+        """The figures as JSON values."""
         return asdict(self)
 
 

@@ -6,7 +6,6 @@ all else. On a CPU the operators stand in for the kernels.
 """
 
 import argparse
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.peers import build
 from benchmarks.records import RESULTS, write
 from benchmarks.rows import PROMPT, request_for
@@ -43,8 +42,7 @@ def main() -> None:
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"chunk-profile-{size.name}.json"
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.chunk_profile", *sys.argv[1:]]),
-        "conditions": conditions(),
+        **head("chunk_profile"),
         "size": size.name,
         "results": profiled(size),
     }

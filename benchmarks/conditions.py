@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +33,12 @@ def conditions() -> dict[str, Any]:
         "gpu": gpu["name"] if gpu else None,
         "gpu_state": gpu,
     }
+
+
+def head(module: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a report begins with: the command line of benchmarks.`module`, and its conditions with `more` of them."""
+    command = " ".join([f"python -m benchmarks.{module}", *sys.argv[1:]])
+    return {"command": command, "conditions": conditions() | dict(more or {})}
 
 
 def version_of(package: str) -> str | None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from benchmarks.sizes import Size, TextShape
 from helios_engine.configs import HISTORY_FRAMES, TransformerConfig, VAEConfig
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
-from helios_engine.text.embeds import MAX_TOKENS
+from helios_engine.text.embeds import MAX_PROMPT_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def tokens(height: int, width: int, scale: int) -> tuple[int, int]:
     return history + (short + 1) * rows * columns, LATENT_FRAMES_PER_CHUNK * (rows // scale) * (columns // scale)
 
 
-def dit(config: TransformerConfig, history: int, noisy: int, text: int = MAX_TOKENS) -> list[Product]:
+def dit(config: TransformerConfig, history: int, noisy: int, text: int = MAX_PROMPT_TOKENS) -> list[Product]:
     """One forward, with the prompt's keys and values and the history's tokens made before it."""
     width, everything = config.inner_dim, history + noisy
     products = [linear(noisy, config.in_channels * 4, width), linear(noisy, width, config.out_channels * 4)]
@@ -61,7 +61,7 @@ def dit(config: TransformerConfig, history: int, noisy: int, text: int = MAX_TOK
     return products
 
 
-def text_encoder(shape: TextShape, length: int = MAX_TOKENS) -> list[Product]:
+def text_encoder(shape: TextShape, length: int = MAX_PROMPT_TOKENS) -> list[Product]:
     """One prompt of `length` tokens."""
     inner = shape.heads * shape.d_kv
     block = [linear(length, shape.d_model, inner)] * 3 + [linear(length, inner, shape.d_model)]

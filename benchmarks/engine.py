@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.attention_backends import with_backend
 from benchmarks.ceilings import ceilings, least_s
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.engine_row import COMPILED, EAGER, OURS, CompileBudget, measure_row
 from benchmarks.engine_ways import their_backend, with_fastest_mode, with_fastest_projections
 from benchmarks.gpu_state import gpu_state
@@ -37,7 +37,7 @@ from helios_engine.ops.attention_backends import CHOOSER
 from helios_engine.options import CompileMode
 
 RESERVE_S = 180.0
-"""Of the budget on a GPU: for what is left to measure when compiling has to stop."""
+"""What compiling leaves of a GPU's budget, for the measurements that follow."""
 BUDGET_S = {"cpu": 86_400.0, "cuda": 540.0}
 MODES: list[CompileMode] = list(get_args(CompileMode))
 ROW_NAMES = (
@@ -60,8 +60,7 @@ def main() -> None:
     output: Path = args.output or RESULTS / f"engine-{size.name}.json"
     before: dict[str, Any] = {} if args.fresh else read(output)
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
-        "conditions": conditions() | {"threads": args.threads, "clock": clock_name(size.device)},
+        **head("engine", {"threads": args.threads, "clock": clock_name(size.device)}),
         "size": describe(size),
     }
     known: dict[str, Any] = dict.fromkeys(ROW_NAMES, NOT_MEASURED) | before.get("rows", {})
@@ -93,7 +92,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Of the command line."""
+    """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.splitlines()[0])
     parser.add_argument("--against", choices=["diffusers"], default="diffusers")
     parser.add_argument("--size", choices=SIZES, default="cpu")
@@ -184,7 +183,10 @@ def show(report: dict[str, Any]) -> None:
 
 
 def share_of_roofline(row: dict[str, Any]) -> float | None:
-    """Of a row that is measured; older files counted the DiT's steps and the VAE only."""
+    """The share of the roofline that a measured row reaches; None where a file does not say it.
+
+    Older files counted the DiT's steps and the VAE only.
+    """
     share: float | None = row.get("share_of_roofline", row.get("share_of_peak"))
     return share
 

@@ -22,9 +22,9 @@ OURS, EAGER, COMPILED = "ours", "diffusers eager", "diffusers compiled"
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 """Relative differences that rounding in another order stays under."""
 CONVOLUTION_TOLERANCE = 1e-3
-"""Of the VAE in float32 on a GPU, with TF32 off: cuDNN may choose algorithms that round more."""
+"""The same for the VAE in float32 on a GPU, with TF32 off: cuDNN may choose algorithms that round more."""
 FRAME_TOLERANCE = 5e-3
-"""Of frames in 8 bits from latents in float32: half a level each at most."""
+"""The same for frames in 8 bits from latents in float32: half a level each at most."""
 AGAIN_S = 60
 """For the first call of what should need no more compiling."""
 

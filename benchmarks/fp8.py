@@ -7,7 +7,6 @@ outliers that trained ones have.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.peers import random_weights
 from benchmarks.records import NOT_MEASURED, RESULTS, write
 from benchmarks.rows import request_for
@@ -41,8 +40,7 @@ def main() -> None:
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"fp8-{size.name}.json"
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.fp8", *sys.argv[1:]]),
-        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
+        **head("fp8", {"threads": 1, "clock": clock_name(size.device)}),
         "size": size.name,
         "plain_dtype": str(size.dtype).removeprefix("torch."),
         "steps": args.steps,
@@ -71,7 +69,7 @@ def compare(size: Size, chunks: int, steps: int, runs: int) -> Iterator[dict[str
 
 
 def denoiser(size: Size, *, fp8: bool) -> Denoiser:
-    """With this size's random weights, the same ones each time."""
+    """A denoiser with random weights of this size, the same ones each time."""
     with torch.device("meta"):
         model = HeliosTransformer(size.transformer)
     device = torch.device(size.device)

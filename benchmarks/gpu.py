@@ -26,6 +26,7 @@ from benchmarks.engine import ROW_NAMES
 from benchmarks.engine_row import COMPILED
 from benchmarks.kernel_cases import SMALL, cases
 from benchmarks.parts import DONE, Outcomes
+from benchmarks.products import row_count
 from benchmarks.records import FAILED, is_measured, read, write
 from benchmarks.sizes import SIZES
 from benchmarks.vae_precision import DTYPES, SEARCHED
@@ -37,7 +38,7 @@ LEAST_S = 30.0
 LEAST_TO_COMPILE_S = 300.0
 """What diffusers compiles takes minutes before its first figure."""
 SPARE_S = 15.0
-"""Of the minutes: for ending the last part."""
+"""Seconds of the time that are kept for ending the last part."""
 
 Report = dict[str, Any]
 CompleteFn = Callable[[Report, bool], bool]
@@ -112,19 +113,28 @@ def tests(name: str, limit_s: float, *arguments: str) -> Part:
 
 
 def ablated(report: Report, retry: bool) -> bool:
-    """Of benchmarks.ablation."""
+    """Whether benchmarks.ablation has all its rows."""
     found = {one["name"] for one in report["results"] if ended(one["worth"], retry=retry)}
     return found >= (COMMON_ROWS | GPU_ROWS).keys()
 
 
 def timed(report: Report, retry: bool) -> bool:
-    """Of benchmarks.kernels."""
-    count = sum(1 for _ in cases(SMALL, torch.device("cpu")))
-    return sum(not retry or "failed" not in one for one in report["results"]) == count
+    """Whether benchmarks.kernels has all its rows."""
+    return rows_ended(report, retry) == sum(1 for _ in cases(SMALL, torch.device("cpu")))
+
+
+def multiplied(report: Report, retry: bool) -> bool:
+    """Whether benchmarks.products has all its rows."""
+    return rows_ended(report, retry) == row_count()
+
+
+def rows_ended(report: Report, retry: bool) -> int:
+    """How many rows are measured, or have failed and are not to be tried again."""
+    return sum(not retry or "failed" not in row for row in report["results"])
 
 
 def decoded(report: Report, _: bool) -> bool:
-    """Of benchmarks.vae_precision, whose last figures are those of algorithms found by trying."""
+    """Whether benchmarks.vae_precision is through: its last figures are those of algorithms found by trying."""
     timed_ways: Report = report["results"]["seconds"]
     return timed_ways.keys() >= {f"{name}{SEARCHED}" for name in DTYPES}
 
@@ -139,7 +149,7 @@ def parts(size: str = SIZE) -> tuple[Part, ...]:
         other("vae_precision", size, 90, decoded),
         other("fp8", size, 120, lambda report, _: is_measured(report["results"]["seconds"]["fp8"])),
         other("chunk_profile", size, 60, lambda report, _: bool(report["results"])),
-        other("products", size, 60, lambda report, _: len(report["results"]) >= 1 and "attention" in str(report)),
+        other("products", size, 60, multiplied, "--missing"),
         other("bf16", size, 60, lambda report, _: len(report["results"]) == 3),
         other("ablation", size, 150, ablated, "--missing"),
         engine("engine, compiled", size, 480, compiled=True),

@@ -23,7 +23,7 @@ class Timing:
     repetitions: int
 
     def as_json(self) -> dict[str, Any]:
-        """For the report."""
+        """The figures as JSON values."""
         return asdict(self)
 
 

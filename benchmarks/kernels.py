@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.kernel_cases import FULL, SMALL, Case, cases
 from benchmarks.kernel_timing import copy_bandwidth, time_function
 from benchmarks.records import RESULTS, failed, read, write
@@ -36,8 +36,7 @@ def main() -> None:
     repetitions = args.repetitions or (100 if device.type == "cuda" else 20)
     output = args.output or RESULTS / f"kernels-{'gpu-full' if device.type == 'cuda' else 'cpu'}.json"
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.kernels", *sys.argv[1:]]),
-        "conditions": {**conditions(), **gpu_conditions(device), "threads": torch.get_num_threads()},
+        **head("kernels", gpu_conditions(device) | {"threads": torch.get_num_threads()}),
         "method": "CUDA events, L2 emptied before each run" if device.type == "cuda" else "wall clock, warm caches",
         "copy_bandwidth_bytes_per_s": copy_bandwidth(device, repetitions) if device.type == "cuda" else None,
     }

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.memory import PeakMemory, high_water, reset_high_water, resident
 from benchmarks.random_checkpoint import config_of, write_transformer
 from benchmarks.service import dig
@@ -57,8 +57,7 @@ def main() -> None:
                 measured = in_fresh_process(transformer, args.target, mode)
                 results.append({"stored": stored, "target": args.target, "weights": mode, **measured})
     report = {
-        "command": " ".join(["python -m benchmarks.load", *sys.argv[1:]]),
-        "conditions": {**conditions(), "page cache": "warm"},
+        **head("load", {"page cache": "warm"}),
         "results": results,
     }
     args.output.parent.mkdir(exist_ok=True)

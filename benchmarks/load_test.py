@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.load_model.processes import CHANNELS, Processes
 from benchmarks.load_model.streams import fan_out, idle_streams
 from benchmarks.load_model.unary import at_rate, submissions
@@ -51,17 +50,16 @@ def main() -> None:
     if "idle" in parts:  # each in new processes: memory that others have left behind would hide some
         results["idle"] = [with_processes(args, idle_streams, method, 1000) for method in ("WatchJob", "StreamVideo")]
     results |= with_processes(args, measure, args, parts)
+    more = {
+        "load average before": load_before,
+        "processes": f"{args.gateways} gateway, 1 redis-server (appendonly, always), 1 client: on the same cores",
+        "connections": CHANNELS,
+        "worker": WORKER,
+        "chunk_s": CHUNK_S,
+        "fragment_bytes": args.fragment_bytes,
+    }
     report = {
-        "command": " ".join(["python -m benchmarks.load_test", *sys.argv[1:]]),
-        "conditions": {
-            **conditions(),
-            "load average before": load_before,
-            "processes": f"{args.gateways} gateway, 1 redis-server (appendonly, always), 1 client: on the same cores",
-            "connections": CHANNELS,
-            "worker": WORKER,
-            "chunk_s": CHUNK_S,
-            "fragment_bytes": args.fragment_bytes,
-        },
+        **head("load_test", more),
         "results": results,
     }
     args.output.parent.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ def read(results: Path, name: str) -> dict[str, Any] | None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """With an empty line before it. Nothing where there are no rows: what has not been measured has no table."""
+    """A table in Markdown, with an empty line before it. Empty text where there are no rows."""
     if not rows:
         return ""
     lines = [header, ["---"] * len(header), *rows]
@@ -38,7 +38,7 @@ def milliseconds(timing: Any) -> str:
 
 
 def measured_on_gpus(results: Path) -> dict[str, set[str]]:
-    """By report, the GPUs that it has measurements of; reports without any are left out."""
+    """The GPUs that each report has measurements of, by the report's name. Reports without any are left out."""
     found: dict[str, set[str]] = {}
     for name in GPU_REPORTS:
         report = read(results, f"{name}-gpu-full")

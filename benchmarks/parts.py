@@ -44,7 +44,7 @@ class Outcomes:
         self.note(name, outcome, f"{time.monotonic() - before:.0f}", f"{limit_s:.0f}")
 
     def note(self, name: str, outcome: str, taken: str = "-", limit: str = "-") -> None:
-        """Of a part that ran, or that did not."""
+        """Records what came of a part that ran, or why it did not run. taken, limit: seconds, as text."""
         self.outcomes[name] = outcome
         self._table.add_row(name, taken, limit, outcome)
         print(f"{name}: {outcome}, {taken} s of {limit}", flush=True)

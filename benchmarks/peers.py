@@ -23,8 +23,8 @@ from helios_engine.model.block import Block
 from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.text.encoder import TextEncoder
-from helios_engine.vae.decoder import VideoDecoder, WanDecoder
-from helios_engine.vae.encoder import VideoEncoder, WanEncoder
+from helios_engine.vae.decoder import VAEDecoder, WanDecoder
+from helios_engine.vae.encoder import VAEEncoder, WanEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ def build(size: Size) -> Peers:
         "distilled",
         TextEncoder(text_encoder, tokenizer),
         Denoiser(ours, size.scheduler),
-        VideoDecoder(decoder),
-        VideoEncoder(encoder),
+        VAEDecoder(decoder),
+        VAEEncoder(encoder),
     )
     return Peers(ours=pipeline, diffusers=pipe)
 

@@ -160,7 +160,7 @@ def precision(results: Path) -> str:
 
 
 def speed(seconds: dict[str, Any], plain: str, option: str, device: str) -> str:
-    """Of a GPU: what a CPU emulates says nothing."""
+    """How much faster a chunk is with the option, in words. A dash for a CPU, which only emulates it."""
     if device == "CPU":
         return "-"
     if not is_measured(seconds.get(option)):

@@ -6,8 +6,8 @@ below the machine's best product says where a step loses time.
 """
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.counts import attention, linear, tokens
 from benchmarks.kernel_timing import time_function
-from benchmarks.records import RESULTS, failed, write
+from benchmarks.records import RESULTS, failed, read, write
 from benchmarks.rows import STAGES
 from benchmarks.sizes import SIZES, Size
 from helios_engine.accelerate.fp8 import Float8Linear, check_device
@@ -27,81 +27,104 @@ from helios_engine.ops.attention_backends import candidates
 
 REPETITIONS = {"cpu": 3, "cuda": 20}
 Work = Callable[[], object]
+Key = tuple[int, str, str]
+"""A row: pyramid stage, product, way."""
 
 
 def main() -> None:
     """Measures, prints the table and writes the JSON after each row."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.products", description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="cpu")
+    parser.add_argument("--missing", action="store_true", help="only rows that the file has no times of")
     parser.add_argument("--output", type=Path, help="JSON (default: benchmarks/results/products-SIZE.json)")
     args = parser.parse_args()
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"products-{size.name}.json"
-    report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.products", *sys.argv[1:]]),
-        "conditions": conditions(),
-        "size": size.name,
-        "results": [],
-    }
-    for row in measured(size):
-        report["results"].append(row)
-        write(output, report)
-    show(report)
+    report: dict[str, Any] = {**head("products"), "size": size.name}
+    known = {key(row): row for row in read(output).get("results", [])}
+    done = {name for name, row in known.items() if args.missing and "failed" not in row}
+    for row in measured(size, done):
+        if "failed" not in row or "failed" in known.get(key(row), {"failed": ""}):
+            known[key(row)] = row
+        write(output, report | {"results": list(known.values())})
+    show(report | {"results": list(known.values())})
     print(f"written to {output}")
 
 
+def key(row: dict[str, Any]) -> Key:
+    """What a row measures."""
+    return row["pyramid_stage"], row["product"], row["way"]
+
+
+def row_count() -> int:
+    """How many rows there are to measure, whatever the size."""
+    return len(STAGES) * (len(WAYS) * len(widths(SIZES["cpu"])) + len(candidates()))
+
+
 @torch.inference_mode()
-def measured(size: Size) -> Iterator[dict[str, Any]]:
-    """One row for each product and kernel: what it is, its FLOP, its time, its rate or why there is none."""
+def measured(size: Size, done: Set[Key]) -> Iterator[dict[str, Any]]:
+    """A row for each product and way that is not done: what it is, its FLOP, time and rate, or why there is none."""
     device = torch.device(size.device)
-    repetitions = REPETITIONS[size.device]
     for stage, scale in enumerate(STAGES):
-        history, noisy = tokens(size.height, size.width, scale)
-        for name, flops, works in (*_linears(size, history + noisy), _attention(size, history + noisy)):
+        count = sum(tokens(size.height, size.width, scale))
+        for name, flops, works in (*_linears(size, count), _attention(size, count)):
             for way, make in works.items():
-                row: dict[str, Any] = {"pyramid_stage": stage, "tokens": history + noisy, "product": name, "way": way}
+                if (stage, name, way) in done:
+                    continue
+                row: dict[str, Any] = {"pyramid_stage": stage, "tokens": count, "product": name, "way": way}
                 try:
-                    timing = time_function(make(), device, repetitions)
+                    timing = time_function(make(), device, REPETITIONS[size.device])
                 except (RuntimeError, ValueError, NotImplementedError) as failure:  # not on this device, or too large
                     yield row | {"failed": failed(failure)}
                     continue
                 yield row | {"flops": flops, **timing.as_json(), "flops_per_s": flops / (timing.median_us * 1e-6)}
 
 
+def widths(size: Size) -> dict[str, tuple[int, int]]:
+    """The features into and out of each product of a block."""
+    width, inner = size.transformer.inner_dim, size.transformer.ffn_dim
+    return {
+        "queries, keys, values": (width, 3 * width),
+        "attention output": (width, width),
+        "feed-forward, up": (width, inner),
+        "feed-forward, down": (inner, width),
+    }
+
+
 def _linears(size: Size, count: int) -> Iterator[tuple[str, int, dict[str, Callable[[], Work]]]]:
-    config, device = size.transformer, torch.device(size.device)
-    width, inner = config.inner_dim, config.ffn_dim
-    for name, inputs, outputs in (
-        ("queries, keys, values", width, 3 * width),
-        ("attention output", width, width),
-        ("feed-forward, up", width, inner),
-        ("feed-forward, down", inner, width),
-    ):
-        x = torch.randn(count, inputs, device=device).to(size.dtype)
+    for name, (inputs, outputs) in widths(size).items():
+        x = torch.randn(count, inputs, device=torch.device(size.device)).to(size.dtype)
+        works: dict[str, Callable[[], Work]] = {way: partial(make, x, outputs) for way, make in WAYS.items()}
+        yield name, linear(count, inputs, outputs).flops, works
 
-        def plain(x: torch.Tensor = x, outputs: int = outputs) -> Work:
-            layer = nn.Linear(x.shape[1], outputs, device=device, dtype=size.dtype)
-            return lambda: layer(x)
 
-        def eight_bit(x: torch.Tensor = x, outputs: int = outputs) -> Work:
-            check_device(device, size.dtype)
-            drawn = nn.Linear(x.shape[1], outputs, device=device, dtype=size.dtype)
-            layer = Float8Linear(drawn.weight, drawn.bias)
-            return lambda: layer(x)
+def _plain(x: torch.Tensor, outputs: int) -> Work:
+    layer = nn.Linear(x.shape[1], outputs, device=x.device, dtype=x.dtype)
+    return lambda: layer(x)
 
-        def eight_bit_product(x: torch.Tensor = x, outputs: int = outputs) -> Work:
-            check_device(device, size.dtype)
-            drawn = nn.Linear(x.shape[1], outputs, device=device, dtype=size.dtype)
-            layer = Float8Linear(drawn.weight, drawn.bias)
-            x8, scale = layer.quantised(x)
-            return lambda: layer.product(x8, scale, x.dtype)
 
-        ways: dict[str, Callable[[], Work]] = {
-            "plain": plain,
-            "8 bits": eight_bit,
-            "8 bits, product alone": eight_bit_product,
-        }
-        yield name, linear(count, inputs, outputs).flops, ways
+def _eight_bit(x: torch.Tensor, outputs: int) -> Work:
+    layer = _eight_bit_layer(x, outputs)
+    return lambda: layer(x)
+
+
+def _eight_bit_product(x: torch.Tensor, outputs: int) -> Work:
+    layer = _eight_bit_layer(x, outputs)
+    x8, scale = layer.quantised(x)
+    return lambda: layer.product(x8, scale, x.dtype)
+
+
+def _eight_bit_layer(x: torch.Tensor, outputs: int) -> Float8Linear:
+    check_device(x.device, x.dtype)
+    drawn = nn.Linear(x.shape[1], outputs, device=x.device, dtype=x.dtype)
+    return Float8Linear(drawn.weight, drawn.bias)
+
+
+WAYS: dict[str, Callable[[torch.Tensor, int], Work]] = {
+    "plain": _plain,
+    "8 bits": _eight_bit,
+    "8 bits, product alone": _eight_bit_product,
+}
 
 
 def _attention(size: Size, count: int) -> tuple[str, int, dict[str, Callable[[], Work]]]:

@@ -6,7 +6,6 @@ with ranks wall time, as they wait for each other (gloo, all on this machine's c
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from multiprocessing import get_context
@@ -19,7 +18,7 @@ import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.counts import dit, tokens
 from benchmarks.peers import random_weights
 from benchmarks.sizes import SIZES, Size
@@ -48,8 +47,7 @@ def main() -> None:
     size = SIZES[args.size]
     denoiser = Denoiser(model_of(size), size.scheduler)
     report = {
-        "command": " ".join(["python -m benchmarks.scaling", *sys.argv[1:]]),
-        "conditions": conditions(),
+        **head("scaling"),
         "size": size.name,
         "video": over_video(denoiser, size, args.chunks),
         "resolution": [over_resolution(denoiser, size, *shape, args.runs) for shape in RESOLUTIONS],

@@ -8,7 +8,6 @@ chunk k while it denoises k+1.
 import argparse
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.engine_process import EngineProcess, Run
 from benchmarks.player import play
 from benchmarks.service_process import ServiceProcess
@@ -56,8 +55,7 @@ def main() -> None:
         write_tiny(Path(folder) / "checkpoint", shape=SHAPE)
         results = {name: measure(cores, Path(folder), repeats, singles) for name, cores in settings.items()}
     report = {
-        "command": " ".join(["python -m benchmarks.service", *sys.argv[1:]]),
-        "conditions": conditions(),
+        **head("service"),
         "model": {**vars_of(SHAPE), "weights": "random"},
         "request": vars_of(REQUEST),
         "repeats": repeats,

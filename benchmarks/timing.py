@@ -35,7 +35,7 @@ class Timing:
         return statistics.median(self.seconds)
 
     def record(self) -> dict[str, Any]:
-        """For the JSON."""
+        """The figures as JSON values, in seconds."""
         wall = {"median": statistics.median(self.wall_s), "min": min(self.wall_s), "max": max(self.wall_s)}
         spread = {"median": self.median, "min": min(self.seconds), "max": max(self.seconds), "runs": len(self.seconds)}
         memory = {} if self.peak_bytes is None else {"peak_bytes": self.peak_bytes}

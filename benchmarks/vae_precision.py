@@ -6,7 +6,6 @@ is timed with cuDNN's own choice of algorithms and with those that it finds fast
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +15,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import head
 from benchmarks.peers import random_weights
 from benchmarks.records import RESULTS, write
 from benchmarks.sizes import SIZES, Size
 from benchmarks.timing import clock_name, measure
-from helios_engine.vae.decoder import VideoDecoder, WanDecoder
+from helios_engine.vae.decoder import VAEDecoder, WanDecoder
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PLAIN = "float32"
@@ -38,8 +37,7 @@ def main() -> None:
     size = SIZES[args.size]
     output: Path = args.output or RESULTS / f"vae-precision-{size.name}.json"
     report: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.vae_precision", *sys.argv[1:]]),
-        "conditions": conditions() | {"threads": 1, "clock": clock_name(size.device)},
+        **head("vae_precision", {"threads": 1, "clock": clock_name(size.device)}),
         "size": size.name,
     }
     for results in compare(size, args.runs):
@@ -95,13 +93,13 @@ def difference(plain: torch.Tensor, rounded: torch.Tensor) -> dict[str, float]:
     }
 
 
-def decoder(size: Size, dtype: torch.dtype) -> VideoDecoder:
+def decoder(size: Size, dtype: torch.dtype) -> VAEDecoder:
     """A decoder with this size's random weights, the same for every dtype but for rounding."""
     with torch.device("meta"):
         model = WanDecoder(size.vae)
     weights = random_weights(model, torch.device(size.device), lambda _: dtype)
     model.load_state_dict(weights, assign=True)
-    return VideoDecoder(model)
+    return VAEDecoder(model)
 
 
 def psnr(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 PYRAMID_STAGES = 3
 HISTORY_FRAMES = (16, 2, 1)
-"""Latent frames of long, mid and short memory; the short one gets another: the video's first frame (the anchor), or
-where that is not kept, one more recent frame."""
+"""Latent frames of long, mid and short memory. The short memory gets one more: the video's first latent frame (the
+anchor), or where that is not kept, one more recent frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig(SchedulerConfig):
-    """scheduler/scheduler_config.json of `HeliosScheduler` (Helios-Base, one stage, and Helios-Mid, three)."""
+    """scheduler/scheduler_config.json of `HeliosScheduler` (Helios-Base, one pyramid stage, and Helios-Mid, three)."""
 
     time_shift_type: str = "exponential"
     scheduler_type: str = "unipc"

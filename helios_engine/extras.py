@@ -12,7 +12,7 @@ class MissingExtra(ImportError):
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """For the imports of `what`. Raises MissingExtra where a package that `extra` brings is not installed.
+    """Wraps the imports of `what`. Raises MissingExtra where a package that `extra` brings is not installed.
 
     A module of our own that is not found is a defect of ours, and stays a ModuleNotFoundError.
     """

@@ -18,14 +18,14 @@ from helios_engine.request import GenerationRequest
 from helios_engine.sampling.conditioning import conditioned_state
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
-from helios_engine.text.embeds import chunk_tokens, pad
+from helios_engine.text.embeds import chunk_embeds, pad
 from helios_engine.text.encoder import TextEncoder
-from helios_engine.vae.decoder import VideoDecoder
-from helios_engine.vae.encoder import VideoEncoder
+from helios_engine.vae.decoder import VAEDecoder
+from helios_engine.vae.encoder import VAEEncoder
 from helios_engine.variants import resolve
 
 TimedFn = Callable[[str], AbstractContextManager[object]]
-"""Given a stage ("text" or "denoise"), what its work is done within: callers measure how long it takes."""
+"""Given the kind of work, "text" or "denoise": the context that it is done in, with which callers time it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,10 @@ class DenoisedChunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """One generated chunk. latents: (1, 16, 9, H/8, W/8) float32, normalised; frames: (33, H, W, 3) uint8.
+    """One generated chunk.
 
-    state: from which the next chunk is made; of the last chunk, what a continuation starts from.
+    latents: (1, 16, 9, H/8, W/8) float32, normalised. frames: (33, H, W, 3) uint8. state: what the next chunk is made
+    from; after the last chunk, what a continuation starts from.
     """
 
     index: int
@@ -58,8 +59,8 @@ class HeliosPipeline:
         variant: VariantName,
         text_encoder: TextEncoder,
         denoiser: Denoiser,
-        decoder: VideoDecoder,
-        encoder: VideoEncoder,
+        decoder: VAEDecoder,
+        encoder: VAEEncoder,
     ) -> None:
         self.variant = variant
         self.text_encoder, self.denoiser, self.decoder, self.encoder = text_encoder, denoiser, decoder, encoder
@@ -98,7 +99,7 @@ class HeliosPipeline:
             yield Chunk(index=made.index, latents=made.latents, frames=frames, state=made.state)
 
     def denoise(
-        self, request: GenerationRequest, state: DenoiseState, *, timed: TimedFn = lambda stage: nullcontext()
+        self, request: GenerationRequest, state: DenoiseState, *, timed: TimedFn = lambda work: nullcontext()
     ) -> Iterator[DenoisedChunk]:
         """Yields the chunks' latents in order, for callers that decode them in a way of their own.
 
@@ -106,10 +107,10 @@ class HeliosPipeline:
         """
         prompts = [request.prompt, *(entry.prompt for entry in request.prompt_schedule)]
         with timed("text"):
-            tokens = {number: self.text_encoder.encode([prompt])[0] for number, prompt in enumerate(prompts)}
+            encoded = {number: self.text_encoder.encode([prompt])[0] for number, prompt in enumerate(prompts)}
             negative = self.text_encoder.encode([request.negative_prompt]) if request.guided else None
         while (index := state.chunks_made) < request.num_chunks:
-            embeds = pad(chunk_tokens(tokens, request.prompt_schedule, index))
+            embeds = pad(chunk_embeds(encoded, request.prompt_schedule, index))
             with timed("denoise"):
                 latents, state = self.denoiser.denoise_chunk(state, embeds, negative)
             yield DenoisedChunk(index=index, latents=latents, state=state)

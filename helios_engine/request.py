@@ -43,18 +43,20 @@ class LoraWeight:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """A request to a Helios model; fields that are None take the variant's default (`variants.resolve`).
+    """A request to a Helios model. Fields that are None take the variant's default (`variants.resolve`).
 
-    num_frames: rounded up to whole chunks of 33 frames, all of which are delivered. height, width: pixels.
-    pyramid_steps: denoising steps of each pyramid stage, coarse to fine (Mid, Distilled); num_inference_steps: those
-    of Base. guidance_scale: classifier-free guidance, 1 is none. shift: strength of the schedule's time shift, instead
-    of the one that the model derives from the number of tokens. amplify_first_chunk: twice the steps in the first
-    chunk (Distilled). zero_init, zero_steps: CFG-Zero* (Mid) predicts zero in steps 0 to zero_steps of the coarsest
-    stage. keep_first_frame: the first latent frame stays in every chunk's history, as an anchor; skip_first_chunk:
-    it is taken from the second chunk. image: (H, W, 3) uint8 to animate; video: (T, H, W, 3) uint8 to continue, both
-    of the request's size. *_noise_sigma: range that the noise levels of conditioning latents are drawn from;
-    condition_noise: False leaves them clean. prompt_schedule: prompts that take over at later chunks.
-    loras: LoRA adapters that take part.
+    num_frames: rounded up to whole chunks of 33 frames, all of which are delivered. height, width: pixels. fps: frames
+    per second of the file. seed: the same seed gives the same video.
+    pyramid_steps: denoising steps of each pyramid stage, coarse to fine (Mid, Distilled). num_inference_steps: the
+    denoising steps of Base. guidance_scale: classifier-free guidance; 1 is none. shift: strength of the schedule's time
+    shift, in place of the one that the model derives from the number of latent tokens. amplify_first_chunk: twice the
+    steps in the first chunk (Distilled). zero_init, zero_steps: CFG-Zero* (Mid) predicts zero in steps 0 to zero_steps
+    of the coarsest pyramid stage.
+    keep_first_frame: the first latent frame stays in every chunk's history, as an anchor. skip_first_chunk: the anchor
+    is taken from the second chunk. image: (H, W, 3) uint8 to animate. video: (T, H, W, 3) uint8 to continue. Both have
+    the request's size. condition_noise: False leaves their latents clean. image_noise_sigma, video_noise_sigma: lowest
+    and highest level of the noise that is added otherwise.
+    prompt_schedule: prompts that take over at later chunks. loras: LoRA adapters that take part.
 
     Raises InvalidField (a ValueError) naming the field, the value and what is allowed.
     """

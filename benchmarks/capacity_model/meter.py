@@ -19,7 +19,7 @@ class Meter:
         self.worked_s += self._inside(begin_s, end_s)
 
     def level(self, now_s: float, replicas: int) -> None:
-        """From now on there are this many replicas."""
+        """Notes that there are this many replicas from now on."""
         self._there_s += self._level * self._inside(self._since_s, now_s)
         self._level, self._since_s = replicas, now_s
 

@@ -10,7 +10,10 @@ from benchmarks.capacity_model.inputs import Rank
 
 @dataclass(kw_only=True)
 class Tally:
-    """Of the jobs of one rank. Waits of jobs that still wait count as they are: over load would hide them otherwise."""
+    """What happened to the jobs of one rank.
+
+    Jobs that still wait at the end count with their waits so far. Under overload the waits would look short otherwise.
+    """
 
     waits_s: list[float] = field(default_factory=list)
     first_chunks_s: list[float] = field(default_factory=list)
@@ -34,7 +37,7 @@ class Service:
 
     @classmethod
     def of(cls, tallies: Sequence[Tally]) -> "Service":
-        """Of these tallies together."""
+        """The service that the jobs of these tallies had, taken together."""
         waits = sorted(wait for tally in tallies for wait in tally.waits_s)
         firsts = sorted(first for tally in tallies for first in tally.first_chunks_s)
         chunks = sum(tally.chunks for tally in tallies)
@@ -62,7 +65,7 @@ class Outcome:
     denoisers_mean: float
     decoders_mean: float
     jobs: dict[str, int]
-    """Of the whole run: arrived, succeeded, failed, refused, unfinished."""
+    """How many in the whole run: arrived, succeeded, failed, refused, unfinished."""
     mean_wait_s: float
     preemptions: int
     lost_calls: int

@@ -33,7 +33,7 @@ class Seen:
 
     @property
     def wait_s(self) -> float:
-        """In the queue."""
+        """Seconds in the queue."""
         return self.started_s - self.created_s
 
 

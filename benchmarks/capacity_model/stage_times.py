@@ -43,9 +43,9 @@ ASSUMED = StageTimes(
 
 
 def stage_times(path: Path, setting: str = "") -> StageTimes:
-    """Of a result file: what benchmarks.service writes (`setting` names one of its results), or a StageTimes as JSON.
+    """Reads stage times from a file: a result of benchmarks.service, or a StageTimes as JSON.
 
-    Raises ValueError if the file is neither.
+    setting: which of a result's settings; empty for the first. Raises ValueError if the file is neither.
     """
     report = json.loads(path.read_text())
     if "denoise_s" in report:

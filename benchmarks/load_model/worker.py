@@ -24,7 +24,7 @@ CHECKPOINT_BYTES = 1024
 
 
 async def work(config: ServiceConfig, chunk_s: float, fragment_bytes: int) -> None:
-    """For ever."""
+    """Runs for ever."""
     store = Connector(config.redis, config.jobs).store()
     fragment = os.urandom(fragment_bytes)
     async with asyncio.TaskGroup() as group:

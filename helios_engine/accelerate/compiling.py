@@ -8,14 +8,14 @@ import torch
 from helios_engine.model.transformer import HeliosTransformer
 
 VARIANTS_OF_A_BLOCK = 64
-"""Shapes (stages, sizes of video, with and without guidance; each as last block too) that may be compiled."""
+"""Shapes that may be compiled: pyramid stages, sizes of video, with and without guidance, each as last block too."""
 CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
 def use_cache(folder: Path) -> None:
-    """Keeps what this process compiles under the folder, for the next one; before anything is compiled.
+    """Keeps what this process compiles under the folder, for the next process.
 
-    Folders that the environment names already stay.
+    To be called before anything is compiled. A folder that the environment names already is kept.
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
@@ -26,7 +26,7 @@ def use_cache(folder: Path) -> None:
 
 
 def compile_blocks(transformer: HeliosTransformer) -> None:
-    """Compiles the blocks on their first call with each shape: one program serves all of them, as their code is one."""
+    """Has the blocks compiled at their first call with each shape. All blocks share one program, as they share code."""
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, VARIANTS_OF_A_BLOCK)
     for block in transformer.blocks:

@@ -19,13 +19,13 @@ from helios_engine.model.transformer import HeliosTransformer
 from helios_kernels.backend import refuse_gradient
 
 LARGEST = 448.0
-"""Of e4m3."""
+"""The largest number of e4m3."""
 SMALLEST_SCALE = 1e-12
 PROJECTIONS = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
 LAYERS = ("attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ffn.net.0.proj", "ffn.net.2")
-"""Of each block, beside the projections, which may be joined."""
+"""The layers of each block that become 8-bit, beside the projections, which may be joined."""
 CAPABILITY = (8, 9)
-"""The least of GPUs that have e4m3 products."""
+"""The lowest compute capability of a GPU that has e4m3 products."""
 
 
 def quantise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,14 +37,14 @@ def quantise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def product_ref(
     x8: torch.Tensor, x_scale: torch.Tensor, w8: torch.Tensor, w_scale: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """The same arithmetic in float32, on any device."""
+    """x8 (M, D) times w8 (N, D), scaled, plus bias: (M, N) float32, on any device. The reference of the product."""
     return F.linear(x8.float(), w8.float()) * x_scale * w_scale.T + bias.float()
 
 
 def check_device(device: torch.device, dtype: torch.dtype) -> None:
-    """Raises ValueError for a GPU without e4m3 products, and on GPUs for another dtype than theirs.
+    """Raises ValueError for a GPU without e4m3 products, and on a GPU for a dtype other than bfloat16.
 
-    CPUs compute by `product_ref`, for tests.
+    A CPU computes with `product_ref`, for tests.
     """
     if device.type != "cuda":
         return
@@ -76,11 +76,11 @@ class Float8Linear(nn.Module):
 
     @staticmethod
     def quantised(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`quantise`, in one pass over the rows on a GPU."""
+        """The same as `quantise`; on a GPU in one pass over the rows."""
         return (_compiled_quantise() if x.is_cuda and not torch.compiler.is_compiling() else quantise)(x)
 
     def product(self, x8: torch.Tensor, x_scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Quantised rows (M, D) with their scales (M, 1) to (M, N) in this dtype."""
+        """Multiplies quantised rows x8 (M, D), of scales (M, 1), by the weight: (M, N) in `dtype`."""
         if not x8.is_cuda:
             return product_ref(x8, x_scale, self.weight, self.scale, self.bias).to(dtype)
         return torch._scaled_mm(
@@ -90,10 +90,11 @@ class Float8Linear(nn.Module):
 
 @torch.no_grad()
 def quantise_linears(transformer: HeliosTransformer) -> None:
-    """Turns the blocks' linear layers over tokens into 8-bit ones: after merging adapters and joining projections.
+    """Turns the blocks' linear layers over tokens into 8-bit ones, in place.
 
-    The others (embeddings, modulation, the prompt's keys and values, output) are small or run once per prompt. Raises
-    ValueError for a device or dtype that has no such products.
+    To be called after adapters are merged and projections joined. The other layers (embeddings, modulation, the
+    prompt's keys and values, output) stay: they are small or run once per prompt. Raises ValueError for a device or a
+    dtype that has no such products.
     """
     check_device(transformer.proj_out.weight.device, transformer.proj_out.weight.dtype)
     for block in transformer.blocks:

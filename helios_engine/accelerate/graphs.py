@@ -1,7 +1,7 @@
 """Forwards of the DiT as CUDA graphs: one replay instead of some thousand launches. One graph for each set of shapes.
 
-A graph reads and writes fixed memory: inputs are copied into it first, and the prompt's keys and values only when they
-are others than before. It knows addresses and keeps nothing alive, so what it reads is kept beside it.
+A graph reads and writes fixed memory. Inputs are copied into it first; the prompt's keys and values only when they
+change. A graph knows addresses and keeps nothing alive, so the memory that it reads is kept beside it.
 """
 
 from collections import OrderedDict
@@ -20,16 +20,17 @@ RecordFn = Callable[[Work], Work]
 """Turns work on fixed memory into a replay of it, which returns the same tensor each time."""
 
 WARM_UPS = 2
-"""Runs before the recording: kernels are compiled, attention is timed and libraries take their workspaces in them."""
+"""Runs before the recording, in which kernels are compiled, attention is timed and libraries take workspaces."""
 MAX_SHAPES = 12
-"""Graphs that are kept: four sizes of video in three stages each. The one that was not asked for longest goes first."""
+"""Graphs that are kept: four sizes of video, three pyramid stages each. The least recently used goes first."""
 
 
 class CudaRecorder:
-    """Records CUDA graphs, which share their memory: they never run at the same time.
+    """Records CUDA graphs. They share their memory, so they must never run at the same time.
 
-    device: where the work runs; None: the current device. It has two streams of its own: torch's for recordings belongs
-    to the device that recorded first, and every further stream that multiplies matrices takes a workspace.
+    device: where the work runs; None means the current device. The recorder has two streams of its own: torch's stream
+    for recordings belongs to the device that recorded first, and each further stream that multiplies matrices takes a
+    workspace.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:

@@ -13,7 +13,9 @@ RESERVE = 0.1
 
 
 def forward_bytes(transformer: Model, height: int, width: int, batch: int) -> int:
-    """Upper estimate of a block's activations at the finest stage. height, width: of the latents.
+    """Upper estimate of the bytes of a block's activations in the last pyramid stage.
+
+    height, width: the latents'. batch: 2 where both passes of guidance run at once.
 
     Counted per token: residual stream, normed input, query, key, value and attention output in the model's dtype,
     float32 copies of the residual stream and of what is added to it, and the feed-forward's two inner activations.
@@ -28,7 +30,7 @@ def forward_bytes(transformer: Model, height: int, width: int, batch: int) -> in
 
 
 def forward_fits(transformer: Model, height: int, width: int, batch: int) -> bool:
-    """Whether a batch of forward passes fits beside the weights: a function of the device, not of what else runs."""
+    """Whether a batch of forward passes fits on the device beside the weights, whatever else runs there."""
     device = transformer.proj_out.weight.device
     if device.type != "cuda":
         return True

@@ -26,9 +26,9 @@ POSITIVE = frozenset({"eps", "rope_theta", "latents_std", "shift", "gamma"})
 """Numbers that must exceed zero; integers always must, being sizes and counts, except those that are indices."""
 INDICES = frozenset({"disable_corrector"})
 MAX_SIZE, MAX_COUNT = 1 << 18, 512
-"""Of an integer. Beyond, a model could not be described: its tensors' sizes overflow, or its layers take forever."""
+"""The largest integers of a configuration. Beyond, sizes of tensors overflow, or building the layers takes forever."""
 MAX_JSON_BYTES = 1 << 25
-"""Of a configuration or an index; the published ones have at most 0.2 MB."""
+"""The largest configuration or index that is read; the published ones have at most 0.2 MB."""
 COUNTS = frozenset({"num_layers", "num_attention_heads", "num_res_blocks", "dim_mult", "num_heads"})
 
 
@@ -106,7 +106,10 @@ def _variant(file: Path) -> tuple[VariantName, str, bool]:
 
 
 def read_config(file: Path, class_name: str, kind: type[Config]) -> Config:
-    """A component's configuration. Keys that Helios does not know are ignored, as the reference ignores them."""
+    """Reads a component's configuration. Raises CheckpointError naming the file and the key.
+
+    Keys that Helios does not know are ignored, as the reference ignores them.
+    """
     values = read_json(file)
     if values.get("_class_name") != class_name:
         raise CheckpointError(_not_allowed(file, "_class_name", values.get("_class_name"), class_name))
@@ -124,7 +127,7 @@ def read_config(file: Path, class_name: str, kind: type[Config]) -> Config:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError."""
+    """Reads a JSON object. Raises CheckpointError naming the file and what is wrong."""
     try:
         if file.exists() and not file.is_file():  # a pipe would never end
             raise CheckpointError(f"{file}: is no file")

@@ -60,7 +60,7 @@ def empty_model(checkpoint: Checkpoint) -> UMT5EncoderModel:
 
 
 def _check_sizes(file: Path, config: Any) -> None:
-    """The library would build whatever it is told to."""
+    """Raises CheckpointError for sizes that no encoder has: the library would try to build them."""
     for name in ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"):
         value, most = getattr(config, name, 1), MAX_VOCABULARY if name == "vocab_size" else largest(name)
         if not isinstance(value, int) or not 1 <= value <= most:

@@ -9,8 +9,8 @@ import torch
 from helios_engine.checkpoint import load_weights, open_checkpoint
 from helios_engine.configs import VAEConfig
 from helios_engine.loading.shapes import shapes
-from helios_engine.vae.decoder import VideoDecoder, WanDecoder
-from helios_engine.vae.encoder import VideoEncoder, WanEncoder
+from helios_engine.vae.decoder import VAEDecoder, WanDecoder
+from helios_engine.vae.encoder import VAEEncoder, WanEncoder
 from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES
 
 Half = TypeVar("Half", WanDecoder, WanEncoder)
@@ -26,14 +26,14 @@ def load_decoder(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES,
-) -> VideoDecoder:
+) -> VAEDecoder:
     """Loads the decoder half of `vae/`, from a folder or an id on the Hub. Raises CheckpointError.
 
     On a GPU float32's convolutions are in TF32 unless torch.backends.cudnn.allow_tf32 is off. What bfloat16 costs is
-    measured by benchmarks/vae_precision.py. activation_budget_bytes: see `VideoDecoder`.
+    measured by benchmarks/vae_precision.py. activation_budget_bytes: see `VAEDecoder`.
     """
     model = _load_half(WanDecoder, path, device, dtype, ignored_prefixes=ENCODER_PREFIXES)
-    return VideoDecoder(model, activation_budget_bytes=activation_budget_bytes)
+    return VAEDecoder(model, activation_budget_bytes=activation_budget_bytes)
 
 
 def load_encoder(
@@ -42,13 +42,13 @@ def load_encoder(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES,
-) -> VideoEncoder:
+) -> VAEEncoder:
     """Loads the encoder half of `vae/`, from a folder or an id on the Hub. Raises CheckpointError.
 
-    activation_budget_bytes: see `VideoEncoder`.
+    activation_budget_bytes: see `VAEEncoder`.
     """
     model = _load_half(WanEncoder, path, device, dtype, ignored_prefixes=DECODER_PREFIXES)
-    return VideoEncoder(model, activation_budget_bytes=activation_budget_bytes)
+    return VAEEncoder(model, activation_budget_bytes=activation_budget_bytes)
 
 
 def _load_half(

@@ -53,7 +53,7 @@ class AdapterSet:
 
     @property
     def updates(self) -> Mapping[str, Updates]:
-        """By layer name, the updates that take part in forwards now, for code that computes layers by other means."""
+        """The updates that take part in forwards now, by layer name. For code that computes layers by other means."""
         return MappingProxyType(dict(self._updates))
 
     def add(self, name: str, adapter: Adapter) -> None:
@@ -69,7 +69,7 @@ class AdapterSet:
 
     @contextmanager
     def activate(self, scales: Mapping[str, float]) -> Iterator[None]:
-        """In this context, the named adapters take part in every forward, each times its scale.
+        """Has the named adapters take part in every forward inside the context, each times its scale.
 
         Their order does not matter, and a scale of 0 leaves an adapter out. Raises InvalidField for an unknown name or
         a scale that is no finite number, RuntimeError inside another such context.
@@ -119,7 +119,7 @@ def _hook(updates: Updates) -> Callable[[nn.Module, Any, torch.Tensor], torch.Te
 
 @contextmanager
 def _exchanged(layer: nn.Conv3d, updates: Updates) -> Iterator[None]:
-    """In this context the layer has other parameters, with the updates merged in."""
+    """Merges the updates into the layer's parameters for the time of the context."""
     plain = dict(layer._parameters)
     weight, bias = updated(layer, updates)
     exchanged: dict[str, Any] = {"weight": weight, "bias": bias}  # no new parameters: they would hand on no gradient

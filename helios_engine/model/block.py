@@ -99,8 +99,8 @@ class Block(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns all tokens and their norm, or with `noisy_only` (the last block) those of the noisy ones.
 
-        normed_BLD: `modulated_norm` of x by the first two of own_26D. attend: of the self-attention; over several
-        devices it brings in the keys of the other shards.
+        normed_BLD: `modulated_norm` of x by the first two of own_26D. attend: computes the self-attention; over
+        several devices it brings in the keys of the other shards.
         """
         _, _, gate_attn, shift_ffn, scale_ffn, gate_ffn = modulation.own_26D.unbind(1)
         own, history = self.attn1, history_tokens

@@ -38,7 +38,7 @@ def parameter_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 
 
 Timestep = float | torch.Tensor
-"""Of the noisy latents; as a tensor, with the history's before it: a row of `timestep_rows`."""
+"""The noisy latents' timestep, 0 to 1000; or a row of `timestep_rows`, which holds the history's and theirs."""
 
 
 def timestep_rows(timesteps: Sequence[float], device: torch.device) -> torch.Tensor:
@@ -102,14 +102,17 @@ class BlockTables(NamedTuple):
     key_scale: torch.Tensor | None
 
     def modulations(self, time_26D: torch.Tensor, last_22D: torch.Tensor) -> list[Modulation]:
-        """Of each block. last_22D: shift and scale of the norm behind the last one."""
+        """The modulation of each block.
+
+        time_26D: the blocks' part that the timesteps give. last_22D: shift and scale of the norm behind the last block.
+        """
         own = (self.scale_shift + time_26D.float()).unbind()
         following = [*(each_26D[:, :2] for each_26D in own[1:]), last_22D]
         scales = [None] * len(own) if self.key_scale is None else self.key_scale.unbind()
         return [Modulation(*each) for each in zip(own, following, scales, strict=True)]
 
     def to(self, device: torch.device) -> "BlockTables":
-        """On the device."""
+        """The same tables on the device."""
         key_scale = None if self.key_scale is None else self.key_scale.to(device)
         return BlockTables(self.scale_shift.to(device), key_scale)
 
@@ -163,11 +166,14 @@ class HeliosTransformer(nn.Module):
         for block in self._blocks():
             block.attn1.join_projections()
 
-    def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
-        """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings."""
+    def encode_text(self, prompt_embeds_BLD: torch.Tensor, *, padding_gradient: bool = True) -> list[TextKeysValues]:
+        """Cross-attention keys and values of every block for (B, L, text_dim) prompt embeddings.
+
+        padding_gradient: embeddings that need gradients get them for each row of their padding too, which takes longer.
+        """
         last_counts = 1
-        # elsewhere kernels without a mask are faster, and asking would wait; and each row has a gradient of its own
-        if prompt_embeds_BLD.device.type == "cpu" and not needs_gradient(prompt_embeds_BLD):
+        # elsewhere kernels without a mask are faster, and asking would wait
+        if prompt_embeds_BLD.device.type == "cpu" and not (padding_gradient and needs_gradient(prompt_embeds_BLD)):
             prompt_embeds_BLD, last_counts = _fold_padding(prompt_embeds_BLD)
         text_BLD = self.condition_embedder.embed_text(prompt_embeds_BLD)
         return [block.attn2.keys_values(text_BLD, last_counts) for block in self._blocks()]

@@ -139,7 +139,7 @@ def _move_to(packed: Packing, device: torch.device) -> torch.Tensor:
 
 
 def _before_keys_values(attention: Attention, bring: Callable[[], None]) -> None:
-    """`keys_values` is called from outside of the block's forward, where hooks do not see it."""
+    """Has `bring` called before `keys_values`, which is called outside of the block's forward, where no hook fires."""
     keys_values = attention.keys_values
 
     def with_weights(text_BLD: torch.Tensor, last_counts: int = 1) -> TextKeysValues:

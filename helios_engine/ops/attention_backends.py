@@ -31,13 +31,13 @@ LARGEST_ERROR = 0.05
 
 
 def torchs_choice(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """softmax(q k^T / sqrt(K)) v for each head."""
+    """softmax(q k^T / sqrt(K)) v for each head, by the kernel that torch chooses."""
     q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
     return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK).transpose(1, 2)
 
 
 def cudnn(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """cuDNN's."""
+    """The same by cuDNN's kernel."""
     q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
     backward = needs_gradient(q_BLHK, k_BLHK, v_BLHK)  # which reads the sums of exponentials
     out: torch.Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(q_BHLK, k_BHLK, v_BHLK, None, backward)[0]
@@ -45,14 +45,14 @@ def cudnn(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> t
 
 
 def flash(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """FlashAttention-2, as torch brings it."""
+    """The same by FlashAttention-2, as torch brings it."""
     q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
     out: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q_BHLK, k_BHLK, v_BHLK)[0]
     return out.transpose(1, 2)
 
 
 def efficient(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """xFormers' memory-efficient kernel, as torch brings it."""
+    """The same by xFormers' memory-efficient kernel, as torch brings it."""
     q_BHLK, k_BHLK, v_BHLK = (t.transpose(1, 2) for t in (q_BLHK, k_BLHK, v_BLHK))
     backward = needs_gradient(q_BLHK, k_BLHK, v_BLHK)  # as above
     out = torch.ops.aten._scaled_dot_product_efficient_attention(q_BHLK, k_BHLK, v_BHLK, None, backward)[0]
@@ -61,7 +61,7 @@ def efficient(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) 
 
 
 def flash_attention_3(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:
-    """FlashAttention-3."""
+    """The same by FlashAttention-3."""
     out = flash_attn_func(q_BLHK, k_BLHK, v_BLHK)
     attended: torch.Tensor = out[0] if isinstance(out, tuple) else out  # some releases return the normaliser as well
     return attended
@@ -83,7 +83,7 @@ def gpu_seconds(work: Callable[[], object]) -> float:
 
 
 def candidates() -> dict[str, AttendFn]:
-    """By name, in the order of preference; torch's own choice first."""
+    """The kernels by name, in the order of preference; torch's own choice comes first."""
     named: dict[str, AttendFn] = {"torch": torchs_choice, "cudnn": cudnn, "flash": flash, "efficient": efficient}
     return named | ({"flash_attention_3": flash_attention_3} if flash_attn_func is not None else {})
 
@@ -152,7 +152,7 @@ def preferred(seconds: Mapping[str, float], margin: float = MARGIN) -> str:
 
 
 CHOOSER = Chooser(candidates(), gpu_seconds)
-"""The process's: choices hold for a GPU, and a process has one."""
+"""The process's chooser: what it finds holds for one GPU, and a process has one."""
 
 
 def sdpa(q_BLHK: torch.Tensor, k_BLHK: torch.Tensor, v_BLHK: torch.Tensor) -> torch.Tensor:

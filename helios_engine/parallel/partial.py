@@ -21,7 +21,7 @@ class PartialAttention:
     lse_BHL: torch.Tensor
 
     def merged(self, other: "PartialAttention") -> "PartialAttention":
-        """Over the keys of both. Never computes exp of a positive number, so large scores do not overflow."""
+        """The attention over the keys of both. Large scores do not overflow: no exp of a positive number is taken."""
         weight_BHL = torch.sigmoid(other.lse_BHL - self.lse_BHL)  # exp(lse_other - lse), without computing lse first
         return PartialAttention(
             out_BHLK=torch.lerp(self.out_BHLK, other.out_BHLK, weight_BHL[..., None]),

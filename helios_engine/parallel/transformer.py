@@ -36,7 +36,7 @@ class ParallelTransformer(nn.Module):
 
     @property
     def config(self) -> TransformerConfig:
-        """The model's."""
+        """The configuration of the model."""
         return self.model.config
 
     @property
@@ -45,15 +45,15 @@ class ParallelTransformer(nn.Module):
         return self.model.proj_out
 
     def use_attention(self, attend: AttendFn) -> None:
-        """As `HeliosTransformer.use_attention`; the attention between ranks of a ring has its own way."""
+        """See `HeliosTransformer.use_attention`. The attention between ranks of a ring is not changed by it."""
         self.model.use_attention(attend)
 
     def encode_text(self, prompt_embeds_BLD: torch.Tensor) -> list[TextKeysValues]:
-        """As `HeliosTransformer.encode_text`. Not sharded: noisy tokens attend to the whole text on their own rank."""
+        """See `HeliosTransformer.encode_text`. Not sharded: noisy tokens attend to the whole text on their own rank."""
         return self.model.encode_text(prompt_embeds_BLD)
 
     def encode_history(self, history_BCThw: torch.Tensor, anchor_BC1hw: torch.Tensor | None) -> History:
-        """As `HeliosTransformer.encode_history`. Not sharded: one small matrix product, of which forward takes rows."""
+        """See `HeliosTransformer.encode_history`. Not sharded: it is one small product, of which forward takes rows."""
         return self.model.encode_history(history_BCThw, anchor_BC1hw)
 
     def forward(

@@ -26,7 +26,7 @@ from helios_engine.sampling.prompt_cache import PromptCache
 from helios_engine.sampling.scheduler import StageSchedule, single_schedule, stage_schedule
 from helios_engine.sampling.solvers import make_solver
 from helios_engine.sampling.state import DenoiseState
-from helios_engine.text.embeds import MAX_TOKENS
+from helios_engine.text.embeds import MAX_PROMPT_TOKENS
 from helios_kernels.upsample import upsample_renoise
 
 
@@ -118,11 +118,12 @@ class Denoiser:
             return self._denoise_chunk(state, prompt_embeds, negative_prompt_embeds)
 
     def warm_up(self, request: GenerationRequest) -> None:
-        """Makes a chunk of such a request and forgets it: what is compiled, recorded or timed at first use is then.
+        """Makes a chunk of such a request and forgets it, so that what is compiled, recorded or timed once is done.
 
-        request: with the variant's defaults filled in, of the size that most requests have; one step a stage will do.
+        request: with the variant's defaults filled in, of the size that most requests have. One step in each pyramid
+        stage is enough.
         """
-        embeds = torch.randn(2, MAX_TOKENS, self.transformer.config.text_dim).to(self.dtype)
+        embeds = torch.randn(2, MAX_PROMPT_TOKENS, self.transformer.config.text_dim).to(self.dtype)
         request = replace(request, zero_init=False) if request.zero_init else request  # every stage asks the model
         kept, self._text = self._text, PromptCache(2)
         try:
@@ -194,7 +195,10 @@ class Denoiser:
     def _velocity(
         self, latents: torch.Tensor, timestep: torch.Tensor, conditions: _Conditions, coarse_steps: int | None
     ) -> torch.Tensor:
-        """The (guided) flow velocity. coarse_steps: steps taken before in the coarsest stage; None in later ones."""
+        """The (guided) flow velocity.
+
+        coarse_steps: steps taken before in the coarsest pyramid stage; None in later ones.
+        """
         request, history = conditions.request, conditions.history
         model_input = latents.to(self.dtype)
         if not request.guided:

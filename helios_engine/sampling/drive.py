@@ -1,4 +1,4 @@
-"""Rank 0 leads, the others follow: they repeat each of its calls, as the exchanges inside need all ranks."""
+"""Rank 0 leads, the followers repeat each of its calls, for the exchanges inside need all ranks."""
 
 import contextlib
 from collections.abc import Mapping

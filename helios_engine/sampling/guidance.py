@@ -12,7 +12,10 @@ def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) 
 
 
 def guide_zero_star(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
-    """As `guide`, with the unconditional velocity scaled to its projection on the conditional one. Batch size 1."""
+    """The same as `guide`, but the unconditional velocity is first scaled to its projection on the conditional one.
+
+    Both are velocities of a batch of one.
+    """
     conditional, unconditional = conditional.float(), unconditional.float()
     projection = (conditional * unconditional).sum() / (unconditional.square().sum() + 1e-8)
     return guide(conditional, unconditional * projection, scale)

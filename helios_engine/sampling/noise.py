@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 VIDEOS_IN_TURN = 8
-"""Whose next noise is kept, some 0.1 MB each."""
+"""Videos whose next noise is kept, some 0.1 MB each."""
 
 
 def chunk_noise(shape: tuple[int, ...], stages: int, generator: torch.Generator) -> torch.Tensor:
@@ -43,7 +43,7 @@ class NoiseAhead:
         self._drawn[shape, stages, state.numpy().tobytes()] = noise, copy.get_state()
 
     def take(self, shape: tuple[int, ...], stages: int, generator: torch.Generator) -> torch.Tensor:
-        """`chunk_noise` of these arguments."""
+        """What `chunk_noise` gives for these arguments, drawn now or before."""
         drawn = self._drawn.pop((shape, stages, generator.get_state().numpy().tobytes()), None)
         if drawn is None:
             return chunk_noise(shape, stages, generator)

@@ -17,10 +17,10 @@ class _Entry(NamedTuple):
 
 
 class PromptCache:
-    """Found by the embeddings' bits, and the adapters that were active (`AdapterSet.active`).
+    """Cross-attention keys and values of prompts, found by the embeddings' bits and the active adapters.
 
-    Bits are compared with those of each prompt that is kept: a GPU has nothing to do meanwhile, and hashing takes
-    several times as long. entries: how many prompts are kept. Raises ValueError for fewer than one.
+    entries: how many prompts are kept. Raises ValueError for fewer than one. The bits are compared with those of each
+    prompt that is kept, which takes a fraction of the time of hashing, while a GPU has nothing to do.
     """
 
     def __init__(self, entries: int) -> None:
@@ -32,7 +32,10 @@ class PromptCache:
     def get(
         self, embeds: torch.Tensor, adapters: Adapters, encode: Callable[[], list[TextKeysValues]]
     ) -> list[TextKeysValues]:
-        """What `encode` made, now or before, for these embeddings, (B, 512, text_dim), and adapters."""
+        """What `encode` makes for these embeddings, (B, 512, text_dim); it is called if nothing is kept for them.
+
+        adapters: see `AdapterSet.active`.
+        """
         on_cpu = embeds.cpu()
         for index, entry in enumerate(self._entries):
             if entry.adapters == adapters and _same_bits(entry.embeds, on_cpu):
@@ -44,7 +47,7 @@ class PromptCache:
         return self._entries[-1].text
 
     def clear(self) -> None:
-        """Lets all go."""
+        """Forgets all prompts."""
         self._entries.clear()
 
 

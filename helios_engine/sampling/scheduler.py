@@ -1,7 +1,7 @@
-"""Noise schedules: which timesteps the model sees and at which noise levels, for each stage of a chunk.
+"""Noise schedules: which timesteps the model sees and at which noise levels, for each pyramid stage of a chunk.
 
 Sources: `HeliosDMDScheduler` and `HeliosScheduler` (diffusers). Everything here is a handful of float64 scalars per
-stage, computed on the host before the first step, so that sampling never waits for the device.
+pyramid stage, computed on the host before the first step, so that sampling never waits for the device.
 """
 
 import math
@@ -18,7 +18,7 @@ FIRST_SIGMA = 0.999
 
 @dataclass(frozen=True, kw_only=True)
 class StageSchedule:
-    """The steps of one stage. sigmas has one entry more than timesteps: the last is 0, the clean latents.
+    """The steps of one pyramid stage. sigmas has one entry more than timesteps: the last is 0, the clean latents.
 
     alpha, beta: mix the upsampled latents with block noise at the stage's start (pyramids only).
     """

@@ -1,6 +1,7 @@
 """How latents move from one noise level to the next, given the predicted flow velocity v: x0 = x - sigma * v.
 
-Three solvers with one interface; each is made for one stage of one chunk. Their coefficients are host-side scalars.
+Three solvers with one interface. A solver is made for one pyramid stage of one chunk; its coefficients are host-side
+scalars.
 Sources: `HeliosDMDScheduler.step`, `HeliosScheduler.step_euler` and `step_unipc` (diffusers); UniPC: arXiv 2302.04867.
 """
 
@@ -20,7 +21,7 @@ SMALLEST_SIGMA = 1e-8
 
 
 class Solver(Protocol):
-    """Takes the steps of one stage, in order."""
+    """Takes the steps of one pyramid stage, in order."""
 
     def step(self, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
         """The latents at the next noise level, float32."""

@@ -1,4 +1,4 @@
-"""Everything that the next chunk depends on: small, explicit, serialisable. This is the service's checkpoint."""
+"""Everything that the next chunk depends on: small, explicit, serialisable. The service stores it as a saved state."""
 
 import json
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ class DenoiseState:
 
     @property
     def chunks_made(self) -> int:
-        """Chunks of this video that are there."""
+        """How many chunks of this video have been made."""
         return self.chunk_index - self.first_chunk
 
     def advanced(self, latents: torch.Tensor, generator: torch.Generator) -> "DenoiseState":

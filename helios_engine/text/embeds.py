@@ -1,4 +1,7 @@
-"""Prompt embeddings between processes: only the prompt's own tokens travel, padding is put back where it is needed."""
+"""Prompt embeddings between processes. Only the rows of the prompt's own tokens travel; padding is put back afterwards.
+
+Legend: n prompt tokens, D text width.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,45 +10,51 @@ from safetensors.torch import load, save
 
 from helios_engine.prompts import ScheduledPrompt, prompt_weights
 
-MAX_TOKENS = 512
-"""Length of every prompt embedding; longer prompts are cut, shorter ones padded with zeros."""
+MAX_PROMPT_TOKENS = 512
+"""Rows of padded prompt embeddings. Longer prompts are cut, shorter ones are padded with zeros."""
 
 
 def trim(embeds: torch.Tensor) -> torch.Tensor:
-    """(512, D) to (n, D): without the zero rows behind the prompt's tokens."""
+    """(512, D) to (n, D): drops the zero rows behind the prompt's tokens. At least one row stays."""
     used = embeds.ne(0).any(dim=-1).nonzero()
     return embeds[: int(used[-1]) + 1 if len(used) else 1].clone()
 
 
-def pad(tokens: torch.Tensor) -> torch.Tensor:
-    """(n, D) to (1, 512, D)."""
-    return torch.nn.functional.pad(tokens, (0, 0, 0, MAX_TOKENS - len(tokens)))[None]
+def pad(embeds_nD: torch.Tensor) -> torch.Tensor:
+    """(n, D) to (1, 512, D), with zeros."""
+    return torch.nn.functional.pad(embeds_nD, (0, 0, 0, MAX_PROMPT_TOKENS - len(embeds_nD)))[None]
 
 
-def blend(tokens: Mapping[int, torch.Tensor], weights: Mapping[int, float]) -> torch.Tensor:
-    """The weighted sum of some prompts' tokens, (n, D), in their dtype; n is the longest prompt's."""
+def blend(embeds: Mapping[int, torch.Tensor], weights: Mapping[int, float]) -> torch.Tensor:
+    """The weighted sum of prompt embeddings (n, D), each with its own n: (longest n, D) in their dtype.
+
+    Both mappings go by the number of the prompt. The sum is made in float32, in the order of the numbers.
+    """
     if len(weights) == 1:
-        return tokens[next(iter(weights))]
-    longest = max(len(tokens[number]) for number in weights)
-    first = tokens[next(iter(weights))]
+        return embeds[next(iter(weights))]
+    longest = max(len(embeds[number]) for number in weights)
+    first = embeds[next(iter(weights))]
     total = torch.zeros(longest, first.shape[1])
     for number, weight in sorted(weights.items()):
-        total[: len(tokens[number])].add_(tokens[number].float(), alpha=weight)
+        total[: len(embeds[number])].add_(embeds[number].float(), alpha=weight)
     return total.to(first.dtype)
 
 
-def chunk_tokens(tokens: Mapping[int, torch.Tensor], schedule: Sequence[ScheduledPrompt], chunk: int) -> torch.Tensor:
-    """What `chunk` is conditioned on, (n, D). tokens: of the initial prompt (0) and the schedule's entries (1, …)."""
-    return blend(tokens, prompt_weights(schedule, chunk))
+def chunk_embeds(embeds: Mapping[int, torch.Tensor], schedule: Sequence[ScheduledPrompt], chunk: int) -> torch.Tensor:
+    """The prompt embeddings (n, D) that `chunk` is conditioned on.
+
+    embeds: number 0 is the initial prompt, number i the schedule's i-th entry; (n, D) each with its own n.
+    """
+    return blend(embeds, prompt_weights(schedule, chunk))
 
 
-def to_bytes(tokens: torch.Tensor) -> bytes:
+def to_bytes(embeds_nD: torch.Tensor) -> bytes:
     """Serialises with safetensors; `from_bytes` restores it bit for bit."""
-    data: bytes = save({"prompt_embeds": tokens})
+    data: bytes = save({"prompt_embeds": embeds_nD})
     return data
 
 
 def from_bytes(data: bytes) -> torch.Tensor:
-    """See `to_bytes`."""
-    tokens: torch.Tensor = load(data)["prompt_embeds"]
-    return tokens
+    """Prompt embeddings (n, D) that `to_bytes` has serialised."""
+    embeds: torch.Tensor = load(data)["prompt_embeds"]
+    return embeds

@@ -97,7 +97,7 @@ def doubling(weight: torch.Tensor) -> torch.Tensor:
     return transposed.contiguous(memory_format=torch.channels_last)
 
 
-class _Stage(nn.Module):
+class _UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, blocks: int, upsampler: Upsampler | None) -> None:
         super().__init__()
         sizes = [in_channels, *[out_channels] * blocks]
@@ -119,16 +119,16 @@ class _Layers(nn.Module):
         incoming = widths[0]
         for width, doubles_time in zip(widths, temporal, strict=True):
             upsampler = None if doubles_time is None else Upsampler(width, temporal=doubles_time)
-            self.up_blocks.append(_Stage(incoming, width, config.num_res_blocks + 1, upsampler))
+            self.up_blocks.append(_UpBlock(incoming, width, config.num_res_blocks + 1, upsampler))
             incoming = width // 2  # the upsampler halves the channels
         self.norm_out = ChannelRMSNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, (3, 3, 3))
 
     def up(self) -> Iterator[ResidualBlock | Upsampler]:
-        """The layers of all stages in turn."""
-        for stage in self.up_blocks:
-            assert isinstance(stage, _Stage)
-            for layer in (*stage.resnets, *stage.upsamplers):
+        """The layers of all blocks in turn."""
+        for block in self.up_blocks:
+            assert isinstance(block, _UpBlock)
+            for layer in (*block.resnets, *block.upsamplers):
                 assert isinstance(layer, ResidualBlock | Upsampler)
                 yield layer
 
@@ -160,7 +160,7 @@ class WanDecoder(nn.Module):
         return pixels
 
     def footprints(self) -> Iterator[Footprint]:
-        """Of its layers, for each latent frame and pixel."""
+        """What each layer holds, in elements for each latent frame and pixel."""
         layers, frames, pixels = self.decoder, 1, 1
         yield layers.mid_block.footprint
         for layer in layers.up():
@@ -174,11 +174,11 @@ class WanDecoder(nn.Module):
         ).at(frames, pixels)
 
 
-class VideoDecoder:
-    """Decodes one chunk of latents into frames. Chunks are independent of each other.
+class VAEDecoder:
+    """The VAE decoder: one chunk of latents becomes frames. Chunks are independent of each other.
 
-    activation_budget_bytes: a chunk whose activations would take more is decoded in temporal slices, of one latent
-    frame at least. None: never for that.
+    activation_budget_bytes: a chunk whose activations would take more is decoded in temporal slices of at least one
+    latent frame. None: no budget.
     """
 
     def __init__(self, model: WanDecoder, *, activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES) -> None:
@@ -192,9 +192,9 @@ class VideoDecoder:
         return self._decode(latents, rgb_frames)
 
     def decode_for_video(self, latents: torch.Tensor) -> NDArray[np.uint8]:
-        """As `decode`, but a GPU hands over planes of YUV 4:2:0 (33, 3H/2, W): what an encoder takes, half the bytes.
+        """Frames for the video encoder: on a GPU planes of YUV 4:2:0, (33, 3H/2, W) uint8, else the same as `decode`.
 
-        A CPU leaves that to the encoder's own conversion, which is faster there.
+        The planes have half the bytes. On a CPU the video encoder's own conversion is faster.
         """
         return self._decode(latents, video_planes)
 
@@ -210,7 +210,7 @@ class VideoDecoder:
         return result
 
     def longest_slice(self, frames: int, height: int, width: int) -> int:
-        """Latent frames that are decoded at a time, of a chunk of this size (of the latents)."""
+        """How many latent frames of a chunk are decoded at a time. frames, height, width: the latents' size."""
         itemsize = self.model.post_quant_conv.weight.element_size()
         return longest_slice(self.model.footprints(), frames, height * width, itemsize, self.activation_budget_bytes)
 

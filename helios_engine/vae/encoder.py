@@ -44,7 +44,7 @@ class Downsampler(nn.Module):
 
     @property
     def footprint(self) -> Footprint:
-        """The input, it with an edge, and the result of a quarter of the size, before and after the merging."""
+        """What is held at the peak: input, input with an edge, and the quarter-size result before and after merging."""
         carried = self.channels if self.time_conv is not None else 0  # of a quarter of the size
         return Footprint(frame=3 * self.channels, carried=carried, largest=self.channels)
 
@@ -112,7 +112,7 @@ class WanEncoder(nn.Module):
         return (mean - shift) / scale, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) / scale
 
     def footprints(self) -> Iterator[Footprint]:
-        """Of its layers, for each latent frame and pixel."""
+        """What each layer holds, in elements for each latent frame and pixel."""
         layers, config = self.encoder, self.config
         frames, pixels = config.scale_factor_temporal, config.scale_factor_spatial**2
         first = layers.conv_in
@@ -130,11 +130,11 @@ class WanEncoder(nn.Module):
         yield Footprint(frame=2 * last.in_channels, slice=past, carried=past, largest=last.in_channels)
 
 
-class VideoEncoder:
-    """Encodes what a request is conditioned on.
+class VAEEncoder:
+    """The VAE encoder: the image or clip that a request starts from becomes latents.
 
-    activation_budget_bytes: frames whose activations would take more are encoded in temporal slices, of one latent
-    frame at least. None: never for that.
+    activation_budget_bytes: frames whose activations would take more are encoded in temporal slices of at least one
+    latent frame. None: no budget.
     """
 
     def __init__(self, model: WanEncoder, *, activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES) -> None:
@@ -144,7 +144,7 @@ class VideoEncoder:
             channels_last_(model)
 
     def condition_on_image(self, image: NDArray[np.uint8]) -> Condition:
-        """image: (H, W, 3) uint8, H and W as requested."""
+        """Encodes an image to animate. image: (H, W, 3) uint8, of the request's height and width."""
         held = self._encode(np.broadcast_to(image, (FRAMES_PER_CHUNK, *image.shape)))
         last = Posterior(mean=held.mean[:, :, -1:].clone(), std=held.std[:, :, -1:].clone())
         return ImageCondition(image=self._encode(image[None]), still=last)
@@ -152,10 +152,11 @@ class VideoEncoder:
     def condition_on_video(
         self, first: NDArray[np.uint8], tail: NDArray[np.uint8], num_frames: int | None = None
     ) -> Condition:
-        """first: (H, W, 3) uint8, the clip's first frame. tail: (T, H, W, 3) uint8, its last frames.
+        """Encodes a clip to continue.
 
-        num_frames: of the whole clip (default: of `tail`). Whole chunks of 33 frames count, from the end; the last
-        HISTORY_CHUNKS of them must be in `tail`. Raises ValueError for a clip shorter than a chunk.
+        first: (H, W, 3) uint8, the clip's first frame. tail: (T, H, W, 3) uint8, its last frames. num_frames: the whole
+        clip's; None means the tail's. Whole chunks of 33 frames are counted from the end, and the last HISTORY_CHUNKS
+        of them must be in `tail`. Raises ValueError for a clip shorter than a chunk.
         """
         total = len(tail) if num_frames is None else num_frames
         num_chunks = total // FRAMES_PER_CHUNK

@@ -33,7 +33,7 @@ class CausalConv3d(nn.Conv3d):
         return 0 if carry is None and onednn.usable(x_BCThw) else self.past
 
     def convolve(self, x_BCThw: torch.Tensor, front: int, carry: Carry | None) -> torch.Tensor:
-        """As `forward`, of an input that has `frames_in_front` zero frames in front. It may write over them."""
+        """The same as `forward`, for an input with `frames_in_front` zero frames in front, which it may overwrite."""
         if front and carry is not None:
             if self in carry:
                 x_BCThw[:, :, :front] = carry.pop(self)
@@ -69,9 +69,9 @@ def norm_silu_convolve(
     *,
     reuse: bool = False,
 ) -> torch.Tensor:
-    """convolution(silu(norm(x))). reuse: x is not needed any more, so that it may be written over.
+    """convolution(silu(norm(x))): (B, C, T, h, w) to (B, C', T, h, w).
 
-    The norm writes the convolution's zero frames, if that needs any.
+    reuse: x may be written over. The norm writes the zero frames that the convolution needs in front, if any.
     """
     front = convolution.frames_in_front(x_BCThw, carry)
     normed = channel_norm(x_BCThw, norm.gamma, silu=True, past=front, reuse=reuse)
@@ -92,7 +92,7 @@ class ResidualBlock(nn.Module):
 
     @property
     def footprint(self) -> Footprint:
-        """At the second convolution: the block's input, the first one's output, that normalised, and the result."""
+        """The peak is at the second convolution: block's input, first convolution's output, that normalised, result."""
         into, out = self.conv1.in_channels, self.conv1.out_channels
         past = self.conv2.past
         return Footprint(frame=into + 3 * out, slice=past * out, carried=past * (into + out), largest=max(into, out))
@@ -133,7 +133,7 @@ class Middle(nn.Module):
 
     @property
     def footprint(self) -> Footprint:
-        """Of both blocks; the attention holds its input, queries, keys, values, what was attended to and the result."""
+        """The peak is in the attention: input, that normalised, queries, keys, values, attended values, result."""
         block = self.resnets[0]
         assert isinstance(block, ResidualBlock)
         channels, one = block.conv1.in_channels, block.footprint
@@ -158,15 +158,15 @@ def as_video(frames: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 def channels_last(x: torch.Tensor) -> bool:
-    """Whether the VAE keeps x's kind with channels last, in which tensor cores take every dtype.
+    """Whether the VAE keeps tensors like x with channels last, the layout in which tensor cores take every dtype.
 
-    float32 on CPUs is not among them: oneDNN's products there have their own way.
+    float32 on a CPU is kept as it is: oneDNN lays it out by itself.
     """
     return x.is_cuda or x.dtype != torch.float32 or use_triton(x)
 
 
 def laid_out(x_BCThw: torch.Tensor) -> torch.Tensor:
-    """x as the VAE's layers are fastest with it."""
+    """x in the memory layout in which the VAE's layers are fastest."""
     return x_BCThw.contiguous(memory_format=torch.channels_last_3d) if channels_last(x_BCThw) else x_BCThw
 
 
@@ -181,5 +181,5 @@ def channels_last_(module: nn.Module) -> None:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(1, C, 1, 1, 1) of these values; made once, as a copy to a GPU makes the host wait."""
+    """The values as (1, C, 1, 1, 1). Each tensor is made once, for a copy to a GPU makes the host wait."""
     return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1, 1)

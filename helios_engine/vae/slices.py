@@ -1,7 +1,7 @@
-"""What bounds the memory of the VAE's activations: chunks in temporal slices, and what layers remember in between.
+"""Bounds the memory of the VAE's activations: a chunk is worked on in temporal slices.
 
-A layer that is causal in time computes of a slice what it does of the whole video, given the frames that it saw last.
-Those take memory too, so a slice is as long as the budget allows, and the whole chunk wherever that fits.
+A layer that is causal in time gives the same result for a slice as for the whole video, if it remembers the frames that
+it saw last. Those take memory too, so a slice is as long as the budget allows: the whole chunk where that fits.
 """
 
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ Carry = dict[nn.Module, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """What a layer holds, in elements for each pixel of its input.
+    """What a layer holds in memory, in elements for each pixel of its input.
 
-    frame: at the peak for each frame of its input, which is counted; slice: besides, for each slice; carried: between
-    two slices; largest: its largest tensor, for each frame. The tensor may have `slice` elements more.
+    frame: at the peak, for each frame of its input, the input included. slice: besides, once for each slice. carried:
+    kept between two slices. largest: the largest tensor, for each frame; it may have `slice` elements more.
     """
 
     frame: int
@@ -32,7 +32,7 @@ class Footprint:
     largest: int
 
     def at(self, frames: int, pixels: int) -> "Footprint":
-        """The same for each latent frame and pixel, where so many frames and pixels stand for one."""
+        """The same, for each latent frame and latent pixel; frames, pixels: how many of the layer's stand for one."""
         return Footprint(
             frame=self.frame * frames * pixels,
             slice=self.slice * pixels,
@@ -42,7 +42,10 @@ class Footprint:
 
 
 def slice_bytes(footprints: Iterable[Footprint], frames: int, pixels: int, itemsize: int, *, whole: bool) -> int:
-    """Activations at the peak of a slice of so many latent frames and pixels. whole: no other comes before or after."""
+    """Bytes of the activations at the peak. frames: latent frames of the slice. pixels: latent pixels of a frame.
+
+    itemsize: bytes of an element. whole: the slice is the whole chunk, so nothing is carried.
+    """
     layers = list(footprints)
     peak = max(layer.frame * frames + layer.slice for layer in layers)
     return (peak + (0 if whole else sum(layer.carried for layer in layers))) * pixels * itemsize
@@ -51,7 +54,10 @@ def slice_bytes(footprints: Iterable[Footprint], frames: int, pixels: int, items
 def longest_slice(
     footprints: Iterable[Footprint], frames: int, pixels: int, itemsize: int, budget_bytes: int | None
 ) -> int:
-    """Latent frames of `frames` that fit the budget and 32-bit indices at a time; 1 if none do. None: no budget."""
+    """The most of `frames` latent frames that fit the budget and 32-bit indices at a time; 1 if none do.
+
+    pixels: latent pixels of a frame. itemsize: bytes of an element. budget_bytes: None means no budget.
+    """
     layers = list(footprints)
 
     def fits(count: int) -> bool:
@@ -63,6 +69,6 @@ def longest_slice(
 
 
 def even_parts(total: int, longest: int) -> list[int]:
-    """`total` as the fewest parts of at most `longest`, which differ by one at most, the larger ones first."""
+    """Splits `total` into the fewest parts of at most `longest`. Parts differ by one at most, the larger ones first."""
     count = -(-total // longest)
     return [total // count + (index < total % count) for index in range(count)]

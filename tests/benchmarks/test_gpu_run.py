@@ -13,6 +13,7 @@ from benchmarks.engine import ROW_NAMES, arguments
 from benchmarks.engine_row import COMPILED
 from benchmarks.gpu import Part, engine, left_out
 from benchmarks.kernel_cases import SMALL, cases
+from benchmarks.products import row_count
 from benchmarks.records import NOT_MEASURED, write
 
 MEASURED = {"ours": {"median": 1.0}, COMPILED: {"median": 2.0}}
@@ -108,6 +109,12 @@ def test_parts_know_how_much_there_is_to_measure(tmp_path: Path, monkeypatch: py
     timed = [{"kernel": case.name} for case in cases(SMALL, torch.device("cpu"))]
     assert gpu.timed({"results": timed}, False)
     assert not gpu.timed({"results": timed[1:]}, False)
+    rows = [{"way": number} for number in range(row_count())]
+    assert gpu.multiplied({"results": rows}, False)
+    assert not gpu.multiplied({"results": rows[1:]}, False)
+    one_failed = [{"failed": "out of memory"}, *rows[1:]]
+    assert gpu.multiplied({"results": one_failed}, False)
+    assert not gpu.multiplied({"results": one_failed}, True)
     ablated = [{"name": name, "worth": 1.0} for name in COMMON_ROWS | GPU_ROWS]
     assert gpu.ablated({"results": ablated}, False)
     assert not gpu.ablated({"results": ablated[1:]}, False)

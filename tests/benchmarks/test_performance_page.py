@@ -13,7 +13,7 @@ from benchmarks.performance_page import ALL_TABLES, PAGES, updated
 from benchmarks.performance_tables import TABLES
 from benchmarks.records import RESULTS
 from helios_engine.request import GenerationRequest
-from helios_services.client.segments import submission
+from helios_services.client.calls import submission
 
 PAGE, README, _ = PAGES
 

@@ -19,7 +19,7 @@ SMALLEST_STEP = 2**-10
 
 
 def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Of very different sizes, one of them zero."""
+    """Rows of very different sizes, one of them zero."""
     x = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
     x *= torch.logspace(-6, 6, count)[:, None]
     x[count // 2] = 0

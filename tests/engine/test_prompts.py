@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_engine.prompts import ScheduledPrompt, prompt_weights
-from helios_engine.text.embeds import chunk_tokens
+from helios_engine.text.embeds import chunk_embeds
 
 
 def entry(chunk: int, over: int = 3) -> ScheduledPrompt:
@@ -60,11 +60,11 @@ def test_what_is_made_does_not_depend_on_later_prompts(schedule: list[ScheduledP
 
 def test_blended_tokens_are_the_weighted_sum_of_padded_prompts() -> None:
     tokens = {number: torch.randn(length, 4) for number, length in enumerate((3, 5, 2))}
-    assert chunk_tokens(tokens, [entry(2)], 0) is tokens[0]
-    blended = chunk_tokens(tokens, [entry(0, 5), entry(2, 3)], 3)
+    assert chunk_embeds(tokens, [entry(2)], 0) is tokens[0]
+    blended = chunk_embeds(tokens, [entry(0, 5), entry(2, 3)], 3)
     padded = [torch.nn.functional.pad(part, (0, 0, 0, 5 - len(part))) for part in tokens.values()]
     assert torch.allclose(blended, 0.25 * padded[0] + 0.25 * padded[1] + 0.5 * padded[2])
-    assert chunk_tokens({0: tokens[0].bfloat16(), 1: tokens[1].bfloat16()}, [entry(0)], 1).dtype is torch.bfloat16
+    assert chunk_embeds({0: tokens[0].bfloat16(), 1: tokens[1].bfloat16()}, [entry(0)], 1).dtype is torch.bfloat16
 
 
 def test_thousands_of_prompts_at_one_chunk_are_no_trouble() -> None:

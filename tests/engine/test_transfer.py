@@ -29,7 +29,7 @@ class Late(torch.Tensor):
 
 
 class Event:
-    """Of the stream that it was recorded in."""
+    """An event of the stream that it was recorded in."""
 
     def __init__(self, pending: list[Callable[[], object]], blocking: bool) -> None:
         self.pending, self.blocking = pending, blocking

@@ -8,8 +8,8 @@ import torch
 
 from engine.vae_memory import Watched
 from helios_engine.configs import VAEConfig
-from helios_engine.vae.decoder import Upsampler, VideoDecoder, WanDecoder
-from helios_engine.vae.encoder import VideoEncoder, WanEncoder
+from helios_engine.vae.decoder import Upsampler, VAEDecoder, WanDecoder
+from helios_engine.vae.encoder import VAEEncoder, WanEncoder
 from helios_engine.vae.slices import Carry
 
 CONFIG = VAEConfig(base_dim=8, num_res_blocks=1, latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16)
@@ -18,7 +18,7 @@ CONFIG = VAEConfig(base_dim=8, num_res_blocks=1, latents_mean=(0.0,) * 16, laten
 def decode(dtype: torch.dtype, slices: bool) -> None:
     with torch.device("meta"):
         model, latents = WanDecoder(CONFIG).to(dtype), torch.empty(1, 16, 9, 6, 10)
-    VideoDecoder(model)
+    VAEDecoder(model)
     carry: Carry | None = {} if slices else None
     for part in latents.split(4 if slices else 9, dim=2):
         model(part, carry)
@@ -27,7 +27,7 @@ def decode(dtype: torch.dtype, slices: bool) -> None:
 def encode(dtype: torch.dtype, slices: bool) -> None:
     with torch.device("meta"):
         model, pixels = WanEncoder(CONFIG).to(dtype), torch.empty(1, 3, 33, 48, 80, dtype=dtype)
-    VideoEncoder(model)
+    VAEEncoder(model)
     carry: Carry | None = {} if slices else None
     for part in pixels.split([13, 20] if slices else 33, dim=2):
         model(part, carry)
@@ -63,5 +63,5 @@ def test_a_doubling_that_loses_the_layout_is_seen(gpu_path: list[int], monkeypat
 def test_float32_on_a_cpu_keeps_its_own_layout() -> None:
     with torch.device("meta"):
         model = WanDecoder(CONFIG)
-    VideoDecoder(model)
+    VAEDecoder(model)
     assert model.decoder.conv_in.weight.is_contiguous()

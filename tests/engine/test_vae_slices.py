@@ -12,15 +12,15 @@ from benchmarks.peers import random_weights
 from engine.vae_memory import Watched
 from helios_engine.configs import VAEConfig
 from helios_engine.vae import slices as vae_slices
-from helios_engine.vae.decoder import Upsampler, VideoDecoder, WanDecoder
-from helios_engine.vae.encoder import Downsampler, VideoEncoder, WanEncoder
+from helios_engine.vae.decoder import Upsampler, VAEDecoder, WanDecoder
+from helios_engine.vae.encoder import Downsampler, VAEEncoder, WanEncoder
 from helios_engine.vae.layers import CausalConv3d
 from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES, LARGEST_TENSOR, Carry, even_parts, slice_bytes
 
 CONFIG = VAEConfig(base_dim=8, num_res_blocks=1, latents_mean=(0.1,) * 16, latents_std=(1.5,) * 16)
 PUBLISHED = VAEConfig(latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16)
 ODD_SIZES = [(3, 5), (6, 2)]
-"""Of the latents."""
+"""Heights and widths of the latents."""
 
 
 def decoder() -> WanDecoder:
@@ -114,7 +114,7 @@ def test_forgotten_frames_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def frames_and_peak(latents: torch.Tensor, budget: int | None) -> tuple[NDArray[np.uint8], int]:
-    one = VideoDecoder(decoder(), activation_budget_bytes=budget)
+    one = VAEDecoder(decoder(), activation_budget_bytes=budget)
     one.decode(latents)  # constants are made once
     with Watched(latents, *one.model.parameters()) as seen:
         return one.decode(latents), seen.peak
@@ -142,7 +142,7 @@ def test_memory_of_an_encoded_clip_falls_with_the_budget() -> None:
     clip = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3), np.uint8)
     peaks, means = [], []
     for budget in (None, 1):
-        one = VideoEncoder(encoder(), activation_budget_bytes=budget)
+        one = VAEEncoder(encoder(), activation_budget_bytes=budget)
         with Watched(*one.model.parameters()) as seen:
             condition: Any = one.condition_on_video(clip[0], clip)
         peaks.append(seen.peak)
@@ -171,7 +171,7 @@ def test_the_estimate_is_what_the_gpu_path_holds(gpu_path: list[int], parts: lis
 
 def slices_of(size: tuple[int, int], budget: int | None, dtype: torch.dtype = torch.float32) -> list[int]:
     with torch.device("meta"):
-        one = VideoDecoder(WanDecoder(PUBLISHED).to(dtype), activation_budget_bytes=budget)
+        one = VAEDecoder(WanDecoder(PUBLISHED).to(dtype), activation_budget_bytes=budget)
     return even_parts(9, one.longest_slice(9, size[0] // 8, size[1] // 8))
 
 

@@ -10,7 +10,8 @@ import grpc
 
 from helios.v1 import video_generation_pb2 as pb
 from helios.v1.video_generation_pb2_grpc import VideoGenerationStub
-from helios_services.client.segments import Assembler, submission
+from helios_services.client.calls import submission
+from helios_services.client.segments import Assembler
 
 CLIENTS = 6
 MAX_CHUNKS = 5
@@ -123,7 +124,7 @@ class Load:
         return job_id, chunks
 
     def _stream(self, chance: random.Random, job_id: str, chunks: int) -> None:
-        """To the last chunk, over as many connections as it takes."""
+        """Reads to the last chunk, over as many connections as it takes."""
         assembler, seen = Assembler(), list[int]()
         while len(seen) < chunks and not self._over.is_set():
             stub, channel = self.stub(chance)
@@ -164,7 +165,7 @@ class Load:
 
 
 def _code(error: grpc.RpcError) -> grpc.StatusCode:
-    """Of a call that failed as it may."""
+    """The code of a call that failed in a way that is expected."""
     assert isinstance(error, grpc.Call)
     assert error.code() in EXPECTED, error
     return error.code()

@@ -36,7 +36,7 @@ JOB: dict[str, Any] = {
 LEASE_S = 30.0
 """No worker that lives loses it, however seldom it is scheduled; tests let those of the dead run out."""
 BRIEF_LEASE_S = 15.0
-"""Of jobs that are to outlast it."""
+"""The lease of jobs that are to outlast it."""
 JOBS = JobsConfig(lease_s=LEASE_S, heartbeat_s=0.3, max_attempts=3)
 END_S = 90.0
 FORKS = multiprocessing.get_context("forkserver")

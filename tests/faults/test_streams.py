@@ -39,7 +39,7 @@ BIG_CHUNKS, BIG_BYTES = 40, 4_000_000
 BY_HAND = JobsConfig(lease_s=600.0, heartbeat_s=300.0)
 """Nobody renews the test's leases."""
 KEEPALIVE_S = 40.0
-"""Of the gateway: a ping after 30 s, given up after 10 s more."""
+"""How long the gateway keeps a silent connection: a ping after 30 s, given up after 10 s more."""
 READER = """
 import sys
 from helios_services.client import HeliosClient

@@ -26,7 +26,7 @@ CALLERS_FAULT = {
     CODE.UNIMPLEMENTED,
 }
 FOLLOWING = {CODE.DEADLINE_EXCEEDED, CODE.CANCELLED}
-"""Of a call that follows a job: this side's patience ended, or the job was cancelled."""
+"""What a call that follows a job may end with: this side's patience ended, or the job was cancelled."""
 PATIENCE_S, TIMEOUT_S = 0.2, 60.0
 WHOLE_JOB_EVERY = 50
 

@@ -48,20 +48,20 @@ class RedisPod:
 
     @property
     def environ(self) -> dict[str, str]:
-        """For commands in the pod: paths in place of the mounts, and a redis-cli that speaks TLS."""
+        """The environment of commands in the pod: paths in place of the mounts, and a redis-cli that speaks TLS."""
         return _environ(self.folder, self.tls)
 
     def password(self, user: str) -> str:
-        """Of one of the users."""
+        """The password of one of the users."""
         return (self.folder / "passwords" / user).read_text()
 
     def client(self, user: str, password: str = "") -> Redis:
-        """As one of the users; by default with its password."""
+        """A client that is one of the users; by default with that user's password."""
         options: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(self.tls / "ca.crt")}
         return Redis(port=self.port, username=user, password=password or self.password(user), **options)
 
     def config(self, **more: Any) -> RedisConfig:
-        """As gateways and dispatchers connect."""
+        """How gateways and dispatchers connect."""
         return RedisConfig(
             url=f"rediss://localhost:{self.port}/0",
             username="helios",

@@ -90,7 +90,7 @@ class Setting:
         assert says in done.stderr
 
     def sums(self, *left_out: str) -> str:
-        """Of the files on the Hub that are read, as an operator has them."""
+        """The sums of the files on the Hub that are read, as an operator has them."""
         names = [name for name in self.read() if name not in left_out]
         return subprocess.run(["sha256sum", *names], cwd=self.hub, capture_output=True, text=True, check=True).stdout
 

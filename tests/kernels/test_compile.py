@@ -133,7 +133,7 @@ def compiled(kernel: Any, recorder: Recorder) -> Any:
 
 
 def registers(result: Any, folder: Path) -> int:
-    """Of a thread, as the assembler allotted them."""
+    """How many registers the assembler allotted to a thread."""
     import triton
 
     cubin = folder / "kernel.cubin"

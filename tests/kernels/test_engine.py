@@ -17,7 +17,7 @@ from helios_engine.model.transformer import HeliosTransformer
 from helios_engine.request import GenerationRequest
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
-from helios_engine.vae.decoder import VideoDecoder, WanDecoder
+from helios_engine.vae.decoder import VAEDecoder, WanDecoder
 from helios_kernels import (
     backend,
     channel_norm,
@@ -166,10 +166,10 @@ def test_decoded_frames(
     latents = random(1, 16, 2, 2, 4, device=device)
     pixels = both(monkeypatch, lambda: model(latents))
     assert error(*pixels) < TOLERANCE
-    frames = both(monkeypatch, lambda: torch.from_numpy(VideoDecoder(model).decode(latents)).int())
+    frames = both(monkeypatch, lambda: torch.from_numpy(VAEDecoder(model).decode(latents)).int())
     assert frames[0].shape == (5, 16, 32, 3)
     assert (frames[0] - frames[1]).abs().max() <= 1
-    sliced = both(monkeypatch, lambda: torch.from_numpy(VideoDecoder(model, activation_budget_bytes=1).decode(latents)))
+    sliced = both(monkeypatch, lambda: torch.from_numpy(VAEDecoder(model, activation_budget_bytes=1).decode(latents)))
     assert (sliced[0].int() - frames[1]).abs().max() <= 1  # one latent frame at a time
     assert launches() == {"channel_norm", "rgb"}
 
@@ -179,7 +179,7 @@ def test_frames_for_a_video_are_planes_where_the_kernels_run(
     device: torch.device, monkeypatch: pytest.MonkeyPatch, launches: Callable[[], set[str]], budget: int | None
 ) -> None:
     torch.manual_seed(1)
-    decoder = VideoDecoder(WanDecoder(VAE).to(device), activation_budget_bytes=budget)
+    decoder = VAEDecoder(WanDecoder(VAE).to(device), activation_budget_bytes=budget)
     latents = random(1, 16, 2, 2, 4, device=device)
     planes, frames = both(monkeypatch, lambda: torch.from_numpy(decoder.decode_for_video(latents)))
     assert launches() == {"channel_norm", "yuv420"}

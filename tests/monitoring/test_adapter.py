@@ -15,7 +15,7 @@ from helios_services.gateway.guard.metrics import CallMetrics
 from k8s.monitoring.generate import FOLDER
 
 FIELDS = {"seriesQuery", "resources", "name", "metricsQuery"}
-"""Of a rule, as far as it is used here; the adapter ignores names that it does not know."""
+"""The fields of a rule that are used here; the adapter ignores names that it does not know."""
 GATEWAY = 'job="helios-gateway",namespace="%s",pod="%s",method="%s"'
 
 

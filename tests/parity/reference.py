@@ -18,8 +18,8 @@ from diffusers import (
 
 from helios_engine.configs import SchedulerConfig, SolverConfig, TransformerConfig, VAEConfig
 from helios_engine.model.transformer import HeliosTransformer
-from helios_engine.vae.decoder import VideoDecoder, WanDecoder
-from helios_engine.vae.encoder import VideoEncoder, WanEncoder
+from helios_engine.vae.decoder import VAEDecoder, WanDecoder
+from helios_engine.vae.encoder import VAEEncoder, WanEncoder
 
 TOLERANCE = 1e-4
 """Relative error that fp32 rounding in another order stays under, by two orders of magnitude on these models."""
@@ -143,7 +143,7 @@ def our_velocity(ours: HeliosTransformer, inputs: ForwardInputs) -> torch.Tensor
 reference_forward, our_forward = (torch.inference_mode()(velocity) for velocity in (reference_velocity, our_velocity))
 
 
-def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VideoDecoder, VideoEncoder]:
+def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VAEDecoder, VAEEncoder]:
     """The reference VAE with random weights, and our decoder and encoder with the same."""
     reference = AutoencoderKLWan(base_dim=8, num_res_blocks=1).eval()
     randomize(reference, seed, gain=1.5)
@@ -153,7 +153,7 @@ def vaes(seed: int = 0) -> tuple[AutoencoderKLWan, VideoDecoder, VideoEncoder]:
     decoder, encoder = WanDecoder(config), WanEncoder(config)
     for half, prefixes in ((decoder, ("decoder.", "post_quant_conv.")), (encoder, ("encoder.", "quant_conv."))):
         half.load_state_dict({k: v for k, v in reference.state_dict().items() if k.startswith(prefixes)}, strict=True)
-    return reference, VideoDecoder(decoder), VideoEncoder(encoder)
+    return reference, VAEDecoder(decoder), VAEEncoder(encoder)
 
 
 def schedulers(**options: Any) -> tuple[HeliosDMDScheduler, SchedulerConfig]:

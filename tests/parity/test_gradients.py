@@ -153,7 +153,7 @@ def decoded(model: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 def vae_errors(ours: torch.nn.Module, reference: torch.nn.Module, x: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Of the gradients of our half's parameters and of the input."""
+    """The largest error of the gradients of our half's parameters and of the input."""
     named = dict(reference.named_parameters())
     found = {name: parameter.grad for name, parameter in ours.named_parameters()}
     expected = {name: named[name].grad for name in found}

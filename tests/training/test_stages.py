@@ -9,7 +9,7 @@ from helios_engine.configs import SchedulerConfig, SolverConfig
 from helios_engine.sampling.scheduler import stage_schedule
 from helios_training.data.sections import SectionBatch
 from helios_training.stages import ode, pyramid, recipes
-from helios_training.stages.base import BaseObjective, logit_normal
+from helios_training.stages.base import BaseObjective, Levels
 from helios_training.stages.mid import FIRST_SHARES, LATER_SHARES, MidObjective
 from helios_training.stages.ode import ODEObjective, PathBatch
 from helios_training.velocity import Conditions, velocity
@@ -87,21 +87,23 @@ def test_a_stages_path_runs_from_its_start_to_its_end() -> None:
     torch.testing.assert_close(end, x)
 
 
-def test_base_levels_are_logit_normal() -> None:
-    level = logit_normal((torch.arange(100_000) + 0.5) / 100_000)
+@pytest.mark.parametrize(("levels", "median"), [(Levels(), 0.5), (Levels(mean=1.1, deviation=1.4), 0.7503)])
+def test_base_levels_are_logit_normal(levels: Levels, median: float) -> None:
+    level = levels.at((torch.arange(100_000) + 0.5) / 100_000)
     logits = torch.log(level / (1 - level))
-    assert float(logits.mean()) == pytest.approx(0.0, abs=1e-3)
-    assert float(logits.std()) == pytest.approx(1.0, abs=1e-2)
-    assert float(level.median()) == pytest.approx(0.5, abs=1e-4)
+    assert float(logits.mean()) == pytest.approx(levels.mean, abs=1e-3)
+    assert float(logits.std()) == pytest.approx(levels.deviation, rel=1e-2)
+    assert float(level.median()) == pytest.approx(median, abs=1e-4)
 
 
-def test_base_regresses_noise_minus_clean_at_the_level_it_tells() -> None:
+@pytest.mark.parametrize("levels", [Levels(), Levels(mean=1.1, deviation=1.4)])
+def test_base_regresses_noise_minus_clean_at_the_level_it_tells(levels: Levels) -> None:
     model, text, given = random_transformer(), Words(), batch()
-    loss, _ = BaseObjective(model, text)(given)
+    loss, _ = BaseObjective(model, text, levels=levels)(given)
     expected = []
     with torch.no_grad():
         for n in range(4):
-            sigma = float(logit_normal(given.u[n : n + 1, 0]))
+            sigma = float(levels.at(given.u[n : n + 1, 0]))
             x, noise = given.target[n : n + 1], given.noise[n : n + 1]
             conditions = Conditions(given.history[n : n + 1], given.anchor[n : n + 1], text([given.captions[n]]))
             flow = velocity(model, (1 - sigma) * x + sigma * noise, torch.tensor([1000 * sigma]), conditions)

@@ -55,6 +55,25 @@ def test_every_parameter_gets_a_gradient_and_recomputing_gives_the_same() -> Non
         torch.testing.assert_close(gradient, recomputed[name], atol=1e-7, rtol=1e-5)
 
 
+def test_padding_that_is_folded_changes_no_gradient() -> None:
+    """Of the text encoder's embeddings before the padding, and of every weight."""
+    model = random_transformer()
+    folded, whole = ([], [])
+    for found, padding_gradient in ((folded, False), (whole, True)):
+        embeds = given().embeds[:, :9].requires_grad_()
+        padded = torch.nn.functional.pad(embeds, (0, 0, 0, 512 - 9))
+        keys = model.encode_text(padded, padding_gradient=padding_gradient)
+        queries = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(7))
+        told = [block.attn2.cross_attention(queries, text) for block, text in zip(model.blocks, keys, strict=True)]
+        model.zero_grad()
+        torch.stack(told).square().mean().backward()
+        weights = [value.grad.clone() for value in model.parameters() if value.grad is not None]
+        found += [embeds.grad[:, :7], len(keys[0].k_BLHK[0]), *weights]
+    assert (folded.pop(1), whole.pop(1)) == (8, 512)  # the longer prompt's seven rows, and one for all the padding
+    for one, other in zip(folded, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-4)
+
+
 def test_gradients_are_slopes() -> None:
     model, latents, conditions = random_transformer(), noisy(), given()
 

@@ -30,7 +30,7 @@ class Aims:
 
 
 def score(videos: Iterable[tuple[Scene, NDArray[np.uint8]]]) -> Aims:
-    """Of some videos, (T, H, W, 3) each. Raises ValueError for none."""
+    """What the videos show, against what their scenes say; (T, H, W, 3) uint8 each. Raises ValueError for none."""
     words: list[dict[str, bool]] = []
     present: list[float] = []
     for scene, frames in videos:

@@ -35,7 +35,7 @@ class Sizes:
 
 
 SHARES = {"vae-frames": 0.15, "vae-decoder": 0.1, "base": 0.35, "mid": 0.2, "ode": 0.1, "distill": 0.1}
-"""Of the minutes, where minutes are given: of training alone, encoding comes besides."""
+"""How given minutes are shared out. They are minutes of training; encoding comes besides."""
 
 
 @dataclass(frozen=True, kw_only=True)

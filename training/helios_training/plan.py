@@ -28,7 +28,7 @@ RANKS: Mapping[Stage, int] = {
 }
 LATENT_FRAMES = 9
 SAVED_WIDTHS = 1
-"""Of activations between blocks that recomputing keeps, in widths of the residual stream."""
+"""What recomputing keeps of the activations between two blocks, in widths of the residual stream."""
 INSIDE_WIDTHS = 34
 """What one block holds while it is recomputed, in widths: its norms, projections, attention and feed-forward."""
 
@@ -81,7 +81,10 @@ def plan(model: Model, stage: Stage, gpus: int, *, height: int, width: int, samp
 
 
 def parameter_counts(config: TransformerConfig, rank: int) -> tuple[int, int]:
-    """Of the DiT, and of a LoRA of this rank on all its linear layers with the memory patches in full."""
+    """How many parameters are in the DiT, and in a LoRA of this rank on all its linear layers.
+
+    The latter includes the memory patches, which are trained in full.
+    """
     with torch.device("meta"):
         network = HeliosTransformer(config)
     adapters = sum(
@@ -93,7 +96,7 @@ def parameter_counts(config: TransformerConfig, rank: int) -> tuple[int, int]:
 
 
 def noisy_tokens(height: int, width: int) -> int:
-    """Of one section at full resolution."""
+    """How many noisy tokens a section has at full resolution. height, width: pixels."""
     return LATENT_FRAMES * (height // 16) * (width // 16)
 
 

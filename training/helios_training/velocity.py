@@ -71,7 +71,7 @@ def hidden_features(
 ) -> Features:
     """What the model has made of the noisy latents behind each block, which a discriminator sees, and at the end."""
     history = model.encode_history(given.history, given.anchor)
-    text = model.encode_text(given.embeds)
+    text = model.encode_text(given.embeds, padding_gradient=False)  # padding is zeros, not the text encoder's
     table_LP = model.table(latents_BCThw, history)
     x_BLD = model.all_tokens(latents_BCThw, history)
     count = history.tokens_BND.shape[1]
@@ -130,7 +130,7 @@ def _self_attention(attention: Attention, x_BLD: torch.Tensor, count: int, table
 
 
 Rows = tuple[torch.Tensor, torch.Tensor]
-"""Of history tokens, (1, 1, D), and of noisy ones, (B, 1, D)."""
+"""A value for history tokens, (1, 1, D), and one for noisy tokens, (B, 1, D)."""
 
 
 def _modulated(x_BLD: torch.Tensor, count: int, shift: Rows, scale: Rows, eps: float) -> torch.Tensor:

@@ -62,7 +62,6 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:NUMBER (in-process).")] = "cpu",
 ) -> None:
     """Generate a video."""
-    check_output(output)
     given: dict[str, Any] = {
         "num_frames": frames,
         "height": height,
@@ -103,16 +102,6 @@ def generate(
         source = Path(continue_from) if continue_from else None
         local = Local(checkpoint=checkpoint, device=device, image=image, video=video, state=source, save=save_state)
         generate_here(prompt, fields, output, local)
-
-
-def check_output(output: Path) -> None:
-    """Raises UserError for a file that cannot be written: before a video is made that would be lost."""
-    if output.is_dir():
-        raise UserError(f"output: {str(output)!r} is a folder; allowed: a file")
-    if not output.parent.is_dir():
-        raise UserError(f"output: {str(output)!r}: the folder {str(output.parent)!r} does not exist")
-    if not os.access(output.parent, os.W_OK):
-        raise UserError(f"output: {str(output)!r}: you may not write into {str(output.parent)!r}")
 
 
 def _steps(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 from helios_services.cli.connect import connect
-from helios_services.cli.generate import check_output
+from helios_services.cli.output import written
 from helios_services.cli.remote import download
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, cancel and watch jobs; queue dead letters again.")
@@ -88,9 +88,8 @@ def download_video(
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 file to write.")] = Path("out.mp4"),
 ) -> None:
     """Write the video of a job that has succeeded."""
-    check_output(output)
-    with connect(server) as client:
-        size = download(client, job_id, output)
+    with written(output) as file, connect(server) as client:
+        size = download(client, job_id, file, output)
     print(f"wrote {output} ({size:,} bytes)")
 
 

@@ -41,46 +41,59 @@ class Local:
 
 
 def generate_here(prompt: str, fields: Mapping[str, Any], output: Path, local: Local) -> None:
-    """fields: of GenerationRequest, where they are not the model's defaults."""
-    if local.device != "cpu" and not torch.cuda.is_available():
-        raise UserError(
-            f"device: {local.device!r} is not allowed; allowed: cpu, for torch finds no GPU on this machine"
-        )
+    """Generates a video in this process, shows progress and writes the file.
+
+    fields: of GenerationRequest, where they are not the model's defaults. Raises UserError when a file cannot be read
+    or written or options exclude each other, InvalidField for a request that the model cannot do, CheckpointError.
+    """
+    with ExitStack() as files:
+        file = files.enter_context(written(output))
+        save = None if local.save is None else files.enter_context(written(local.save, "save-state"))
+        size = _generate(prompt, fields, local, file, save)
+    print(f"wrote {output} ({size:,} bytes)")
+
+
+def _generate(prompt: str, fields: Mapping[str, Any], local: Local, file: Path, save: Path | None) -> int:
     config = load_config()
-    folder = local.checkpoint or config.model.checkpoint
-    if not folder:
-        raise UserError("checkpoint: is empty; allowed: a checkpoint folder (--checkpoint or HELIOS_MODEL__CHECKPOINT)")
-    given = [name for name in ("image", "video", "state") if getattr(local, name) is not None]
-    if len(given) > 1:
-        raise UserError(f"{', '.join(given)}: are given together; allowed: one of image, video and continue-from")
+    folder = _checkpoint(local, config)
     previous = None if local.state is None else _read_state(local.state)
     if previous is not None:
         fields = {"height": previous.request.height, "width": previous.request.width} | dict(fields)
     request = make_request(open_checkpoint(folder).variant, prompt=prompt, **fields)
     settings = EncoderSettings(crf=config.decoder.crf, preset=config.decoder.preset)
     pieces: list[bytes] = []
-    with ExitStack() as files:
-        file = files.enter_context(written(output))
-        save = None if local.save is None else files.enter_context(written(local.save))
-        watch = StageWatch()
-        with chunk_progress(request.num_chunks) as progress:
-            pipeline = _pipeline(request, folder, config, local)
-            state = (
-                _first_state(request, pipeline, config, local) if previous is None else _continued(previous, request)
-            )
-            for made in pipeline.denoise(request, state, timed=watch):
-                with watch("decode"):
-                    frames = pipeline.decoder.decode_for_video(made.latents)
-                with watch("encode"):
-                    chunk = encode_chunk(frames, index=made.index, fps=request.fps, settings=settings)
-                pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
-                duration_s = chunk.num_frames / request.fps
-                progress.chunk(num_frames=chunk.num_frames, duration_s=duration_s, stage_s=watch.taken())
-        size = remux(pieces, file)
-        if save is not None:
-            save.write_bytes(made.state.to_bytes())
+    watch = StageWatch()
+    with chunk_progress(request.num_chunks) as progress:
+        pipeline = _pipeline(request, folder, config, local)
+        state = _first_state(request, pipeline, config, local) if previous is None else _continued(previous, request)
+        for made in pipeline.denoise(request, state, timed=watch):
+            with watch("decode"):
+                frames = pipeline.decoder.decode_for_video(made.latents)
+            with watch("encode"):
+                chunk = encode_chunk(frames, index=made.index, fps=request.fps, settings=settings)
+            pieces += [chunk.fragment] if made.index else [chunk.init_segment, chunk.fragment]
+            duration_s = chunk.num_frames / request.fps
+            progress.chunk(num_frames=chunk.num_frames, duration_s=duration_s, stage_s=watch.taken())
+    size = remux(pieces, file)
+    if save is not None:
+        save.write_bytes(made.state.to_bytes())
     progress.summary()
-    print(f"wrote {output} ({size:,} bytes)")
+    return size
+
+
+def _checkpoint(local: Local, config: ServiceConfig) -> str:
+    """The folder or Hub id. Raises UserError for options that cannot be met."""
+    if local.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(
+            f"device: {local.device!r} is not allowed; allowed: cpu, for torch finds no GPU on this machine"
+        )
+    given = [name for name in ("image", "video", "state") if getattr(local, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"{', '.join(given)}: are given together; allowed: one of image, video and continue-from")
+    checkpoint = local.checkpoint or config.model.checkpoint
+    if not checkpoint:
+        raise UserError("checkpoint: is empty; allowed: a checkpoint folder (--checkpoint or HELIOS_MODEL__CHECKPOINT)")
+    return checkpoint
 
 
 def _pipeline(request: GenerationRequest, folder: str, config: ServiceConfig, local: Local) -> HeliosPipeline:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.cli.connect import connect
 from helios_services.cli.errors import UserError
+from helios_services.cli.output import unwritable, written
 from helios_services.cli.progress import chunk_progress, stages_of
 from helios_services.client import HeliosClient, HeliosError
 
@@ -26,13 +27,17 @@ def generate_remotely(
     video: Path | None = None,
     continue_from: str = "",
 ) -> None:
-    """fields: of GenerationRequest, where they are not the server's defaults. Downloads the finished file."""
+    """Submits, shows progress and downloads the finished file.
+
+    fields: of GenerationRequest, where they are not the server's defaults. Raises HeliosError when a call fails,
+    UserError when a file cannot be read or written, or the job has failed.
+    """
     params = dict(fields)
     if "prompt_schedule" in params:
         params["prompt_schedule"] = [pb.ScheduledPrompt(**asdict(entry)) for entry in params["prompt_schedule"]]
     if "loras" in params:
         params["loras"] = [pb.LoraWeight(**asdict(entry)) for entry in params["loras"]]
-    with connect(server) as client:
+    with written(output) as part, connect(server) as client:
         for name, file in (("image_id", image), ("video_id", video)):
             if file is not None:
                 params[name] = client.upload(_existing(file)).id
@@ -50,20 +55,22 @@ def generate_remotely(
             *_, ended = client.watch(job.id)
             if ended.HasField("error"):
                 raise UserError(f"job {job.id} failed: {ended.error.reason}: {ended.error.message}")
-            size = download(client, job.id, output)
+            size = download(client, job.id, part, output)
         except KeyboardInterrupt:
             _leave(client, job.id, server)
     progress.summary()
     print(f"wrote {output} ({size:,} bytes, job {job.id})")
 
 
-def download(client: HeliosClient, job_id: str, output: Path) -> int:
-    """Writes a job's video to a file; its size in bytes. Raises UserError when it cannot be written, HeliosError."""
+def download(client: HeliosClient, job_id: str, file: Path, output: Path) -> int:
+    """Writes a job's video to `file`, which is `output` when it is whole; its size in bytes.
+
+    Raises HeliosError when the call fails, UserError when the file cannot be written.
+    """
     try:
-        return client.download(job_id, output)
+        return client.download(job_id, file)
     except OSError as error:
-        again = f"the server keeps it: helios jobs download {job_id}"
-        raise UserError(f"output: {str(output)!r}: {error.strerror}; {again}") from None
+        raise UserError(f"{unwritable(output, error)}; the server keeps it: helios jobs download {job_id}") from None
 
 
 def _leave(client: HeliosClient, job_id: str, server: str) -> NoReturn:

@@ -3,15 +3,17 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
 from helios.v1 import video_generation_pb2 as pb
+from helios_services.client import calls
+from helios_services.client.calls import Answer, Call, Listing
 from helios_services.client.connection import Connection
 from helios_services.client.courses import Changes, Course, Download, Item, Segments, wait_s, whole
 from helios_services.client.errors import call_errors
-from helios_services.client.segments import Segment, listing, submission, upload_parts
+from helios_services.client.segments import Segment
 
 
 class HeliosClient:
@@ -34,24 +36,17 @@ class HeliosClient:
 
     def submit(self, prompt: str, **options: Any) -> pb.Job:
         """Submits a job; options as in `submission`."""
-        job: pb.Job = self._call("SubmitJob", submission(prompt, **options))
-        return job
+        return self._call(calls.submit(prompt, **options))
 
     def get(self, job_id: str) -> pb.Job:
         """A job as it is."""
-        job: pb.Job = self._call("GetJob", pb.GetJobRequest(job_id=job_id))
-        return job
+        return self._call(calls.get(job_id))
 
-    def list(
-        self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = "", dead_letters: bool = False
-    ) -> Iterator[pb.Job]:
-        """All jobs, newest first, page by page. states: for example ("queued", "running").
-
-        dead_letters: failed jobs that can be queued again, only.
-        """
-        request = listing(page_size=page_size, states=states, model=model, dead_letters=dead_letters)
+    def list(self, **options: Unpack[Listing]) -> Iterator[pb.Job]:
+        """All jobs, newest first, asked for page by page; options as in `Listing`."""
+        request = calls.listing(options)
         while True:
-            page = self._call("ListJobs", request)
+            page = self._call(calls.page(request))
             yield from page.jobs
             request.page_token = page.next_page_token
             if not request.page_token:
@@ -59,18 +54,15 @@ class HeliosClient:
 
     def cancel(self, job_id: str) -> pb.Job:
         """Cancels a job."""
-        job: pb.Job = self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
-        return job
+        return self._call(calls.cancel(job_id))
 
     def requeue(self, job_id: str) -> pb.Job:
         """Queues a dead letter again."""
-        job: pb.Job = self._call("RequeueJob", pb.RequeueJobRequest(job_id=job_id))
-        return job
+        return self._call(calls.requeue(job_id))
 
     def purge(self, job_id: str) -> pb.Job:
         """Gives up a dead letter."""
-        job: pb.Job = self._call("PurgeJob", pb.PurgeJobRequest(job_id=job_id))
-        return job
+        return self._call(calls.purge(job_id))
 
     def watch(self, job_id: str) -> Iterator[pb.Job]:
         """The job now and after each change, up to its end; a cut connection is taken up again."""
@@ -78,13 +70,11 @@ class HeliosClient:
 
     def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
         """Changes a job's prompt from the next chunk that has not started: that chunk."""
-        request = pb.UpdatePromptRequest(job_id=job_id, prompt=prompt, interpolation_chunks=interpolation_chunks)
-        return int(self._call("UpdatePrompt", request).chunk_index)
+        return self._call(calls.update_prompt(job_id, prompt, interpolation_chunks))
 
     def upload(self, file: Path, content_type: str = "") -> pb.Media:
         """Uploads an image or a clip, for `image_id` or `video_id`. content_type: by the file's name if empty."""
-        media: pb.Media = self._call("UploadMedia", upload_parts(file, content_type))
-        return media
+        return self._call(calls.upload(file, content_type))
 
     def stream(self, job_id: str, from_chunk: int = 0) -> Iterator[Segment]:
         """Init segment and chunks; a cut connection is taken up again where it broke."""
@@ -104,11 +94,11 @@ class HeliosClient:
 
     def models(self) -> tuple[pb.Model, ...]:
         """The models that jobs may name, the default first."""
-        return tuple(self._call("ListModels", pb.ListModelsRequest()).models)
+        return self._call(calls.models())
 
-    def _call(self, method: str, request: Any) -> Any:
+    def _call(self, call: Call[Answer]) -> Answer:
         with call_errors():
-            return getattr(self._stub, method)(request)
+            return call.read(getattr(self._stub, call.method)(call.request))
 
     def _followed(self, course: Course[Item]) -> Iterator[Item]:
         cuts = 0

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
 from helios.v1 import video_generation_pb2 as pb
+from helios_services.client import calls
+from helios_services.client.calls import Answer, Call, Listing
 from helios_services.client.connection import Connection
 from helios_services.client.courses import Changes, Course, Download, Item, Segments, wait_s, whole
 from helios_services.client.errors import call_errors
-from helios_services.client.segments import Segment, listing, submission, upload_parts
+from helios_services.client.segments import Segment
 
 
 class AsyncHeliosClient:
@@ -34,21 +36,17 @@ class AsyncHeliosClient:
 
     async def submit(self, prompt: str, **options: Any) -> pb.Job:
         """Submits a job; options as in `submission`."""
-        job: pb.Job = await self._call("SubmitJob", submission(prompt, **options))
-        return job
+        return await self._call(calls.submit(prompt, **options))
 
     async def get(self, job_id: str) -> pb.Job:
         """A job as it is."""
-        job: pb.Job = await self._call("GetJob", pb.GetJobRequest(job_id=job_id))
-        return job
+        return await self._call(calls.get(job_id))
 
-    async def list(
-        self, *, page_size: int = 50, states: tuple[str, ...] = (), model: str = "", dead_letters: bool = False
-    ) -> AsyncIterator[pb.Job]:
-        """All jobs, newest first, page by page. dead_letters: failed jobs that can be queued again, only."""
-        request = listing(page_size=page_size, states=states, model=model, dead_letters=dead_letters)
+    async def list(self, **options: Unpack[Listing]) -> AsyncIterator[pb.Job]:
+        """All jobs, newest first, asked for page by page; options as in `Listing`."""
+        request = calls.listing(options)
         while True:
-            page = await self._call("ListJobs", request)
+            page = await self._call(calls.page(request))
             for job in page.jobs:
                 yield job
             request.page_token = page.next_page_token
@@ -57,18 +55,15 @@ class AsyncHeliosClient:
 
     async def cancel(self, job_id: str) -> pb.Job:
         """Cancels a job."""
-        job: pb.Job = await self._call("CancelJob", pb.CancelJobRequest(job_id=job_id))
-        return job
+        return await self._call(calls.cancel(job_id))
 
     async def requeue(self, job_id: str) -> pb.Job:
         """Queues a dead letter again."""
-        job: pb.Job = await self._call("RequeueJob", pb.RequeueJobRequest(job_id=job_id))
-        return job
+        return await self._call(calls.requeue(job_id))
 
     async def purge(self, job_id: str) -> pb.Job:
         """Gives up a dead letter."""
-        job: pb.Job = await self._call("PurgeJob", pb.PurgeJobRequest(job_id=job_id))
-        return job
+        return await self._call(calls.purge(job_id))
 
     def watch(self, job_id: str) -> AsyncGenerator[pb.Job]:
         """The job now and after each change, up to its end; a cut connection is taken up again."""
@@ -76,13 +71,11 @@ class AsyncHeliosClient:
 
     async def update_prompt(self, job_id: str, prompt: str, *, interpolation_chunks: int | None = None) -> int:
         """Changes a job's prompt from the next chunk that has not started: that chunk."""
-        request = pb.UpdatePromptRequest(job_id=job_id, prompt=prompt, interpolation_chunks=interpolation_chunks)
-        return int((await self._call("UpdatePrompt", request)).chunk_index)
+        return await self._call(calls.update_prompt(job_id, prompt, interpolation_chunks))
 
     async def upload(self, file: Path, content_type: str = "") -> pb.Media:
         """Uploads an image or a clip, for `image_id` or `video_id`. content_type: by the file's name if empty."""
-        media: pb.Media = await self._call("UploadMedia", upload_parts(file, content_type))
-        return media
+        return await self._call(calls.upload(file, content_type))
 
     async def interact(self, commands: AsyncIterable[pb.InteractRequest]) -> AsyncGenerator[pb.InteractResponse]:
         """A live session: events, from the job as accepted to its end. The first command starts or attaches."""
@@ -112,11 +105,11 @@ class AsyncHeliosClient:
 
     async def models(self) -> tuple[pb.Model, ...]:
         """The models that jobs may name, the default first."""
-        return tuple((await self._call("ListModels", pb.ListModelsRequest())).models)
+        return await self._call(calls.models())
 
-    async def _call(self, method: str, request: Any) -> Any:
+    async def _call(self, call: Call[Answer]) -> Answer:
         with call_errors():
-            return await getattr(self._stub, method)(request)
+            return call.read(await getattr(self._stub, call.method)(call.request))
 
     async def _followed(self, course: Course[Item]) -> AsyncGenerator[Item]:
         cuts = 0

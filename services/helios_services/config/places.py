@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 MAX_URL = 2048
 ESCAPES = re.compile("%(2e|2f|25|3b|5c)", re.IGNORECASE)
-"""Of what servers may take for parts of the path, when they decode it: . / % ; and backslash."""
+"""Escapes that a server may take for parts of the path when it decodes them: . / % ; and backslash."""
 BROKEN_ESCAPE = re.compile("%(?![0-9a-f]{2})", re.IGNORECASE)
 """Libraries mend it, each in its own way: what is called would not be what was looked at."""
 

@@ -27,7 +27,7 @@ class ModelConfig(Section):
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
     dtype: DtypeName = "bfloat16"
-    """Of the weights of DiT and text encoder."""
+    """What the weights of DiT and text encoder are kept in."""
     max_frames: PositiveInt = 14_520
     """Most frames that a job may ask for."""
     max_pixels: PositiveInt = 1280 * 768
@@ -149,9 +149,9 @@ class GatewayConfig(Section):
     host: str = "127.0.0.1"
     """Address to listen on. The default is reached from this machine only."""
     port: Port = 50051
-    """Of gRPC. 0: the system chooses; the gateway prints which."""
+    """Port of the gRPC API. 0: the system chooses; the gateway prints which."""
     http_port: Port | None = 8080
-    """Of HTTP, on `host`, with the same keys, limits and certificate. 0: the system chooses; null: no HTTP."""
+    """Port of the HTTP API on `host`; keys, limits and certificate are gRPC's. 0: the system chooses; null: no HTTP."""
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call the HTTP API from a browser, for example https://app.example.com. Empty: only the
     gateway's own."""
@@ -166,7 +166,7 @@ class GatewayConfig(Section):
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
     max_concurrent_rpcs_per_key: PositiveInt = 1200
-    """Of these, those of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
+    """Calls in progress of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True
@@ -188,13 +188,13 @@ class MediaConfig(Section):
     """Limits of the pictures and clips that users send, and of the process that decodes one."""
 
     max_bytes: PositiveInt = 64 * 1024 * 1024
-    """Of an uploaded file."""
+    """Bytes of an uploaded file."""
     max_pixels: PositiveInt = 4096 * 4096
     """Pixels of a frame as it is in the file."""
     max_frames: PositiveInt = 7200
     """Frames of a clip as it is in the file."""
     max_duration_s: PositiveFloat = 300.0
-    """Of a clip."""
+    """Seconds that a clip may last."""
     decode_timeout_s: PositiveFloat = 60.0
     """Seconds from the start of the decoding process to its last byte."""
     cpu_s: PositiveInt = 45
@@ -204,9 +204,9 @@ class MediaConfig(Section):
     max_files: PositiveInt = 1000
     """Uploads that are kept at a time, of all accounts together."""
     max_files_per_account: PositiveInt = 100
-    """Of these, those of one account, unless a key's `max_uploads` says otherwise."""
+    """Uploads of one account that are kept at a time, unless a key's `max_uploads` says otherwise."""
     max_bytes_per_account: PositiveInt = 2 * 1024**3
-    """Bytes of these, unless a key's `max_upload_bytes` says otherwise."""
+    """Bytes of one account's uploads, unless a key's `max_upload_bytes` says otherwise."""
     max_arriving_per_key: PositiveInt = 8
     """Uploads of one API key that arrive at a gateway at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)

@@ -41,17 +41,17 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """Of the gRPC API."""
+        """The port of the gRPC API."""
         return self._grpc.port
 
     @property
     def http_port(self) -> int:
-        """Of the HTTP API; 0 for none."""
+        """The port of the HTTP API; 0 for none."""
         return self._http.port if self._http is not None else 0
 
     @property
     def health_port(self) -> int:
-        """Of the probes; 0 for none."""
+        """The port of the probes; 0 for none."""
         return self._grpc.health_port
 
     async def start(self) -> None:

@@ -110,6 +110,13 @@ class ClientCalls(ConfiguredReader):
         check(job_id, await self._run("purge", job_id, nonce, self._ttls[1]))
         return await self.get(job_id)
 
+    async def delete(self, job_id: str) -> None:
+        """Forgets a job and its chunks; one that has not ended is cancelled. Its file is the caller's to delete.
+
+        Raises JobNotFound.
+        """
+        check(job_id, await self._run("delete", job_id, *self._ttls))
+
     async def due_webhook(self, nonce: str, *, lease_s: float, busy: Collection[str] = ()) -> DueWebhook | None:
         """The next webhook that is to be called now; nobody else is given it for `lease_s`.
 

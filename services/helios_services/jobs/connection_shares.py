@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from weakref import WeakValueDictionary
 
 MOST = 16
-"""Of one user, a quarter of the connections that a store makes to a server."""
+"""Connections of one user at a time: a quarter of those that a store makes to a server."""
 _USER: ContextVar[str] = ContextVar("helios_store_user", default="")
 
 

@@ -17,7 +17,7 @@ _EXIF_FOLDER, _INTEROP_FOLDER, _COLOUR_SPACE, _INTEROP_INDEX = 0x8769, 0xA005, 0
 _ADOBE_GAMMA = 563 / 256
 _NCLX = b"colrnclx"
 _CODE_PRIMARIES, _CODE_HDR = {9: BT2020, 12: P3}, {16: "PQ", 18: "HLG"}
-"""Of ITU-T H.273."""
+"""Code points of ITU-T H.273: colour primaries that are converted, and transfer functions of HDR."""
 Pixels = NDArray[np.uint8]
 
 

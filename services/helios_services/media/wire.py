@@ -60,12 +60,12 @@ class Request:
 
     @property
     def frame_bytes(self) -> int:
-        """Of a decoded frame."""
+        """How many bytes a decoded frame has."""
         return self.height * self.width * 3
 
     @property
     def max_answer_bytes(self) -> int:
-        """Of the longest answer."""
+        """How many bytes the longest answer has."""
         frames = 1 + (self.clip.keep_last if self.clip else 0)
         return len(GREETING) + HEADER.size + max(MAX_TEXT_BYTES, frames * self.frame_bytes)
 

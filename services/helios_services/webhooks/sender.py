@@ -36,7 +36,7 @@ CALLS_PER_LANE = 2
 """In progress at a time, of one tenant to one place. There are as many lanes as tenants have places."""
 IDLE_S = 1.0
 PRIVATE = ("params", "prompt_updates")
-"""Of a job's message, what does not leave the service: prompts."""
+"""Fields of a job's message that do not leave the service: they hold prompts."""
 
 
 class WebhookSender:

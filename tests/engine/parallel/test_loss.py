@@ -10,7 +10,7 @@ from engine.parallel.losses import follow_a_lost_leader, forward_with_loss, hang
 from engine.parallel.tiny import Case
 
 TIMEOUT_S = 20.0
-"""Of an exchange; longer than a rank may stall while nothing is lost."""
+"""Seconds that an exchange may take; longer than a rank may stall while nothing is lost."""
 SEND_TIMEOUT_S = 3.0
 MODES = [Case(ulysses=3), Case(ring=3)]
 

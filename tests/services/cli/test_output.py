@@ -78,7 +78,10 @@ def test_folders_and_files_of_others(open_folder: Path) -> None:
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
-    with pytest.raises(UserError, match=r"out\.mp4: cannot be written: No space left on device"), written(target):
+    with (
+        pytest.raises(UserError, match=r"^output: .*out\.mp4: cannot be written: No space left on device"),
+        written(target),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError), written(target):  # another file's trouble is not this one's
         raise FileNotFoundError(errno.ENOENT, "No such file", "/somewhere/else")

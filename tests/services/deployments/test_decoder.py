@@ -17,8 +17,8 @@ import torch
 from helios_engine.loading.tiny import write_tiny
 from helios_engine.request import GenerationRequest
 from helios_engine.sampling.state import DenoiseState
-from helios_engine.vae.decoder import VideoDecoder
-from helios_engine.vae.encoder import VideoEncoder
+from helios_engine.vae.decoder import VAEDecoder
+from helios_engine.vae.encoder import VAEEncoder
 from helios_engine.variants import make_request
 from helios_services.config import ServiceConfig
 from helios_services.deployments.dispatch.stages import Busy, Conditioned, Denoised
@@ -57,9 +57,9 @@ class Encoding:
         self.frames: list[weakref.ref[Any]] = []
         self.threads: set[str] = set()
         self.go = threading.Semaphore(0)
-        decode = VideoDecoder.decode_for_video
+        decode = VAEDecoder.decode_for_video
 
-        def count(decoder: VideoDecoder, latents: torch.Tensor) -> Any:
+        def count(decoder: VAEDecoder, latents: torch.Tensor) -> Any:
             self.decoded.append(len(self.decoded))
             frames = decode(decoder, latents)
             self.frames.append(weakref.ref(frames))
@@ -73,7 +73,7 @@ class Encoding:
                 raise ValueError("not to be encoded")
             return encode_chunk(frames, index=index, **options)
 
-        monkeypatch.setattr(VideoDecoder, "decode_for_video", count)
+        monkeypatch.setattr(VAEDecoder, "decode_for_video", count)
         monkeypatch.setattr(module, "encode_chunk", wait)
 
 
@@ -159,14 +159,14 @@ async def test_a_cancelled_chunk_keeps_its_place_while_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica, go, begun = DecoderReplica(config(tmp_path)), threading.Event(), threading.Event()
-    decode = VideoDecoder.decode_for_video
+    decode = VAEDecoder.decode_for_video
 
-    def wait(decoder: VideoDecoder, latents: torch.Tensor) -> Any:
+    def wait(decoder: VAEDecoder, latents: torch.Tensor) -> Any:
         begun.set()
         assert go.wait(120)
         return decode(decoder, latents)
 
-    monkeypatch.setattr(VideoDecoder, "decode_for_video", wait)
+    monkeypatch.setattr(VAEDecoder, "decode_for_video", wait)
     running, queued = (asyncio.create_task(replica.decode_chunk(denoised(n), REQUEST)) for n in range(2))
     await until(begun.is_set)
     await cancelled(queued)
@@ -250,7 +250,7 @@ async def test_each_time_is_of_its_own_work(tmp_path: Path, monkeypatch: pytest.
         return result
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(VideoDecoder, "decode_for_video", lambda *_: spend(5.0, frames))
+    monkeypatch.setattr(VAEDecoder, "decode_for_video", lambda *_: spend(5.0, frames))
     chunk = encode_chunk(frames, index=0, fps=24, settings=EncoderSettings())
     monkeypatch.setattr(module, "encode_chunk", lambda *_, **__: spend(7.0, chunk))
     encoded = await replica.decode_chunk(denoised(0), REQUEST)
@@ -276,8 +276,8 @@ async def test_a_replica_on_a_gpu_is_warmed_up_on_the_thread_that_serves(
 
     for name in ("load_decoder", "load_encoder"):
         monkeypatch.setattr(loading, name, noted(getattr(loading, name)))
-    monkeypatch.setattr(VideoDecoder, "decode_for_video", lambda _, latents: note("decode", tuple(latents.shape)))
-    monkeypatch.setattr(VideoEncoder, "condition_on_image", lambda _, image: note("encode", image.shape))
+    monkeypatch.setattr(VAEDecoder, "decode_for_video", lambda _, latents: note("decode", tuple(latents.shape)))
+    monkeypatch.setattr(VAEEncoder, "condition_on_image", lambda _, image: note("encode", image.shape))
     monkeypatch.setattr(loading, "use_cache", caches.append)
     gpus = 0.5 if device == "cuda" else 0.0
     replica = DecoderReplica(config(tmp_path, device=device, num_gpus=gpus, activation_budget_gb=2.5))

@@ -307,6 +307,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_file(tmp_path: Path, monk
 
     monkeypatch.setattr(HeliosClient, "download", full)
     with HeliosClient("127.0.0.1:1") as client, pytest.raises(UserError) as caught:
-        download(client, "j1", tmp_path / "a.mp4")
-    assert "No space left on device; the server keeps it: helios jobs download j1" in str(caught.value)
+        download(client, "j1", tmp_path / "part", tmp_path / "a.mp4")
+    said = "a.mp4: cannot be written: No space left on device; the server keeps it: helios jobs download j1"
+    assert said in str(caught.value)
     assert list(tmp_path.iterdir()) == []

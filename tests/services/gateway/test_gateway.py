@@ -235,7 +235,7 @@ async def test_health_and_reflection(gateway: Gateway) -> None:
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == HealthStatus.SERVING
         changes = stub.Watch(health_pb2.HealthCheckRequest())
         assert (await changes.read()).status == HealthStatus.SERVING
-        await gateway._door.serving(False)
+        await gateway._grpc.serving(False)
         assert (await changes.read()).status == HealthStatus.NOT_SERVING
 
     def methods() -> set[str]:

@@ -115,7 +115,7 @@ async def test_files_and_bytes_are_counted_for_each_account(clients: Clients, tm
 async def test_a_place_is_kept_before_the_first_byte_and_given_back(
     config: ServiceConfig, clients: Clients, stub: Any, keys: dict[str, str], tmp_path: Path
 ) -> None:
-    """Of an unknown size the largest counts, until the file is there."""
+    """An upload of unknown size counts as the largest that may be, until the file is there."""
     plain = clients("plain")
     begun = [Begun(stub, keys["plain"]) for _ in range(2)]
     async with async_client(config.redis.url) as redis:

@@ -1,4 +1,4 @@
-"""Of a store's connections one user takes a share: the rest is there for others, whatever it begins."""
+"""One user takes a share of a store's connections: the rest is there for others, whatever that user begins."""
 
 import asyncio
 from typing import Any

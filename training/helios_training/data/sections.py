@@ -13,7 +13,7 @@ from helios_training.history.modes import Mode, ModeShares, draw_mode, kept_late
 from helios_training.history.sections import take_section
 
 NO_CAPTION_SHARE = 0.1
-"""Of samples whose caption is dropped, for guidance: a model that starts from nothing has to learn to do without."""
+"""The share of samples whose caption is dropped. Guidance needs a model that can do without one."""
 
 
 class Clips(Protocol):

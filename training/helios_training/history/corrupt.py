@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 CLEAN_SHARE = 0.1
-"""Of batches."""
+"""The share of batches whose history stays clean."""
 BLUR_SHARE = 0.1
-"""Of corrupted batches; the others get noise."""
+"""The share of corrupted batches that are blurred; the others get noise."""
 LARGEST_SIGMA = 1 / 3
 SMALLEST_SCALE = 0.9
 SATURATED_SHARE = 0.9

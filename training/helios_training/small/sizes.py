@@ -33,15 +33,15 @@ def small_transformer() -> TransformerConfig:
 
 
 def small_solver(stages: int) -> SolverConfig:
-    """Base (1 stage) and Mid (3). exp(0.5) = 1.65 shifts Base towards noise; Mid's stages are not shifted.
+    """Base (1 stage) and Mid (3). exp(1.1) = 3 shifts Base towards noise; Mid's stages are not shifted.
 
     The published shift falls below 1 for as few tokens as these, which would leave too little noise.
     """
     if stages == 1:
-        return SolverConfig(stages=1, stage_range=(0.0, 1.0), use_dynamic_shifting=True, base_shift=0.5, max_shift=0.5)
+        return SolverConfig(stages=1, stage_range=(0.0, 1.0), use_dynamic_shifting=True, base_shift=1.1, max_shift=1.1)
     return SolverConfig(stages=stages, use_dynamic_shifting=True, base_shift=0.0, max_shift=0.0)
 
 
 def small_distilled() -> SchedulerConfig:
-    """As Mid's stages: a linear shift of 1."""
+    """The same pyramid stages as Mid's: a linear shift of 1."""
     return SchedulerConfig(use_dynamic_shifting=True, base_shift=1.0, max_shift=1.0)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helios_engine.text.embeds import MAX_TOKENS
+from helios_engine.text.embeds import MAX_PROMPT_TOKENS
 from helios_engine.text.encoder import clean_prompt
 from helios_training.small.sizes import TEXT_DIM
 from helios_training.small.vocabulary import make_tokenizer, vocabulary
@@ -46,7 +46,7 @@ class SmallText(nn.Module):
         tokens = self.tokenizer(
             [clean_prompt(prompt) for prompt in prompts],
             padding="longest",
-            max_length=MAX_TOKENS,
+            max_length=MAX_PROMPT_TOKENS,
             truncation=True,
             return_attention_mask=True,
             return_tensors="pt",
@@ -55,4 +55,4 @@ class SmallText(nn.Module):
         mask = tokens.attention_mask.to(device)
         embeds: torch.Tensor = self.model(tokens.input_ids.to(device), mask).last_hidden_state
         embeds = embeds.masked_fill(mask[..., None] == 0, 0)
-        return F.pad(embeds, (0, 0, 0, MAX_TOKENS - embeds.shape[1]))
+        return F.pad(embeds, (0, 0, 0, MAX_PROMPT_TOKENS - embeds.shape[1]))

@@ -19,7 +19,7 @@ from helios_training.stages.pyramid import clean_pyramid, endpoints, noise_pyram
 from helios_training.velocity import Conditions, velocity
 
 FIRST_SHARES, LATER_SHARES = (0.25, 0.5, 0.25), (1 / 3, 1 / 3, 1 / 3)
-"""Of samples at each stage: 1:2:1, then 1:1:1."""
+"""Shares of samples at each pyramid stage: 1:2:1, then 1:1:1."""
 
 
 class MidObjective(nn.Module):

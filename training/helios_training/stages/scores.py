@@ -13,7 +13,7 @@ from helios_training.stages.base import TIMESTEPS
 from helios_training.velocity import Conditions, velocity
 
 LOWEST, HIGHEST = 0.02, 0.98
-"""Of the level s that x0 is re-noised to."""
+"""Bounds of the level s that x0 is re-noised to."""
 BETA_START = (4.0, 1.5)
 """The student's levels are beta-distributed so at first, uniformly at the end; the fake score's always uniformly."""
 REAL_GUIDANCE = 4.0

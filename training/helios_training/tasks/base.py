@@ -13,7 +13,7 @@ from helios_training.small.sizes import small_transformer
 from helios_training.small.start import fresh_transformer
 from helios_training.small.text import SmallText
 from helios_training.stages.base import BaseObjective
-from helios_training.stages.recipes import SMALL_BASE
+from helios_training.stages.recipes import SMALL_BASE, SMALL_LEVELS
 from helios_training.trainer import Part, Recipe
 
 
@@ -28,7 +28,7 @@ class BaseTask:
         self.draw = SectionDraw(samples=samples)
         self.transformer, self.text = fresh_transformer(small_transformer(), seed), SmallText()
         networks = nn.ModuleDict({"transformer": self.transformer, "text": self.text}).to(device)
-        self.parts = [Part("base", networks, BaseObjective(self.transformer, self.text), recipe)]
+        self.parts = [Part("base", networks, BaseObjective(self.transformer, self.text, levels=SMALL_LEVELS), recipe)]
         self.facts: Mapping[str, Any] = {"stage": "base", "seed": seed}
 
     def batch(self, part: str, step: int) -> SectionBatch:

@@ -28,7 +28,7 @@ from helios_training.stages.simulate import schedules
 from helios_training.trainer import Part, Recipe
 
 VIDEO_SHARE = 0.5
-"""Of batches whose oldest latents are missing, in stage 3."""
+"""The share of batches whose oldest latents are missing, in training stage 3."""
 ANNEALED_BY = 0.5
 """The share of the run after which the student's levels are uniform."""
 FAKE_RANK = 32
@@ -54,7 +54,7 @@ class ODETask:
         self.facts: Mapping[str, Any] = {"stage": "ode", "seed": seed}
 
     def batch(self, part: str, step: int) -> PathBatch:
-        """Sections of the teacher's videos, a state of each stage."""
+        """Sections of the teacher's videos, a state of each pyramid stage."""
         return self.paths.draw(self.samples, (self.seed, 3, step))
 
     def sample(self, folder: Path, step: int) -> None:

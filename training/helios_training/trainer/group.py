@@ -33,7 +33,7 @@ class Group:
         return nn.parallel.DistributedDataParallel(objective)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Of every process, on each."""
+        """The means over all processes, the same on each."""
         if self.size == 1:
             return values
         together = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64)

@@ -11,7 +11,7 @@ from helios_training.world import all_scenes, draw_clip
 
 MINUTE_FRAMES = 1440
 CHANNELS, SCALE = 16, 8
-"""Of the latents."""
+"""Channels of the latents, and how much smaller than the pictures they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from uuid import uuid4
 
 import structlog
@@ -10,12 +10,12 @@ import structlog
 from helios.v1 import video_generation_pb2 as pb
 from helios_services.config import ModelConfig, ServiceConfig
 from helios_services.gateway.calls.access import visible_job
-from helios_services.gateway.calls.listing import Listing, listing
+from helios_services.gateway.calls.listing import Listing, listing, listing_after
 from helios_services.gateway.calls.live_session import Event, LiveSession
 from helios_services.gateway.calls.submission import Submitter
 from helios_services.gateway.calls.uploads import Uploads
 from helios_services.gateway.calls.validate import prompt_update
-from helios_services.gateway.calls.video_file import VideoFile, open_video
+from helios_services.gateway.calls.video_file import VideoFile, delete_video, open_video
 from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
@@ -30,7 +30,7 @@ from helios_services.tasks import Background
 
 log = structlog.get_logger(__name__)
 LISTING_SHARE, LISTINGS_WAITING = 0.25, 16
-"""Of a gateway's time, that lists of jobs take; calls of one key that wait for their turn."""
+"""The share of a gateway's time that lists of jobs may take; the calls of one key that may wait for their turn."""
 
 
 class Api:
@@ -64,10 +64,26 @@ class Api:
         async with self._listings.one(call.caller.key_id):
             return await listing(self._store, call.caller, request)
 
+    async def list_after(self, call: Call, after: str, limit: int, *, oldest_first: bool) -> Listing:
+        """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start)."""
+        async with self._listings.one(call.caller.key_id):
+            return await listing_after(self._store, call.caller, after, limit, oldest_first=oldest_first)
+
     async def cancel(self, call: Call, job_id: str) -> Job:
         """The job, cancelled."""
         await visible_job(self._store, call.caller, job_id)
         return await self._store.cancel(job_id)
+
+    async def delete(self, call: Call, job_id: str) -> None:
+        """Cancels a job that has not ended, and forgets it with its chunks and its file."""
+        job = await visible_job(self._store, call.caller, job_id)
+        if job.ended_s is None:
+            with suppress(InvalidTransition):  # it has just ended
+                await self._store.cancel(job_id)
+            job = await self._store.get(job_id)
+        if job.artifact:
+            await delete_video(self._artifacts, job)
+        await self._store.delete(job_id)
 
     async def requeue(self, call: Call, job_id: str) -> Job:
         """The dead letter, queued again."""

@@ -45,3 +45,15 @@ async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) 
         allowed = "the next_page_token of a response to the same filters"
         raise InvalidField("page_token", request.page_token, allowed) from None
     return Listing(jobs=page.jobs, next_page_token=page.next_cursor)
+
+
+async def listing_after(
+    store: JobStore, caller: Caller, after: str, limit: int, *, oldest_first: bool = False
+) -> Listing:
+    """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start). Raises InvalidField."""
+    tenant = None if caller.admin else caller.tenant
+    try:
+        page = await store.page(limit=limit, after=after, tenant=tenant, oldest_first=oldest_first)
+    except InvalidCursor:
+        raise InvalidField("after", after, "the id of a job of this list") from None
+    return Listing(jobs=page.jobs, next_page_token=page.next_cursor)

@@ -5,15 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import BinaryIO
 
+import structlog
+
 from helios_engine.errors import InvalidField
 from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.guard.caller import Caller
 from helios_services.gateway.guard.refusal import Code, Refusal
 from helios_services.jobs.reader import JobReader
+from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
 from helios_services.media.artifacts import ArtifactStore
 
+log = structlog.get_logger(__name__)
 PART_BYTES = 1024 * 1024
+RETRY_S = 5.0
 
 
 class VideoFile:
@@ -26,6 +31,16 @@ class VideoFile:
         """The bytes from the offset on, at most PART_BYTES at a time."""
         while data := await asyncio.to_thread(self._reader.read, PART_BYTES):
             yield data
+
+
+async def delete_video(artifacts: ArtifactStore, job: Job) -> None:
+    """Deletes a job's file. Raises Refusal where that fails: the job is still there then, to be deleted again."""
+    try:
+        await asyncio.to_thread(artifacts.delete, job.artifact)
+    except OSError as error:
+        log.warning("video_not_deleted", job_id=job.id, error=str(error))
+        message = f"the video of job {job.id!r} cannot be deleted now"
+        raise Refusal(Code.UNAVAILABLE, message, retry_after_s=RETRY_S) from None
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from helios_services.config import GatewayConfig
 
 MAX_METADATA_BYTES = 16 * 1024
-"""Of a call's headers. The soft limit is the same: between the two, gRPC would refuse calls at random."""
+"""The most that a call's headers may take, as soft and as hard limit. Between the two, gRPC refuses calls at random."""
 KEEPALIVE_S, KEEPALIVE_TIMEOUT_S = 30, 10
 """A peer that is gone without a word is noticed after both together, and its calls end."""
 MIN_PING_INTERVAL_S, MAX_PING_STRIKES = 10, 3

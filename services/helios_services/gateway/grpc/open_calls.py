@@ -18,7 +18,7 @@ from helios_services.gateway.guard.refusal import Code, Refusal, refusal_of
 MOST = 64
 """At a time. One more ends the oldest: silent ones make room for those that ask something."""
 MOST_BYTES = 4096
-"""Of a request: a service's name or a symbol's. Health keeps a watched name for as long as the call is open."""
+"""The largest request: the name of a service or a symbol. Health keeps a watched name while the call is open."""
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]

@@ -14,8 +14,8 @@ from helios_services.gateway.guard.patience import soon
 from helios_services.gateway.guard.refusal import Code, Refusal
 
 MAX_ENTRIES = 1000
-"""Of any list or map: more than every rule about a single field allows. Small entries (two bytes can be one) would
-otherwise become gigabytes of objects before a rule is asked."""
+"""Entries of any list or map, more than every rule about a single field allows. Without this bound small entries, of
+two bytes each, would become gigabytes of objects before a rule is asked."""
 GONE_S = 0.1
 """How long after the end of its messages a call whose client has gone is cancelled, at the latest."""
 if TYPE_CHECKING:

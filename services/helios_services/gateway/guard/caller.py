@@ -32,8 +32,9 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "UploadMedia": frozenset({Scope.SUBMIT}),
     "DownloadVideo": frozenset({Scope.READ}),
     "ListModels": frozenset(),
+    "DeleteJob": frozenset({Scope.CANCEL}),
 }
-"""What each call needs; admin may call everything. Every door names its calls so."""
+"""What each call needs; admin may call everything. Every door names its calls so. HTTP alone has DeleteJob."""
 
 
 @dataclass(frozen=True, kw_only=True)

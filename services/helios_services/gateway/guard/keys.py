@@ -24,7 +24,7 @@ from helios_services.jobs.records import Account
 log = structlog.get_logger(__name__)
 HEADER, SCHEME = "authorization", "Bearer "
 Headers = Iterable[tuple[str, str | bytes]]
-"""Of a call, names in lower case."""
+"""A call's headers; names are in lower case."""
 RELOAD_S = 1.0
 """How often, at most, the file is looked at for changes."""
 

@@ -25,8 +25,8 @@ from helios_services.jobs.errors import (
 
 RETRY_AFTER_S = 2.0
 MAX_TEXT_BYTES = 2000
-"""Of a message, as it travels: gRPC sends message and details as metadata, twice and in base64, of which clients take
-8 KiB. HTTP has room for as much."""
+"""The longest message. gRPC sends message and details as metadata, twice and in base64, and clients take 8 KiB of
+metadata. HTTP has room for as much."""
 
 
 class Code(Enum):

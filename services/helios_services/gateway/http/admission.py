@@ -1,17 +1,20 @@
 """How a request is let in: the guard decides on its headers, and holds its place until the answer has been sent."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
+from helios_engine.errors import InvalidField
 from helios_services.config import ServiceConfig
 from helios_services.gateway.calls.api import Api
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
 from helios_services.gateway.guard.guard import Guard
+from helios_services.gateway.guard.refusal import bad_request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,12 @@ def peer_of(connection: HTTPConnection) -> str:
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
+def _problems(error: RequestValidationError) -> Iterator[InvalidField]:
+    """What is wrong with the parameters of a path or a query."""
+    for each in error.errors():
+        yield InvalidField(".".join(map(str, each["loc"][1:])), each.get("input"), each["msg"])
+
+
 def calling(method: str) -> Any:
     """A dependency: the call, let in. method: its name in SCOPES.
 
@@ -52,7 +61,10 @@ def calling(method: str) -> Any:
     async def admitted(connection: HTTPConnection) -> AsyncIterator[Call]:
         guard = house(connection).guard
         with guard.call(method, headers_of(connection), peer=peer_of(connection)) as call:
-            yield call
+            try:
+                yield call
+            except RequestValidationError as error:
+                raise bad_request(list(_problems(error))) from None
 
     return Depends(admitted, scope="request")
 
@@ -64,4 +76,5 @@ Watching = Annotated[Call, calling("WatchJob")]
 Streaming = Annotated[Call, calling("StreamVideo")]
 Downloading = Annotated[Call, calling("DownloadVideo")]
 Generating = Annotated[Call, calling("GenerateVideo")]
+Deleting = Annotated[Call, calling("DeleteJob")]
 Looking = Annotated[Call, calling("ListModels")]

@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from helios_engine.errors import InvalidField
-from helios_services.gateway.guard.refusal import Code, Refusal, bad_request
-from helios_services.gateway.http import health, models
+from helios_services.gateway.guard.refusal import Code, Refusal
+from helios_services.gateway.http import health, models, videos
 from helios_services.gateway.http.admission import House
 from helios_services.gateway.http.bodies import Bodies
 from helios_services.gateway.http.envelope import envelope, refused
@@ -30,8 +28,7 @@ def application(house: House) -> FastAPI:
     app.state.house, app.state.health = house, health.Health()
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_here)
-    app.add_exception_handler(RequestValidationError, _wrong_parameters)
-    for router in (health.router, models.router):
+    for router in (health.router, models.router, videos.router):
         app.include_router(router)
     mount_pages(app)
     app.add_middleware(Bodies)
@@ -59,11 +56,3 @@ async def _not_here(request: Request, error: Exception) -> Response:
     code = CODES.get(error.status_code, Code.INVALID_ARGUMENT)
     text = f"{request.method} {request.url.path[:200]}: {error.detail}"
     return JSONResponse(envelope(Refusal(code, text)), error.status_code, error.headers)
-
-
-async def _wrong_parameters(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problems = [
-        InvalidField(".".join(map(str, each["loc"][1:])), each.get("input"), each["msg"]) for each in error.errors()
-    ]
-    return refused(bad_request(problems))

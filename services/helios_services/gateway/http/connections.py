@@ -14,13 +14,13 @@ from helios_services.gateway.guard.refusal import Code, Refusal
 from helios_services.gateway.http.envelope import envelope
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Of a request's line and headers, as of a call's metadata."""
+"""The most that a request's line and headers may take: as much as a gRPC call's metadata."""
 IDLE_S = 60
 """A connection without a request is closed."""
 KEEPALIVE_S, KEEPALIVE_EVERY_S, KEEPALIVE_TRIES = 30, 5, 2
 """A silent peer that is gone without a word is noticed by the kernel's probes, and its calls end."""
 MAX_MESSAGE_BYTES = 64 * 1024
-"""Of what a client says on a WebSocket."""
+"""The largest message that a client may send on a WebSocket."""
 MAX_QUEUED = 8
 """Such messages that wait to be read."""
 

@@ -23,7 +23,7 @@ STATUS: Mapping[Code, int] = {
     Code.UNAUTHENTICATED: 401,
 }
 TOO_LARGE = 413
-"""Of what is too large by itself: no limit is used up by others, so that coming back would not help."""
+"""The status for what is too large by itself. Nobody else uses the limit up, so coming back would not help."""
 TYPES: Mapping[int, str] = {
     401: "authentication_error",
     403: "permission_error",

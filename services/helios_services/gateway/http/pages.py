@@ -20,7 +20,7 @@ COMMON = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 PLACES = ("web", "../../../../web")
-"""Of the pages, from this folder: in an installed package, and in the source tree."""
+"""Where the pages are, from this folder: in an installed package, and in the source tree."""
 
 
 class Headers:
