@@ -161,12 +161,17 @@ class GatewayConfig(Section):
     """Prometheus metrics over HTTP. 0: the system chooses."""
     health_port: Port | None = None
     """Health without TLS and apart from the API, on `host`: for probes that speak no TLS. Unset: none."""
-    max_message_bytes: PositiveInt = 16 * 1024 * 1024
-    """Larger messages are refused."""
+    max_message_bytes: PositiveInt = 1024 * 1024 + 64 * 1024
+    """Larger messages are refused. An upload comes in parts, of which clients send 1 MiB at most; everything else is
+    smaller. Calls in progress may each hold as much, of a message that never becomes whole."""
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
     max_concurrent_rpcs_per_key: PositiveInt = 1200
     """Calls in progress of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
+    max_downloads: PositiveInt = 64
+    """Downloads of finished videos in progress at a time, of all callers."""
+    max_downloads_per_key: PositiveInt = 16
+    """Of these, those of one API key."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True
@@ -209,6 +214,11 @@ class MediaConfig(Section):
     """Bytes of one account's uploads, unless a key's `max_upload_bytes` says otherwise."""
     max_arriving_per_key: PositiveInt = 8
     """Uploads of one API key that arrive at a gateway at a time."""
+    max_arriving_bytes: PositiveInt = 4 * 1024**3
+    """Bytes of all uploads that arrive at a gateway at a time: room that its temporary folder must have. An upload
+    without a size counts as the largest."""
+    max_arriving_bytes_per_tenant: PositiveInt = 1024**3
+    """Of these, those of one tenant."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
     require_seccomp: bool = True
