@@ -1,10 +1,15 @@
-"""Generates the Python code of protos/ before setuptools collects packages (the rest: pyproject.toml)."""
+"""Generates the Python code of protos/ before setuptools collects packages, and puts the player's pages into the wheel.
 
+The rest: pyproject.toml.
+"""
+
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
 from grpc_tools import protoc
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 OUT = ROOT / "protos" / "generated"
@@ -22,5 +27,16 @@ def generate() -> None:
     (OUT / "helios" / "py.typed").touch()
 
 
+class WithPages(build_py):
+    """web/ is installed where the gateway looks for it (gateway/http/pages.py); a source tree has it at its root."""
+
+    def run(self) -> None:
+        """Called by setuptools."""
+        super().run()
+        if not self.editable_mode:
+            pages = Path(self.build_lib) / "helios_services" / "gateway" / "http" / "web"
+            shutil.copytree(ROOT / "web", pages, dirs_exist_ok=True)
+
+
 generate()
-setup()
+setup(cmdclass={"build_py": WithPages})

@@ -20,6 +20,7 @@ COPY protos protos
 COPY helios_engine helios_engine
 COPY kernels kernels
 COPY services services
+COPY web web
 # protoc finds its plugins by PATH
 RUN PATH=/opt/build/bin:$PATH pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/venv/bin/pip install --no-cache-dir --no-index --no-deps /wheels/*.whl

@@ -20,6 +20,7 @@ _PATTERNS = (
     (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", re.IGNORECASE), rf"\1{REDACTED}@"),  # user:password@ of a URL
     (re.compile(r"(bearer\s+)[^\s'\",)]+", re.IGNORECASE), rf"\1{REDACTED}"),
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), REDACTED),  # a webhook's secret
+    (re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"), REDACTED),  # a token for a browser
     (re.compile(r"\b([A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{43}\b"), rf"\1.{REDACTED}"),  # an API key: id, secret
 )
 _SECRET_NAMES = re.compile(r"(password|passwd|secret|token|authorization|api_?key|credential)s?$", re.IGNORECASE)

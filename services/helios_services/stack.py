@@ -3,6 +3,7 @@
 Nothing of it listens beyond loopback, and other users of the machine reach none of its files.
 """
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,7 @@ def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator
     check_folder("state_dir", config.state_dir)
     for folder in (config.state_dir / "artifacts", config.compile_cache):
         private_folder(folder)
+    config = _with_token_secrets(config)
     with (
         private_umask(),
         held(config.state_dir),
@@ -38,3 +40,15 @@ def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator
         gateway_process(config, on_lost) as addresses,
     ):
         yield addresses
+
+
+def _with_token_secrets(config: ServiceConfig) -> ServiceConfig:
+    """Where keys are asked for, pages need tokens: a secret to sign them with, unless there is one; it stays."""
+    if not config.gateway.api_keys_file or config.gateway.token_secrets_file:
+        return config
+    file = config.state_dir / "token-secrets"
+    if not file.exists():
+        file.touch(0o600)
+        file.write_text(secrets.token_urlsafe(48) + "\n")
+    gateway = config.gateway.model_copy(update={"token_secrets_file": str(file)})
+    return config.model_copy(update={"gateway": gateway})

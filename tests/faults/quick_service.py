@@ -135,10 +135,15 @@ class QuickService:
         self.workers.clear()
 
     def worker(
-        self, *harms: Harm, chunk_s: float = 0.0, full_disk: str = "", config: ServiceConfig | None = None
+        self,
+        *harms: Harm,
+        chunk_s: float = 0.0,
+        full_disk: str = "",
+        moving: bool = False,
+        config: ServiceConfig | None = None,
     ) -> Worker:
         """Starts a worker that harms itself."""
-        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s, full_disk=full_disk)
+        plan = Plan(journal=str(self.journal), harms=harms, chunk_s=chunk_s, full_disk=full_disk, moving=moving)
         log = self.folder / f"worker-{len(list(self.folder.glob('worker-*')))}.log"
         worker = Worker(config or self.config, plan, log)
         self.workers.append(worker)

@@ -47,6 +47,7 @@ class Harm:
 class Plan:
     """chunk_s: how long a chunk is denoised. journal: a file that gets a line "<pid> <point>" for every point.
 
+    moving: pictures move (QuickStages).
     full_disk: as long as this file exists, uploads go to a disk without room (ENOSPC).
     """
 
@@ -54,6 +55,7 @@ class Plan:
     harms: tuple[Harm, ...] = ()
     chunk_s: float = 0.0
     full_disk: str = ""
+    moving: bool = False
 
 
 class Points:
@@ -100,7 +102,7 @@ class StandInStages(QuickStages):
     """Stages that come to the worker's points. Nothing of them can be lost but the worker as a whole."""
 
     def __init__(self, plan: Plan, points: Points) -> None:
-        self._chunk_s, self._points = plan.chunk_s, points
+        self._chunk_s, self._points, self.moving = plan.chunk_s, points, plan.moving
 
     async def reach(self, point: str) -> None:
         """A chunk takes as long as the plan says."""

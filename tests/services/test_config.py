@@ -168,8 +168,8 @@ def test_public_settings_change_only_on_purpose() -> None:
     assert counts == {
         "model": 10,
         "redis": 9,
-        "jobs": 14,
-        "gateway": 17,
+        "jobs": 15,
+        "gateway": 18,
         "dispatcher": 21,
         "text_encoder": 15,
         "denoiser": 21,

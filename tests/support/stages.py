@@ -16,7 +16,12 @@ from helios_services.media.encoder import EncodedChunk, EncoderSettings, encode_
 
 
 class QuickStages:
-    """Quick and deterministic: a chunk's picture is a shade that follows from the state before it."""
+    """Quick and deterministic: a chunk's picture is a shade that follows from the state before it.
+
+    moving: a light crosses the picture, from its left side to its right in each chunk.
+    """
+
+    moving = False
 
     async def reach(self, point: str) -> None:
         """Called before "condition <id>", "denoise <index>" and "decode <index>": subclasses wait or raise here."""
@@ -39,7 +44,7 @@ class QuickStages:
             state = previous if isinstance(previous, DenoiseState) else previous.result().state
             await self.reach(f"denoise {state.chunks_made}")
             generator = state.generator()
-            latents = torch.randn(1, 16, 9, 8, 8, generator=generator)
+            latents = torch.randn(1, 16, 9, *state.history.shape[-2:], generator=generator)
             return Denoised(latents=latents, state=state.advanced(latents, generator), seconds=0.25, memory_bytes=7)
 
         return asyncio.ensure_future(call())
@@ -50,7 +55,7 @@ class QuickStages:
         index = value.state.chunks_made - 1
         await self.reach(f"decode {index}")
         shade = int(value.latents.flatten()[0].abs() * 50) % 200
-        chunk = _encoded(shade, index, request.fps, request.height, request.width)
+        chunk = _encoded(self.moving, shade, index, request.fps, request.height, request.width)
         return Encoded(
             init_segment=chunk.init_segment,
             fragment=chunk.fragment,
@@ -74,6 +79,11 @@ class QuickStages:
 
 
 @cache
-def _encoded(shade: int, index: int, fps: int, height: int, width: int) -> EncodedChunk:
+def _encoded(moving: bool, shade: int, index: int, fps: int, height: int, width: int) -> EncodedChunk:
     frames = np.full((33, height, width, 3), shade, dtype=np.uint8)
+    if moving:
+        y, x = np.mgrid[0:height, 0:width]
+        for number, frame in enumerate(frames):
+            light = 180 * np.exp(-((x - width * number / 33) ** 2 + (y - height / 2) ** 2) / (height / 4) ** 2)
+            frame[:] = np.minimum(frame * [1.0, 0.6, 0.3] + light[..., None] * [1.0, 0.8, 0.4], 255)
     return encode_chunk(frames, index=index, fps=fps, settings=EncoderSettings())

@@ -105,6 +105,9 @@ class JobsConfig(Section):
     live_window_chunks: PositiveInt = 64
     """Chunks of an open-ended job that are kept, older ones are dropped; a live session waits for its reader, so many
     chunks ahead of it."""
+    live_lead_chunks: PositiveInt = 3
+    """Chunks that a live session is made and sent ahead of what its viewer has played, where its client says what that
+    is. With fewer of them prompts are seen sooner, and a short delay stalls the picture sooner."""
     max_prompt_updates: PositiveInt = 1000
     """Times that a job's prompt can be changed while it runs."""
     max_prompt_update_bytes: int = Field(256 * 1024, gt=0, le=1024**2)
@@ -179,6 +182,9 @@ class GatewayConfig(Section):
     api_keys_file: str = ""
     """YAML file of API keys (`helios keys new` makes entries). Empty: no key is asked for; on loopback, only the
     gateway's own user may call then, and root."""
+    token_secrets_file: str = ""
+    """File of the secrets that sign tokens for browsers, one a line: the first signs, all are good. Read again when it
+    changes. Empty: no tokens; `helios up` makes one under its state folder, where keys are asked for."""
     trust_local_users: bool = False
     """Without keys, take calls on loopback from every user of this machine: a proxy with a user of its own, say."""
     tls_certificate_file: str = ""

@@ -13,6 +13,7 @@ from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.keys import KeyRing
 from helios_services.gateway.guard.local_users import LocalUsers
 from helios_services.gateway.guard.metrics import CallMetrics
+from helios_services.gateway.guard.tokens import Tokens
 from helios_services.gateway.http.admission import House
 from helios_services.gateway.http.door import HttpDoor
 from helios_services.gateway.metrics import GatewayMetrics
@@ -24,6 +25,7 @@ from helios_services.webhooks.sender import WebhookSender
 
 log = structlog.get_logger(__name__)
 CHECK_PERIOD_S = 2.0
+CONNECTING_S = 0.5
 DRAIN_MARGIN_S = 5.0
 """How long of the drain streams may take to end once they are told: each looks into Redis once more."""
 
@@ -57,13 +59,14 @@ class Gateway:
     async def start(self) -> None:
         """Binds and serves. Raises ConfigError for an address, keys or certificates that cannot be had."""
         config, options = self._config, self._config.gateway
-        keys = KeyRing(options.api_keys_file)
+        tokens = Tokens(options.token_secrets_file) if options.token_secrets_file else None
+        keys = KeyRing(options.api_keys_file, tokens)
         connector = Connector(config.redis, config.jobs)
         self._store, self._notifier = connector.store(), connector.notifier()
         self._own_store = connector.store()  # so that health and webhooks wait for no caller's connection
         try:
             self._webhooks = WebhookSender(config.webhooks, self._own_store, self.metrics.registry)
-            self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain)
+            self._api = api = Api(config, self._store, self._notifier, self.metrics, self._drain, tokens)
             in_progress = InProgress(options.max_concurrent_rpcs, options.max_concurrent_rpcs_per_key)
 
             def guard(door: str, local_users: LocalUsers) -> Guard:
@@ -99,6 +102,8 @@ class Gateway:
         """Health flips first; calls get `drain_s` to finish, streams a little less: they end with a resume point."""
         drain_s = self._config.gateway.drain_s
         margin_s = min(DRAIN_MARGIN_S, drain_s)
+        # connecting, as it may be right after the start, it would leave its socket behind
+        await asyncio.wait(self._background[1:], timeout=CONNECTING_S)
         await cancelled(*self._background)
         ended = [await door.close() for door in self._doors]
         await asyncio.wait(ended, timeout=drain_s - margin_s)

@@ -93,9 +93,12 @@ class ClientCalls(ConfiguredReader):
         """A sign of life of the session's client. Raises JobNotFound; SessionEnded when it comes too late."""
         check(job_id, await self._run("keep_session", job_id, int(self._jobs.session_grace_s * 1000)))
 
-    async def chunks_read(self, job_id: str, count: int) -> None:
-        """The session's client has been sent the first `count` chunks."""
-        await self._run("read", job_id, count, self._jobs.live_window_chunks)
+    async def chunks_read(self, job_id: str, count: int, *, lead: int | None = None) -> None:
+        """The session's client has been sent the first `count` chunks.
+
+        lead: its viewer has played them, and the session is to be at most so many chunks ahead of that, from now on.
+        """
+        await self._run("read", job_id, count, self._jobs.live_window_chunks, "" if lead is None else lead)
 
     async def requeue(self, job_id: str, nonce: str) -> Job:
         """Queues a dead letter again; it goes on after its last chunk. The same nonce again gives the same answer.

@@ -193,7 +193,7 @@ async def test_scopes(callers: Callers) -> None:
             await attempt
         assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
     methods = {method.name for method in pb.DESCRIPTOR.services_by_name["VideoGeneration"].methods}
-    assert set(SCOPES) == methods | {"DeleteJob"}  # which HTTP has
+    assert set(SCOPES) == methods | {"CreateToken", "DeleteJob"}  # which HTTP has alone
 
 
 async def test_keys_change_without_a_restart_and_a_broken_file_changes_nothing(

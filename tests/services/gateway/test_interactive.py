@@ -34,7 +34,9 @@ SIGN_S = 0.1
 
 @pytest.fixture
 def config(config: ServiceConfig) -> ServiceConfig:
-    jobs = JobsConfig(max_prompt_updates=3, session_grace_s=GRACE_S, live_window_chunks=3, lease_s=600.0)
+    jobs = JobsConfig(
+        max_prompt_updates=3, session_grace_s=GRACE_S, live_window_chunks=3, live_lead_chunks=2, lease_s=600.0
+    )
     return config.model_copy(update={"jobs": jobs})
 
 
@@ -292,3 +294,48 @@ async def test_a_session_is_ended_by_its_own_account_or_with_the_scope_cancel(
                 assert not (await worker.store.get(job.id)).paused
             await attached.aclose()
             await worker.store.cancel(job.id)
+
+
+async def test_a_session_is_made_and_sent_so_far_ahead_of_what_its_viewer_has_played(
+    client: AsyncHeliosClient, worker: Worker
+) -> None:
+    commands = Commands(start(num_frames=33 * 6))
+    events = client.interact(commands)
+    job = await next_event(events, "job")
+    claim = await worker.claim()
+    commands.send(pb.InteractRequest(played=pb.Played(chunks=0)))
+    commands.send(pb.InteractRequest(played=pb.Played(chunks=-1)))  # its answer tells that both were read
+    assert "played.chunks: -1" in (await next_event(events, "refused")).message
+    for index in range(2):
+        assert (await worker.store.begin_chunk(claim.lease, index, 0)).verdict is Verdict.GO
+        await worker.append(claim, index, SIZE)
+    assert (await worker.store.begin_chunk(claim.lease, 2, 0)).verdict is Verdict.AHEAD
+    assert [(await next_event(events, "chunk")).chunk_index for _ in range(3)] == [0, 0, 1]  # with the init segment
+    commands.send(pb.InteractRequest(played=pb.Played(chunks=1)))
+
+    async def goes_on() -> bool:
+        return (await worker.store.begin_chunk(claim.lease, 2, 0)).verdict is Verdict.GO
+
+    await until(goes_on)
+    await worker.append(claim, 2, SIZE)
+    assert (await worker.store.begin_chunk(claim.lease, 3, 0)).verdict is Verdict.AHEAD
+    again = Commands(pb.InteractRequest(attach=pb.StreamVideoRequest(job_id=job.id)))
+    again.send(pb.InteractRequest(played=pb.Played(chunks=0)))
+    again.send(pb.InteractRequest(played=pb.Played(chunks=-1)))
+    second = client.interact(again)
+    seen = [event async for event in until_refused(second)]
+    while len(seen) < 3:
+        seen.append((await next_event(second, "chunk")).chunk_index)
+    again.send(pb.InteractRequest(prompt=pb.ScheduledPrompt(prompt="a sea")))
+    assert (await next_event(second, "prompt")).chunk_index == 3  # answered, though a chunk waits for its viewer
+    await events.aclose()
+    await second.aclose()
+
+
+async def until_refused(events: Any) -> AsyncIterator[int]:
+    """The chunks that come before a refusal."""
+    async for event in events:
+        if event.WhichOneof("event") == "refused":
+            return
+        if event.WhichOneof("event") == "chunk":
+            yield event.chunk.chunk_index

@@ -9,7 +9,7 @@ from helios_services.jobs.records import Job, Media
 async def visible_job(store: JobReader, caller: Caller, job_id: str) -> Job:
     """Raises JobNotFound, also for what belongs to others."""
     job = await store.get(job_id)
-    if not caller.may_see(job.spec.tenant):
+    if not caller.may_see_job(job.id, job.spec.tenant):
         raise JobNotFound(f"job {job_id!r} does not exist or has expired")
     return job
 

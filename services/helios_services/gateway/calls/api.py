@@ -12,7 +12,9 @@ from helios_services.config import ModelConfig, ServiceConfig
 from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.calls.listing import Listing, listing, listing_after
 from helios_services.gateway.calls.live_session import Event, LiveSession
+from helios_services.gateway.calls.playback import Playback
 from helios_services.gateway.calls.submission import Submitter
+from helios_services.gateway.calls.tokens import MadeToken, TokenMaker, TokenRequest
 from helios_services.gateway.calls.uploads import Uploads
 from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_file import VideoFile, delete_video, open_video
@@ -21,10 +23,11 @@ from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
 from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.in_turn import InTurn
+from helios_services.gateway.guard.tokens import Tokens
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, StoreUnavailable
 from helios_services.jobs.notify import Notifier
-from helios_services.jobs.records import Job, Media
+from helios_services.jobs.records import ChunkRecord, Job, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import Background
@@ -38,16 +41,24 @@ class Api:
     """Jobs in, videos out. Every method raises what `refusal_of` knows."""
 
     def __init__(
-        self, config: ServiceConfig, store: JobStore, notifier: Notifier, metrics: GatewayMetrics, drain: Drain
+        self,
+        config: ServiceConfig,
+        store: JobStore,
+        notifier: Notifier,
+        metrics: GatewayMetrics,
+        drain: Drain,
+        tokens: Tokens | None = None,
     ) -> None:
         self._store, self._config = store, config
         self._artifacts = ArtifactStore(config.artifacts)
         self._video = VideoStream(store, notifier, metrics, drain)
+        self._playback = Playback(store, notifier, drain)
         self._drain, self._background = drain, Background()
         self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
         self._submitter = Submitter(config, store, self._uploads)
         limits = config.gateway
         self._downloads = InProgress(limits.max_downloads, limits.max_downloads_per_key, "downloads")
+        self._tokens = TokenMaker(tokens, store, frozenset({config.model.name}))
         self._listings = InTurn(LISTING_SHARE, LISTINGS_WAITING, "listings")
 
     async def close(self) -> None:
@@ -115,6 +126,14 @@ class Api:
         """Init segment and chunks from `from_chunk` on, as they become ready."""
         return self._video.segments(call.caller, job_id, from_chunk)
 
+    async def chunks(self, call: Call, job_id: str, at_least: int | None = None) -> tuple[Job, list[ChunkRecord]]:
+        """The job and its chunks that are kept, for a player. at_least: a chunk that is waited for, for a while."""
+        return await self._playback.chunks(call.caller, job_id, at_least)
+
+    async def segment(self, call: Call, job_id: str, index: int) -> bytes:
+        """A chunk's fragment, for a player; -1: the init segment."""
+        return await self._playback.segment(call.caller, job_id, index)
+
     async def generate(self, call: Call, request: pb.GenerateVideoRequest) -> AsyncGenerator[Job | Segment]:
         """The job as accepted, its video, the job as ended."""
         job = await self._submitter.submit(call, request.job, within_s=call.left_s)
@@ -151,7 +170,11 @@ class Api:
         """Receives a picture or a clip."""
         return await self._uploads.receive(call.caller, metadata, data)
 
+    async def create_token(self, call: Call, request: TokenRequest) -> MadeToken:
+        """A short-lived token for a page."""
+        return await self._tokens.make(call, request)
+
     def interact(self, call: Call, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[Event]:
         """One live session."""
-        session = LiveSession(call, self._submitter, self._store, self._video, self._config.jobs.session_grace_s)
+        session = LiveSession(call, self._submitter, self._store, self._video, self._config.jobs)
         return session.run(commands)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
 from helios_services.gateway.guard.caller import Caller
+from helios_services.gateway.guard.refusal import Code, Refusal
 from helios_services.jobs.errors import InvalidCursor
 from helios_services.jobs.records import Job
 from helios_services.jobs.store import JobStore
@@ -24,7 +25,8 @@ class Listing:
 
 
 async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) -> Listing:
-    """A page of the caller's jobs. Raises InvalidField."""
+    """A page of the caller's jobs. Raises InvalidField, Refusal."""
+    _may_list(caller)
     if not 0 <= request.page_size <= MAX_PAGE:
         raise InvalidField("page_size", request.page_size, f"an integer from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
     known = {number: state for state, number in STATES.items()}
@@ -50,10 +52,19 @@ async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) 
 async def listing_after(
     store: JobStore, caller: Caller, after: str, limit: int, *, oldest_first: bool = False
 ) -> Listing:
-    """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start). Raises InvalidField."""
+    """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start).
+
+    Raises InvalidField, Refusal.
+    """
+    _may_list(caller)
     tenant = None if caller.admin else caller.tenant
     try:
         page = await store.page(limit=limit, after=after, tenant=tenant, oldest_first=oldest_first)
     except InvalidCursor:
         raise InvalidField("after", after, "the id of a job of this list") from None
     return Listing(jobs=page.jobs, next_page_token=page.next_cursor)
+
+
+def _may_list(caller: Caller) -> None:
+    if caller.terms is not None and caller.terms.job_id:
+        raise Refusal(Code.PERMISSION_DENIED, "ListJobs: this token is for one session only")

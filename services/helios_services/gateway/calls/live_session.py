@@ -8,7 +8,9 @@ from uuid import uuid4
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
+from helios_services.config import JobsConfig
 from helios_services.gateway.calls.access import visible_job
+from helios_services.gateway.calls.pace import Pace
 from helios_services.gateway.calls.submission import Submitter
 from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_stream import Segment, VideoStream
@@ -30,16 +32,18 @@ CONTROLS = {"pause": Control.PAUSE, "resume": Control.RESUME, "stop": Control.ST
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTaken:
-    """A prompt takes effect at this chunk."""
+    """A prompt takes effect at this chunk. message: as in Refused."""
 
     chunk_index: int
+    message: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A command was refused; the session goes on."""
+    """A command was refused; the session goes on. message: which of the client's it was, the first being 0."""
 
     refusal: Refusal
+    message: int
 
 
 Event = Job | Segment | PromptTaken | Refused
@@ -49,9 +53,12 @@ Event = Job | Segment | PromptTaken | Refused
 class LiveSession:
     """The handler of one Interact call."""
 
-    def __init__(self, call: Call, submitter: Submitter, store: JobStore, video: VideoStream, grace_s: float) -> None:
+    def __init__(
+        self, call: Call, submitter: Submitter, store: JobStore, video: VideoStream, limits: JobsConfig
+    ) -> None:
         self._call, self._submitter, self._store, self._video = call, submitter, store, video
-        self._grace_s, self._chunks_read = grace_s, 0
+        self._grace_s, self._chunks_read = limits.session_grace_s, 0
+        self._pace = Pace(limits.live_lead_chunks)
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(EVENTS)
 
     async def run(self, commands: AsyncIterator[pb.InteractRequest]) -> AsyncGenerator[Event]:
@@ -92,8 +99,10 @@ class LiveSession:
         try:
             async with aclosing(self._video.segments(self._call.caller, job_id, from_chunk)) as segments:
                 async for segment in segments:
-                    await self._events.put(segment)
                     if segment.record is not None:
+                        await self._pace.room(segment.record.index)
+                    await self._events.put(segment)
+                    if segment.record is not None and not self._pace.kept:
                         await self._read(job_id, segment.record.index + 1)
             await changes
         finally:
@@ -103,7 +112,7 @@ class LiveSession:
     async def _read(self, job_id: str, chunks: int) -> None:
         self._chunks_read = chunks
         with suppress(StoreUnavailable):  # the next sign of life says it again
-            await self._store.chunks_read(job_id, chunks)
+            await self._store.chunks_read(job_id, chunks, lead=self._pace.lead)
 
     async def _report(self, job_id: str) -> None:
         last = None
@@ -114,27 +123,36 @@ class LiveSession:
                     await self._events.put(job)
 
     async def _obey(self, job_id: str, commands: AsyncIterator[pb.InteractRequest]) -> None:
+        number = 0
         async for request in commands:
-            answer: Event | None
+            number += 1
+            answer: Event | None = None
             try:
-                answer = await self._command(job_id, request)
+                chunk_index = await self._command(job_id, request)
+                if chunk_index is not None:
+                    answer = PromptTaken(chunk_index=chunk_index, message=number)
             except Exception as error:
                 refusal = refusal_of(error)
                 if refusal is None:
                     raise
-                answer = Refused(refusal=refusal)
+                answer = Refused(refusal=refusal, message=number)
             if answer is not None:
                 await self._events.put(answer)
 
-    async def _command(self, job_id: str, request: pb.InteractRequest) -> PromptTaken | None:
+    async def _command(self, job_id: str, request: pb.InteractRequest) -> int | None:
+        """The chunk at which a prompt takes effect; None for other commands."""
         kind = request.WhichOneof("command")
         if kind == "prompt":
             given = request.prompt
             over = given.interpolation_chunks if given.HasField("interpolation_chunks") else None
             update = prompt_update(given.prompt, given.chunk_index, over)
-            return PromptTaken(chunk_index=await self._store.update_prompt(job_id, update, uuid4().hex))
+            return await self._store.update_prompt(job_id, update, uuid4().hex)
+        if kind == "played":
+            self._pace.played(request.played.chunks)
+            await self._read(job_id, self._pace.chunks)
+            return None
         if kind not in CONTROLS:
-            raise InvalidField("command", kind, f"prompt, {', '.join(CONTROLS)}, in all messages but the first")
+            raise InvalidField("command", kind, f"prompt, played, {', '.join(CONTROLS)}, in all messages but the first")
         if kind in ENDING:
             self._check_may_end(kind)
         await self._store.control(job_id, CONTROLS[kind])
@@ -154,7 +172,7 @@ class LiveSession:
                 await asyncio.sleep(self._grace_s / SIGNS_A_GRACE)
                 with suppress(StoreUnavailable):  # the next sign may get through
                     await self._store.keep_session(job_id)
-                    await self._store.chunks_read(job_id, self._chunks_read)
+                    await self._store.chunks_read(job_id, self._chunks_read, lead=self._pace.lead)
 
     async def _guarded(self, source: Awaitable[None]) -> None:
         """Awaits a source; what ends it badly ends the session."""

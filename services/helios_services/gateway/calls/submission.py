@@ -7,7 +7,7 @@ from helios_services.config import ServiceConfig
 from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.calls.uploads import Uploads
 from helios_services.gateway.calls.validate import Submission, check_model, job_spec
-from helios_services.gateway.guard.caller import Call, Caller
+from helios_services.gateway.guard.caller import Call, Caller, Terms
 from helios_services.gateway.guard.refusal import Code, Refusal
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
@@ -30,6 +30,9 @@ class Submitter:
         session: the job lives as long as its client. within_s: what is left of the call, if it waits for the video.
         """
         check_model(request, self._model)
+        job_id = uuid4().hex
+        if call.caller.terms is not None:
+            job_id = _within(call.caller.terms, request, self._model.name) or job_id
         parent = await self._parent(call.caller, request.params.continue_from)
         submission = Submission(
             request=request,
@@ -44,7 +47,7 @@ class Submitter:
         key = request.idempotency_key
         tenants_key = key and f"{spec.tenant}:{key}"
         return await self._store.submit(
-            uuid4().hex,
+            job_id,
             spec,
             account=call.caller.account,
             idempotency_key=tenants_key,
@@ -63,3 +66,14 @@ class Submitter:
         if parent.state is not JobState.SUCCEEDED:
             raise Refusal(refused, f"params.continue_from: job {job_id!r} is {parent.state}, not succeeded")
         return parent
+
+
+def _within(terms: Terms, request: pb.SubmitJobRequest, model: str) -> str:
+    """The job's id, where a token starts one only. That start may be repeated: it has a key of its own for that."""
+    if terms.models and model not in terms.models:
+        raise Refusal(Code.PERMISSION_DENIED, f"model: this token is not for {model!r}")
+    if not terms.starts:
+        raise Refusal(Code.PERMISSION_DENIED, "this token is for a session that is there, and starts none")
+    if terms.job_id:
+        request.idempotency_key = f"token:{terms.job_id}"
+    return terms.job_id

@@ -32,19 +32,25 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "UploadMedia": frozenset({Scope.SUBMIT}),
     "DownloadVideo": frozenset({Scope.READ}),
     "ListModels": frozenset(),
+    "CreateToken": frozenset(),
     "DeleteJob": frozenset({Scope.CANCEL}),
 }
-"""What each call needs; admin may call everything. Every door names its calls so. HTTP alone has DeleteJob."""
+"""What each call needs; admin may call everything. Every door names its calls so. HTTP alone has CreateToken
+and DeleteJob."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who a call is made for. admin: sees every tenant's jobs."""
+    """Who a call is made for. admin: sees every tenant's jobs.
+
+    terms: what a token allows of what its key may; None: the call came with the key itself.
+    """
 
     key_id: str = ""
     tenant: str = ""
     scopes: frozenset[Scope] = frozenset(Scope)
     account: Account = NOBODY
+    terms: "Terms | None" = None
 
     @property
     def admin(self) -> bool:
@@ -54,6 +60,21 @@ class Caller:
     def may_see(self, tenant: str) -> bool:
         """Whether a job or an upload of this tenant exists for the caller."""
         return self.admin or hmac.compare_digest(tenant.encode(), self.tenant.encode())
+
+    def may_see_job(self, job_id: str, tenant: str) -> bool:
+        """Whether this job does: a token for one session has no other."""
+        only = self.terms.job_id if self.terms is not None else ""
+        return self.may_see(tenant) and (not only or hmac.compare_digest(job_id.encode(), only.encode()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a token allows. models: those that jobs may name; empty: all. job_id: the only job that there is for it;
+    empty: all of the tenant. starts: whether it may start that job, which has the id then."""
+
+    models: frozenset[str] = frozenset()
+    job_id: str = ""
+    starts: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from helios_services.config import ConfigError
 from helios_services.gateway.guard.caller import SCOPES, Caller, Scope
 from helios_services.gateway.guard.refusal import Code, Refusal
+from helios_services.gateway.guard.tokens import Token, Tokens, is_token
 from helios_services.jobs.records import Account
 
 log = structlog.get_logger(__name__)
@@ -79,10 +81,11 @@ class KeyRing:
     """The keys of a file, read again when it changes; a file that cannot be read leaves the keys as they were.
 
     Raises ConfigError if the file is no good to begin with. An empty path means no keys: everybody may call.
+    tokens: reads those that were made with a key, which end with it.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path) if path else None
+    def __init__(self, path: str, tokens: Tokens | None = None) -> None:
+        self._path, self._tokens = Path(path) if path else None, tokens
         self._keys: dict[str, KeyEntry] = {}
         self._seen: tuple[int, int] | None = None
         self._looked_s = 0.0
@@ -98,22 +101,38 @@ class KeyRing:
         if self._path is None:
             return Caller()
         self._reload()
-        entry = self._entry(headers)
-        if entry is None:
+        caller = self._caller(headers)
+        if caller is None:
             raise Refusal(Code.UNAUTHENTICATED, f"a valid API key is needed ({HEADER}: {SCHEME}KEY)")
-        missing = SCOPES[method] - entry.scopes
-        if missing and Scope.ADMIN not in entry.scopes:
+        missing = SCOPES[method] - caller.scopes
+        if missing and not caller.admin:
             names = ", ".join(sorted(missing))
+            if caller.terms is not None:
+                raise Refusal(Code.PERMISSION_DENIED, f"{method}: this token lacks the scope {names}")
             raise Refusal(Code.PERMISSION_DENIED, f"{method}: this key lacks the scope {names}")
-        return entry.caller()
+        return caller
 
-    def _entry(self, headers: Headers) -> KeyEntry | None:
+    def _caller(self, headers: Headers) -> Caller | None:
         given = [value for name, value in headers if name == HEADER]
         # of two, a proxy in front may have looked at the other
         if len(given) != 1 or not isinstance(given[0], str) or not given[0].startswith(SCHEME):
             return None
-        value = given[0]
-        key_id, _, secret = value.removeprefix(SCHEME).strip().partition(".")
+        credential = given[0].removeprefix(SCHEME).strip()
+        if self._tokens is not None and is_token(credential):
+            return self._bearer(self._tokens.read(credential))
+        entry = self._entry(credential)
+        return entry.caller() if entry is not None else None
+
+    def _bearer(self, token: Token) -> Caller:
+        """What the token's key may by now is the most that the token may."""
+        entry = self._keys.get(token.key_id)
+        if entry is None:
+            raise Refusal(Code.UNAUTHENTICATED, "the API key that this token was made with is no longer good")
+        scopes = token.scopes if Scope.ADMIN in entry.scopes else token.scopes & entry.scopes
+        return replace(entry.caller(), scopes=scopes, terms=token.terms)
+
+    def _entry(self, key: str) -> KeyEntry | None:
+        key_id, _, secret = key.partition(".")
         entry = self._keys.get(key_id)
         expected = entry.sha256 if entry is not None else "0" * 64
         right = hmac.compare_digest(hashlib.sha256(secret.encode()).hexdigest(), expected)

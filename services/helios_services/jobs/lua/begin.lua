@@ -23,7 +23,7 @@ if field(id, 'stopping') then
   return {'stopped'}
 end
 if paused then return {'paused'} end
-if session and index - (field(id, 'chunks_read') or 0) >= tonumber(ARGV[6]) then return {'ahead'} end
+if session and index - (field(id, 'chunks_read') or 0) >= session_lead(id, ARGV[6]) then return {'ahead'} end
 local repeated = field(id, 'begun') == token .. ':' .. index  -- the chunk it was told to make, and is charged for
 if not repeated and outranked(id, tonumber(ARGV[7])) then return {'outranked'} end
 set(id, 'begun', token .. ':' .. index)

@@ -6,7 +6,7 @@ if answered(id, 'release', token) then return {'ok'} end
 if not holds(id, token) then return {'lease_lost'} end
 local now = now_ms()
 local paused = tonumber(field(id, 'paused_ms') or '')
-local ahead = field(id, 'session') == '1' and field(id, 'chunks_done') - (field(id, 'chunks_read') or 0) >= tonumber(ARGV[4])
+local ahead = field(id, 'session') == '1' and field(id, 'chunks_done') - (field(id, 'chunks_read') or 0) >= session_lead(id, ARGV[4])
 if field(id, 'stopping') or not (paused or ahead) then return {'kept'} end
 redis.call('HINCRBY', at('job', id), 'attempts', -1)
 answer(id, 'release', token)

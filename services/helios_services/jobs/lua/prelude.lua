@@ -47,3 +47,9 @@ local function place(id)
   local model, priority, account = unpack(redis.call('HMGET', at('job', id), 'model', 'priority', 'account'))
   return model, priority, account or ''
 end
+
+-- Chunks that a session may be ahead of its client: of the viewer, where the client says what that has seen, else of what
+-- the client was sent, which may be as much as is kept.
+local function session_lead(id, most)
+  return math.min(tonumber(field(id, 'lead') or most), tonumber(most))
+end

@@ -128,7 +128,7 @@ async def test_browsers_are_told_what_pages_may_do(http: httpx.AsyncClient) -> N
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET  /\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n",
     ],
     ids=["tls", "no host", "no version", "nul"],
 )
@@ -139,7 +139,7 @@ async def test_what_is_no_request_is_refused(gateway: Gateway, head: bytes) -> N
 
 async def test_a_head_without_end_is_cut_off(gateway: Gateway) -> None:
     line = b"X-Long: " + b"a" * 1000 + b"\r\n"
-    status, error = error_of(await said(gateway, b"GET / HTTP/1.1\r\nHost: a\r\n", line * 40))
+    status, error = error_of(await said(gateway, b"GET / HTTP/1.1\r\nHost: localhost\r\n", line * 40))
     assert status == 400
     assert "16,384" in error["message"]
 
@@ -158,7 +158,7 @@ async def test_half_a_head_on_a_kept_connection_is_ended_too(
 ) -> None:
     with patient(monkeypatch, 0.5):
         async with serving(config) as gateway:
-            whole = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+            whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
             writer.write(whole)
             await reader.readuntil(b"ok\n")
@@ -170,7 +170,7 @@ async def test_half_a_head_on_a_kept_connection_is_ended_too(
 async def test_the_end_of_a_gateway_closes_connections(config: ServiceConfig) -> None:
     async with serving(config) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"ok\n")
     assert await reader.read() == b""
     writer.close()

@@ -251,7 +251,7 @@ def endless(port: int, head: bytes, part: bytes) -> tuple[int, bytes]:
     """Sends parts for as long as they are taken; how many bytes those were, and the answer."""
     sent = 0
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        connection.sendall(b"POST /v1/videos HTTP/1.1\r\nHost: a\r\n" + head)
+        connection.sendall(b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\n" + head)
         with suppress(OSError):
             while sent < 200_000_000:
                 connection.sendall(part)
@@ -278,7 +278,7 @@ async def test_strangers_are_refused_before_their_body(
 ) -> None:
     async with serving(config, api_keys_file=str(tmp_path / "keys.yaml")) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
-        writer.write(b"POST /v1/videos HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n")
+        writer.write(b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
         assert b" 401 " in head.splitlines()[0]
         assert b"connection: close" in head.lower()
@@ -293,7 +293,7 @@ async def test_slow_bodies_are_ended(gateway: Gateway, monkeypatch: pytest.Monke
         (b"Content-Type: multipart/form-data; boundary=a\r\nTransfer-Encoding: chunked", b"3\r\n--a\r\n"),
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
-        writer.write(b"POST /v1/videos HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n\r\n" + first)
+        writer.write(b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + first)
         answer = await reader.read()
         assert b" 408 " in answer.splitlines()[0]
         assert b"deadline_exceeded" in answer
