@@ -35,11 +35,11 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ),
         ("denoiser: {num_cpus: 0, parallel: {cfg_degree: 2}}", ["denoiser", "num_cpus must not be 0 with 2 ranks"]),
         ("denoiser: {parallel: {cfg_degree: 3}}", ["denoiser.parallel.cfg_degree", "3"]),
-        ("denoiser: {compile: graphs}", ["denoiser", "compile must be off or regional on cpu, is graphs"]),
+        ("denoiser: {device: cpu, compile: graphs}", ["denoiser", "compile must be off or regional on cpu, is graphs"]),
         ("denoiser: {compile: regional, parallel: {ring_degree: 2}}", ["compile must be off with 2 ranks"]),
         ("denoiser: {fp8: true, offload_budget_gb: 9}", ["offload_budget_gb must not be set with fp8 or compile"]),
         ("model: {loras: {a: b}}\ndenoiser: {compile: regional}", ["model.loras must be empty"]),
-        ("denoiser: {attention: cudnn}", ["denoiser", "attention must be auto or torch on cpu, is cudnn"]),
+        ("denoiser: {device: cpu, attention: cudnn}", ["denoiser", "attention must be auto or torch on cpu, is cudnn"]),
         ("denoiser: {attention: sage}", ["denoiser.attention", "'sage'", "'efficient'"]),
         (
             "model: {dtype: float32}\ndenoiser: {fp8: true, device: cuda, num_gpus: 1}",
@@ -47,9 +47,16 @@ def test_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
         ),
         ("denoiser: {device: gpu}", ["denoiser.device", "'gpu'", "'cpu' or 'cuda'"]),
         ("denoiser: {device: 'cuda:1', num_gpus: 1}", ["denoiser.device", "'cuda:1'", "'cpu' or 'cuda'"]),
-        ("decoder: {device: cuda}", ["decoder", "num_gpus must be more than 0 and at most 1 with device cuda, is 0"]),
-        ("text_encoder: {num_gpus: 0.5}", ["text_encoder", "num_gpus must be 0 with device cpu, is 0.5"]),
-        ("denoiser: {device: cuda, num_gpus: 2}", ["denoiser.num_gpus", "2", "less than or equal to 1"]),
+        (
+            "decoder: {device: cuda, num_gpus: 0}",
+            ["decoder", "num_gpus must be more than 0 and at most 1 with device cuda, is 0"],
+        ),
+        ("text_encoder: {device: cpu, num_gpus: 0.5}", ["text_encoder", "num_gpus must be 0 with device cpu, is 0.5"]),
+        ("denoiser: {device: cuda, num_gpus: 2}", ["denoiser.num_gpus: 2 (", "less than or equal to 1; or ", "'auto'"]),
+        (
+            "denoiser: {autoscaling: {max_replicas: 0}}",
+            ["denoiser.autoscaling.max_replicas: 0 (", "greater than 0; or"],
+        ),
         (
             "model: {dtype: float32}\ndenoiser: {attention: cudnn, device: cuda, num_gpus: 1}",
             ["model.dtype must be bfloat16 with denoiser.attention cudnn, is float32"],

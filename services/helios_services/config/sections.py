@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from helios_engine.errors import InvalidField
-from helios_engine.options import DtypeName, VariantName
+from helios_engine.options import Auto, DtypeName, VariantName
 from helios_engine.request import check_size
 from helios_engine.variants import VARIANTS
 from helios_services.config.places import check_place
@@ -25,8 +25,8 @@ class ModelConfig(Section):
     """LoRA adapters that requests may name, and their files."""
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
-    dtype: DtypeName = "bfloat16"
-    """What the weights of DiT and text encoder are kept in."""
+    dtype: DtypeName | Auto = "auto"
+    """What the weights of DiT and text encoder are kept in. auto: bfloat16 if the denoiser is on a GPU, or float32."""
     max_frames: PositiveInt = 14_520
     """Most frames that a job may ask for."""
     max_pixels: PositiveInt = 1280 * 768
