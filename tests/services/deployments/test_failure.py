@@ -42,7 +42,7 @@ def test_each_deployment_has_its_line() -> None:
     )
 
 
-def test_an_adapter_that_is_missing_or_fits_no_layer_is_refused_before_anything_starts(
+def test_an_adapter_that_cannot_be_used_is_refused_before_anything_starts(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     strange = tmp_path / "strange.safetensors"
