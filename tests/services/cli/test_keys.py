@@ -79,7 +79,7 @@ def test_a_wrong_name_or_file_changes_nothing(made: tuple[Path, dict[str, str]],
     file, _ = made
     before = file.read_bytes()
     for change in (keys.rotate, keys.revoke):
-        with pytest.raises(UserError, match=r"'web' is not in .*; it has web-1, batch"):
+        with pytest.raises(UserError, match=r"key_id: 'web' is not allowed; allowed: web-1, batch, which .* has"):
             change("web", file)
         with pytest.raises(UserError, match="No such file"):
             change("web", tmp_path / "none.yaml")

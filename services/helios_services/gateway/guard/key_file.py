@@ -23,7 +23,8 @@ class KeyText:
         """The entry of a key."""
         found = self.entries.get(key_id)
         if found is None:
-            raise ConfigError(f"key: {key_id!r} is not in {self._path}; it has {', '.join(self.entries) or 'none'}")
+            names = ", ".join(self.entries) or "nothing"
+            raise ConfigError(f"key_id: {key_id!r} is not allowed; allowed: {names}, which {self._path} has")
         return found
 
     def successor(self, key_id: str) -> str:
@@ -55,7 +56,7 @@ class KeyText:
         self._write(before + [" " * indent + line for line in text.splitlines(keepends=True)] + self._lines[end:])
 
     def _places(self) -> list[tuple[int, int, int]]:
-        """Of each entry: its first line, the line behind its last, and the column of its dash."""
+        """First line, the line behind the last, and the column of the dash, for each entry."""
         root = yaml.compose("".join(self._lines), Loader=yaml.SafeLoader)
         assert isinstance(root, yaml.MappingNode)
         listed = next(value for name, value in root.value if name.value == "keys")
