@@ -18,6 +18,7 @@ from helios_engine.request import FRAMES_PER_CHUNK
 from helios_services.gateway.calls.playback import INIT
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.http.admission import Streaming, house
+from helios_services.gateway.http.schemas import FILE, answers
 from helios_services.jobs.records import ChunkRecord, Job
 
 router = APIRouter(prefix="/v1/videos", tags=["hls"])
@@ -30,7 +31,7 @@ MOST_INDEX = 10**9
 Token = Annotated[str, Query(max_length=4096, description="A viewer's token, where it has no header to put it in.")]
 
 
-@router.get("/{video_id}/hls/index.m3u8")
+@router.get("/{video_id}/hls/index.m3u8", responses=answers(PLAYLIST, {"type": "string"}))
 async def playlist(
     request: Request,
     call: Streaming,
@@ -51,13 +52,13 @@ async def playlist(
     )
 
 
-@router.get("/{video_id}/hls/init.mp4")
+@router.get("/{video_id}/hls/init.mp4", responses=answers(SEGMENT, FILE))
 async def init_segment(request: Request, call: Streaming, video_id: str, token: Token = "") -> Response:
     """The init segment."""
     return await _segment(request, call, video_id, INIT)
 
 
-@router.get("/{video_id}/hls/{index}.m4s")
+@router.get("/{video_id}/hls/{index}.m4s", responses=answers(SEGMENT, FILE))
 async def segment(
     request: Request,
     call: Streaming,
