@@ -15,9 +15,10 @@ from starlette.responses import Response
 
 from helios_engine.errors import InvalidField
 from helios_engine.request import FRAMES_PER_CHUNK
-from helios_services.gateway.calls.playback import INIT
+from helios_services.gateway.calls.playback import INIT, NoChunkYet
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.http.admission import Streaming, house
+from helios_services.gateway.http.envelope import refused
 from helios_services.gateway.http.schemas import FILE, answers
 from helios_services.jobs.records import ChunkRecord, Job
 
@@ -41,7 +42,10 @@ async def playlist(
 ) -> Response:
     """The playlist. Waits for the first chunk, or for chunk `_HLS_msn`, for some seconds."""
     api = house(request).api
-    job, records = await api.chunks(call, video_id)
+    try:
+        job, records = await api.chunks(call, video_id)
+    except NoChunkYet as refusal:
+        return refused(refusal)
     if msn is not None and records[-1].index < msn and job.ended_s is None:
         if msn > records[-1].index + AHEAD:
             raise InvalidField("_HLS_msn", msn, f"at most {records[-1].index + AHEAD}")

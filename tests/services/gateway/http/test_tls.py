@@ -59,7 +59,7 @@ async def test_what_is_no_certificate_is_named(config: ServiceConfig, tmp_path: 
 
     assert server_context(options) is not None
     await asyncio.to_thread(key.write_bytes, b"")
-    with pytest.raises(ConfigError, match="gateway.tls_certificate_file"):
+    with pytest.raises(ConfigError, match=r"gateway\.tls_certificate_file"):
         server_context(options)
     with pytest.raises(ConfigError, match="given together"):
         server_context(options.model_copy(update={"tls_key_file": ""}))
