@@ -142,7 +142,7 @@ async def test_a_reader_that_stalls_holds_no_more_than_a_few_chunks(
     video_id = await submitted(http, num_frames=33 * chunks)
     claim = await worker.claim()
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port, limit=65536)
-    writer.write(f"GET /v1/videos/{video_id}/content HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"GET /v1/videos/{video_id}/content HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     for index in range(chunks):
         await worker.append(claim, index, size)
     await until(lambda: len(read) >= 1)
@@ -243,6 +243,19 @@ async def test_streams_end_with_the_gateway(config: ServiceConfig, worker: Worke
         assert '"code":"unavailable"' in text
         with pytest.raises(httpx.RemoteProtocolError):
             await growing.aread()
+
+
+async def test_a_reader_that_stalls_does_not_keep_the_gateway(config: ServiceConfig, worker: Worker) -> None:
+    async with serving(config) as gateway:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as http:
+            video_id = await submitted(http)
+        await worker.append(await worker.claim(), 0, 20_000_000)
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port, limit=1024)
+        writer.write(f"GET /v1/videos/{video_id}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert b" 200 " in await reader.readline()
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(20_000_000)
+    writer.close()
 
 
 async def playlist(http: httpx.AsyncClient, video_id: str, query: str = "") -> list[str]:
