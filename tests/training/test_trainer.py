@@ -137,7 +137,17 @@ def test_a_snapshot_without_a_weight_is_named(tmp_path: Path) -> None:
     tensors = dict(part.tensors())
     tensors.pop("toy.weight.0.bias")
     with pytest.raises(TrainingError, match=r"toy.weight.0.bias: is missing; expected \[4\]"):
-        part.restore(tensors, 1)
+        part.restore(tensors, 1, 1)
+
+
+def test_averages_from_before_the_recipe_keeps_any_are_not_taken(tmp_path: Path) -> None:
+    train(ToyTask(), settings(tmp_path, 5))
+    later = ToyTask(recipe=Recipe(lr=0.01, ema_decay=0.9, ema_from=6))
+    train(later, settings(tmp_path, 6))
+    assert not later.parts[0].average
+    train(later, settings(tmp_path, 7))
+    weight = later.parts[0].parameters["0.weight"].detach()
+    torch.testing.assert_close(later.parts[0].average["0.weight"], weight)  # begins with the weights of its first step
 
 
 def test_a_packed_snapshot_is_gone_on_from(tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ FIRST_SEED = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Aims:
-    """Shares of videos whose colour, shape, direction and speed are the caption's; present: mean share of frames that
-    show an object at all."""
+    """Shares of videos whose colour, shape, size, direction and speed are the caption's; present: mean share of frames
+    that show an object at all."""
 
     videos: int
     colour: float
     shape: float
+    size: float
     direction: float
     speed: float
     present: float

@@ -166,6 +166,7 @@ def resume(task: Task, file: Path) -> int:
     for name, value in task.facts.items():
         if facts.get(name) != value:
             raise TrainingError(f"{file}: {name}: {facts.get(name)!r} is not allowed; allowed: {value!r}, this run's")
+    step = int(facts["step"])
     for part in task.parts:
-        part.restore(tensors, facts["updates"][part.name])
-    return int(facts["step"])
+        part.restore(tensors, facts["updates"][part.name], step)
+    return step

@@ -93,8 +93,12 @@ class Part:
                 yield f"{self.name}.average.{name}", self.average[name]
 
     @torch.no_grad()
-    def restore(self, tensors: Mapping[str, torch.Tensor], updates: int) -> None:
-        """Goes on from what `tensors` gave after so many updates. Raises TrainingError naming what does not fit."""
+    def restore(self, tensors: Mapping[str, torch.Tensor], updates: int, step: int) -> None:
+        """Goes on from what `tensors` gave after so many updates, at this step of the run.
+
+        Averages of steps before `ema_from` are of another recipe and are not taken. Raises TrainingError naming what
+        does not fit.
+        """
         self.updates = updates
         for name, value in (self.kept | self.parameters).items():
             found = tensors.get(f"{self.name}.weight.{name}")
@@ -111,5 +115,5 @@ class Part:
                     "exp_avg_sq": second.to(value),
                 }
             average = tensors.get(f"{self.name}.average.{name}")
-            if average is not None:
+            if average is not None and step > self.recipe.ema_from:
                 self.average[name] = average.to(value.device, torch.float32)

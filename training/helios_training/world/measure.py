@@ -1,4 +1,4 @@
-"""What a generated clip shows, by segmentation and the object's track: colour, shape, direction, speed, presence.
+"""What a generated clip shows, by segmentation and the object's track: colour, shape, size, direction, speed, presence.
 
 An object is the largest connected region that is close to one of the world's colours; backgrounds stay away from those.
 No network is asked.
@@ -6,6 +6,7 @@ No network is asked.
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,14 +22,21 @@ SMALLEST_SHARE = 0.25
 """An object is there in a frame that shows at least so much of the smallest object's area."""
 LARGEST_SIDE = 0.6
 """Heights: what is longer is a part of the background."""
+WORDS = ("colour", "shape", "size", "direction", "speed")
+"""Of the caption, that a clip is asked for."""
+EXTENTS = {"small": 0.25, "big": 0.42}
+"""The longer side of an object's box, in heights: the mean over the shapes, whose boxes differ by a seventh."""
+OFF = 1.7
+"""By which factor an extent or a speed may be off and still have a word: what hardly moves is not slow, but still."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """What was seen of the object: None where nothing was found. present: share of frames; speed: heights a second."""
+    """The words for what was seen of the object, None where there is none. present: share of frames with an object."""
 
     colour: str | None
     shape: str | None
+    size: str | None
     direction: str | None
     speed: str | None
     present: float
@@ -37,20 +45,18 @@ class Sighting:
 def look(frames: Frames) -> Sighting:
     """The object of a clip, (T, H, W, 3). Direction and speed are those of its first section, before any border."""
     colour, masks = segment(frames)
-    height = frames.shape[1]
-    smallest = SMALLEST_SHARE * np.pi / 4 * (min(DIAMETERS.values()) * height) ** 2
-    areas = masks.sum(axis=(1, 2))
-    there = areas >= smallest
+    there = shown(masks)
     present = float(there.mean())
     if colour is None or there.sum() < 2:
-        return Sighting(colour=colour, shape=None, direction=None, speed=None, present=present)
-    direction, speed = _motion(masks, there, height)
-    return Sighting(colour=colour, shape=_shape(masks[there]), direction=direction, speed=speed, present=present)
+        return Sighting(colour=colour, shape=None, size=None, direction=None, speed=None, present=present)
+    direction, speed = _motion(masks, there)
+    shape, size = shape_of(masks[there]), size_of(masks[there])
+    return Sighting(colour=colour, shape=shape, size=size, direction=direction, speed=speed, present=present)
 
 
 def agrees(seen: Sighting, scene: Scene) -> dict[str, bool]:
     """Which words of the caption the clip shows."""
-    return {name: getattr(seen, name) == getattr(scene, name) for name in ("colour", "shape", "direction", "speed")}
+    return {name: getattr(seen, name) == getattr(scene, name) for name in WORDS}
 
 
 def segment(frames: Frames) -> tuple[str | None, Mask]:
@@ -68,49 +74,69 @@ def segment(frames: Frames) -> tuple[str | None, Mask]:
     return best[1], best[2]
 
 
+def shown(masks: Mask) -> Mask:
+    """In which frames enough of an object is seen, (T)."""
+    smallest = SMALLEST_SHARE * np.pi / 4 * (min(DIAMETERS.values()) * masks.shape[1]) ** 2
+    enough: Mask = masks.sum(axis=(1, 2)) >= smallest
+    return enough
+
+
+def centre_of(mask: Mask) -> tuple[float, float]:
+    """The centroid (x, y) of what is not empty, in heights."""
+    rows, columns = np.nonzero(mask)
+    return float(columns.mean() + 0.5) / len(mask), float(rows.mean() + 0.5) / len(mask)
+
+
+def direction_of(way: NDArray[np.floating]) -> str | None:
+    """Where a velocity (x, y), heights a second, leads; None for what stands still."""
+    if speed_of(float(np.linalg.norm(way))) is None:
+        return None
+    return max(DIRECTIONS, key=lambda name: float(np.dot(way, DIRECTIONS[name])))
+
+
+def speed_of(pace: float) -> str | None:
+    """The word for heights a second; None for what stands still or is faster than anything in the world."""
+    return _nearest(pace, SPEEDS)
+
+
+def size_of(masks: Mask) -> str | None:
+    """The word for the median extent of objects, (T, H, W), none empty."""
+    sides = [max(np.ptp(rows), np.ptp(columns)) + 1 for rows, columns in map(np.nonzero, masks)]
+    return _nearest(float(np.median(sides)) / masks.shape[1], EXTENTS)
+
+
+def _nearest(value: float, words: dict[str, float]) -> str | None:
+    off = {name: abs(np.log(max(value, 1e-6) / each)) for name, each in words.items()}
+    word = min(off, key=lambda name: off[name])
+    return word if off[word] <= np.log(OFF) else None
+
+
 def _object(mask: Mask) -> Mask:
     """The largest region, connected by edges, that is no wider and no higher than an object."""
-    labels = np.zeros(mask.shape, dtype=np.int32)
-    best, count, largest = 0, 0, 0
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     limit = LARGEST_SIDE * mask.shape[0]
-    for start in zip(*np.nonzero(mask), strict=True):
-        if labels[start]:
-            continue
-        count += 1
-        labels[start] = count
-        waiting, rows, columns = [start], [], []
-        while waiting:
-            row, column = waiting.pop()
-            rows.append(row)
-            columns.append(column)
-            for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-                inside = 0 <= near[0] < mask.shape[0] and 0 <= near[1] < mask.shape[1]
-                if inside and mask[near] and not labels[near]:
-                    labels[near] = count
-                    waiting.append(near)
-        side = max(max(rows) - min(rows), max(columns) - min(columns)) + 1
-        if len(rows) > largest and side <= limit:
-            best, largest = count, len(rows)
-    found: Mask = (labels == best) & mask
+    areas = {
+        label: int(boxes[label, cv2.CC_STAT_AREA])
+        for label in range(1, count)
+        if max(boxes[label, cv2.CC_STAT_WIDTH], boxes[label, cv2.CC_STAT_HEIGHT]) <= limit
+    }
+    found: Mask = labels == max(areas, key=lambda label: areas[label], default=-1)
     return found
 
 
-def _motion(masks: Mask, there: Mask, height: int) -> tuple[str, str]:
+def _motion(masks: Mask, there: Mask) -> tuple[str | None, str | None]:
     """From a straight line through the first half second of the track."""
     seen = np.nonzero(there)[0]
     seen = seen[seen < seen[0] + FPS // 2]
     if len(seen) < 2:
         seen = np.nonzero(there)[0][:2]
-    rows, columns = np.mgrid[: masks.shape[1], : masks.shape[2]]
-    track = [(float(columns[masks[n]].mean()), float(rows[masks[n]].mean())) for n in seen]
-    slopes = np.polyfit(seen / FPS, np.array(track) / height, 1)[0]
-    direction = max(DIRECTIONS, key=lambda name: float(np.dot(slopes, DIRECTIONS[name])))
-    pace = float(np.linalg.norm(slopes))
-    return direction, min(SPEEDS, key=lambda name: abs(np.log(max(pace, 1e-3) / SPEEDS[name])))
+    track = np.array([centre_of(masks[n]) for n in seen])
+    slopes = np.polyfit(seen / FPS, track, 1)[0]
+    return direction_of(slopes), speed_of(float(np.linalg.norm(slopes)))
 
 
-def _shape(masks: Mask) -> str:
-    """By the share of the bounding box that is filled, of its middle, and of its upper half."""
+def shape_of(masks: Mask) -> str:
+    """By the share of the bounding box that is filled, of its middle, and of its upper half. masks: none empty."""
     votes = [_one_shape(mask) for mask in masks[:: max(len(masks) // 12, 1)]]
     return max(set(votes), key=votes.count)
 
