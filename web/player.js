@@ -234,9 +234,11 @@ class Streamed {
     this.session = of;
     of.addEventListener("job", () => {
       if (element.src) return;
-      element.src = `/v1/videos/${of.jobId}/hls/index.m3u8`;
+      const query = settings.token ? `?${new URLSearchParams({ token: settings.token })}` : "";
+      element.src = `/v1/videos/${of.jobId}/hls/index.m3u8${query}`;
       element.play().catch(() => {});
     });
+    element.addEventListener("timeupdate", () => of.played(this.chunkAt(element.currentTime)));
   }
 
   get bufferedSeconds() {
