@@ -102,7 +102,7 @@ class Player:
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.page: Page = context.new_page()
-        self.url, self.wrong = url, list[str]()
+        self.url, self.wrong = url.rstrip("/").partition("/#")[0], list[str]()
         self.page.on("request", lambda request: self._asked(request.url))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda said: self._said(said.text))

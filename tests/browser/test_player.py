@@ -151,7 +151,6 @@ def test_two_viewers_of_one_session(service: Service, opened: Open) -> None:
     link = first.page.input_value("#watch-link")
     first.page.keyboard.press("Escape")
     second = opened(link)
-    second.url = service.url
     second.plays()
     second.write("a storm")
     second.see("document.querySelector('#prompts').textContent.includes('from chunk')")
@@ -173,7 +172,6 @@ def test_a_shared_link_makes_the_video_again(service: Service, opened: Open) -> 
     first.page.click("#share")
     link = first.page.input_value("#replay-link")
     second = opened(link)
-    second.url = service.url
     second.see("document.querySelector('#hint').textContent.includes('makes the video of this link again')")
     second.page.press("#prompt", "Enter")
     second.plays()
