@@ -198,7 +198,11 @@ def kernels_gpu(results: Path) -> str:
         others = (one[way] for way in ("reference", "compiled reference"))
         ratios = (f"{other['median_us'] / took:.2f}" if is_measured(other) else str(other) for other in others)
         rows.append((one["kernel"], one["shape"], f"{took:.1f}", f"{one['roofline_us'] / took:.0%}", *ratios))
-    return table(header, rows) + source(report)
+    return (
+        "\nEach kernel at full size. Its roofline: moving arguments and results once, at a copy's rate.\n"
+        + table(header, rows)
+        + source(report)
+    )
 
 
 def gpu_measured(results: Path) -> str:

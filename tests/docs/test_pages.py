@@ -42,6 +42,26 @@ def test_commands_of_the_page_exist_with_their_options(page: Path) -> None:
                     assert word.partition("=")[0] in known, line
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=name_of)
+def test_blocks_of_the_page_stand_apart(page: Path) -> None:
+    """MkDocs takes a list, a table or a code block that follows other text without an empty line for part of it."""
+    before, fenced = "", False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        alone = not before.strip() or before.startswith(("#", "<!--"))
+        fence, item = line.lstrip().startswith("```"), re.match(r"\s*([-*]|\d+\.) ", line)
+        continued = before.startswith(("  ", "|")) or re.match(r"\s*([-*]|\d+\.) ", before)
+        if fenced:
+            fenced = not fence
+        elif fence:
+            assert alone, (number, line)
+            fenced = True
+        elif item or line.startswith("|"):
+            assert alone or continued, (number, line)
+        elif before.strip() == "```":
+            assert not line.strip(), (number, line)
+        before = line
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_settings_of_the_page_exist(page: Path) -> None:
     sections = {name: field.annotation for name, field in ServiceConfig.model_fields.items()}
