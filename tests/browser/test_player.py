@@ -153,7 +153,7 @@ def test_two_viewers_of_one_session(service: Service, opened: Open) -> None:
     second = opened(link)
     second.plays()
     second.write("a storm")
-    second.see("document.querySelector('#prompts').textContent.includes('from chunk')")
+    second.see("/chunk [0-9]+/.test(document.querySelector('#prompts li:nth-child(2)').textContent)")
     assert [update.prompt for update in job_of(first, service).prompt_updates] == ["a storm"]
     first.plays(beyond=2)
     second.page.click("#stop")
