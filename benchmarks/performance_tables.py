@@ -228,8 +228,8 @@ def gpu_limits(results: Path) -> str:
     found = measured_on_gpus(results)
     if not found:
         return (
-            "- No figure here was measured on a GPU. The code runs on CUDA devices by configuration (`device: cuda`,\n"
-            "  `num_gpus: 1`), but neither speed, bf16 parity nor memory has been measured on one.\n"
+            "- No figure here was measured on a GPU. The service uses the GPUs that it finds, but\n"
+            "  neither speed, bf16 parity nor memory has been measured on one.\n"
         )
     return (
         f"- On a GPU ({_gpus(found)}) the engine alone was measured, with random weights in the published sizes\n"

@@ -7,9 +7,14 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from docs.generate import commands, protocol, settings
+from docs.generate import commands, plans, protocol, settings
 
-PAGES = {"reference/settings.md": settings, "reference/commands.md": commands, "reference/grpc.md": protocol}
+PAGES = {
+    "reference/settings.md": settings,
+    "reference/commands.md": commands,
+    "reference/plans.md": plans,
+    "reference/grpc.md": protocol,
+}
 DOCS = Path(__file__).parents[1]
 CLUSTER = re.compile(r"^```sh cluster$", re.MULTILINE)
 """How pages mark commands that need a cluster; tests read it. MkDocs knows no language of two words."""

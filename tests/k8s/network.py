@@ -20,8 +20,10 @@ NEEDED = {
 METRICS = {"gateway": 9464, "ray-cpu": 9465}
 TRACED = ("gateway", "ray-cpu")
 """Whose processes record spans."""
-UNKNOWN_ADDRESSES = {"autoscaler", "bucket", "weights"}
-"""Policies that let pods out to what no selector can name: the API server, the bucket, the model hub."""
+UNKNOWN_ADDRESSES = {"autoscaler"}
+"""Policies that let pods out to what has a private address that no selector can name: the API server."""
+PRIVATE = {"10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
+"""What is no way out of the cluster, to buckets, the model hub and receivers of webhooks."""
 MAY_ASK = {"redis": {"gateway", "ray-cpu", "redis-exporter"}, "gcs-redis": {"ray-head"}}
 OPERATOR = ("ray-head", 8265)
 
@@ -77,6 +79,9 @@ def narrow(manifests: Manifests) -> Iterator[str]:
                 ):
                     yield f"NetworkPolicy {name}: names no peer: {rule}"
                 among_ray = [{"podSelector": {"matchLabels": {"helios.dev/runtime": "ray"}}}]
+                everywhere = [peer["ipBlock"] for peer in peers if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"]
+                if any(not set(block.get("except", ())) >= PRIVATE for block in everywhere):
+                    yield f"NetworkPolicy {name}: opens to private addresses: {rule}"
                 if not rule.get("ports") and peers != among_ray:
                     yield f"NetworkPolicy {name}: names no port: {rule}"
     pods = {pod.labels[COMPONENT]: pod for pod in manifests.pods}

@@ -296,6 +296,18 @@ async def test_an_upload_is_charged_before_it_is_decoded_and_not_decoded_for_a_j
     assert await charged_ms() == video.first_chunk_ms > UPLOAD_CHUNKS["video"] * CHUNK_MS
 
 
+async def test_a_job_that_makes_more_than_its_account_may_store_fails_by_name(bench: Bench) -> None:
+    await bench.limit_output(120_000)
+    job_id = await bench.submit(chunks=300, num_frames=300 * 33)
+    await (await bench.run()).run()
+    job = await bench.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert (job.error.reason, "output_bytes" in job.error.message) == ("OUTPUT_LIMIT", True)
+    assert 0 < job.chunks_done < 300
+    assert await bench.store.dead_letters() == 0
+
+
 async def test_a_continued_job_is_one_longer_job(bench: Bench) -> None:
     first = await bench.submit(seed=3)
     await (await bench.run()).run()
