@@ -174,7 +174,7 @@ class GatewayConfig(Section):
     max_downloads: PositiveInt = 64
     """Downloads of finished videos in progress at a time, of all callers."""
     max_downloads_per_key: PositiveInt = 16
-    """Of these, those of one API key."""
+    """Downloads in progress of one API key."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True
@@ -224,7 +224,7 @@ class MediaConfig(Section):
     """Bytes of all uploads that arrive at a gateway at a time: room that its temporary folder must have. An upload
     without a size counts as the largest."""
     max_arriving_bytes_per_tenant: PositiveInt = 1024**3
-    """Of these, those of one tenant."""
+    """Bytes of one tenant's uploads that arrive at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
     require_seccomp: bool = True

@@ -11,7 +11,7 @@ from helios_services.jobs.state import DEAD_LETTERED, LEASED, MAX_DEAD_LETTERS, 
 SHARED = ("prelude", "storage", "output", "uploads", "sharing", "ending", "sweeping")
 """Files that every script begins with, each built on those before."""
 WATERMARK = 0.85
-"""Of Redis' maxmemory: beyond it no job is taken up, and what runs has the rest to end in."""
+"""The share of Redis' maxmemory beyond which no job is taken up. What runs has the rest to end in."""
 JOB_BYTES = 512
 """What a job takes in a page besides the values of its record."""
 

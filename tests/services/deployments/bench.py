@@ -105,7 +105,7 @@ class Bench:
         await self._reopen(live_window_chunks=count)
 
     async def limit_output(self, most_bytes: int) -> None:
-        """Of what an account's jobs have made."""
+        """Bounds what an account's jobs have made."""
         await self._reopen(max_account_output_bytes=most_bytes)
 
     async def _reopen(self, **jobs_options: int) -> None:

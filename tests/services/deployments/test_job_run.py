@@ -264,7 +264,7 @@ async def test_a_job_that_starts_from_an_upload(bench: Bench) -> None:
     assert (await bench.store.get(refused)).error == bench.stages.refusal
 
 
-async def test_an_upload_is_charged_before_it_is_decoded_and_not_decoded_for_a_job_that_waits(bench: Bench) -> None:
+async def test_an_upload_is_charged_before_it_is_decoded_and_waits_with_its_job(bench: Bench) -> None:
     """The attack: jobs that are cancelled while their clips are decoded, and jobs that are paused and resumed."""
     media = Media(id="m1", name="m1.mp4", content_type="video/mp4", size_bytes=3, expire_s=0.0)
     await bench.store.reserve_media(media.name, 3, lease_s=60, max_files=5, account=NOBODY)

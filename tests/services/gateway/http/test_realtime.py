@@ -43,7 +43,7 @@ def config(config: ServiceConfig) -> ServiceConfig:
 
 
 def url(gateway: Gateway) -> str:
-    """Of the socket."""
+    """Where the socket is opened."""
     return f"ws://127.0.0.1:{gateway.http_port}/v1/realtime/video"
 
 
