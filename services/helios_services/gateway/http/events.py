@@ -14,7 +14,7 @@ from helios_services.config import JobsConfig
 from helios_services.gateway.guard.refusal import refusal_of
 from helios_services.gateway.http.admission import Watching, house
 from helios_services.gateway.http.envelope import envelope
-from helios_services.gateway.http.schemas import answers
+from helios_services.gateway.http.schemas import answers, heeds
 from helios_services.gateway.http.stream import Stream
 from helios_services.gateway.http.video_object import video
 from helios_services.jobs.records import Job
@@ -31,7 +31,9 @@ NOTHING_MORE = 204
 
 
 @router.get(
-    "/{video_id}/events", responses=answers(EVENTS, {"type": "string"}) | {204: {"description": "Nothing more."}}
+    "/{video_id}/events",
+    responses=answers(EVENTS, {"type": "string"}) | {204: {"description": "Nothing more."}},
+    openapi_extra=heeds(("Last-Event-ID", "Of the last event that was seen: those behind it follow.")),
 )
 async def events(request: Request, call: Watching, video_id: str) -> Response:
     """The video now and after each change, up to its end. An event's id is the video's revision."""

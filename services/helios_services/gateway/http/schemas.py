@@ -24,7 +24,7 @@ REFERENCE = {
     "additionalProperties": False,
     "description": "An image (POST /v1/media). In a form: the file, an image or a clip.",
 }
-FILE = {"type": "string", "format": "binary"}
+FILE = {"type": "string", "format": "binary", "description": "A file."}
 SOURCE = {
     "type": "object",
     "properties": {"id": {"type": "string", "minLength": 1}},
@@ -94,14 +94,18 @@ def takes(fields: dict[str, Any], required: tuple[str, ...], file_field: str = "
     content = {JSON: {"schema": plain}}
     if file_field:
         content[FORM] = {"schema": plain | {"properties": fields | {file_field: FILE}}}
-    header = {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "required": False,
-        "schema": {"type": "string", "maxLength": 128},
-        "description": "The same key with the same request is the same video, however often it is sent.",
+    same = "The same key with the same request is the same video, however often it is sent."
+    return {"requestBody": {"required": True, "content": content}, **heeds(("Idempotency-Key", same))}
+
+
+def heeds(*headers: tuple[str, str]) -> dict[str, Any]:
+    """For openapi_extra: headers that a call looks at, each with what it does."""
+    return {
+        "parameters": [
+            {"name": name, "in": "header", "schema": {"type": "string", "maxLength": 128}, "description": text}
+            for name, text in headers
+        ]
     }
-    return {"requestBody": {"required": True, "content": content}, "parameters": [header]}
 
 
 def answers(media_type: str, schema: dict[str, Any], status: int = 200) -> dict[int | str, dict[str, Any]]:
