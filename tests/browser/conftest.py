@@ -139,7 +139,7 @@ class Player:
         wait_until(lambda: self.pixels() != before, 60)
 
     def pixels(self) -> list[int]:
-        """Of the picture, at 16 x 8."""
+        """The picture's pixels, at 16 x 8."""
         return list(
             self.page.evaluate(
                 """() => { const canvas = new OffscreenCanvas(16, 8), context = canvas.getContext('2d');

@@ -102,7 +102,7 @@ SENT = {"headers", "params", "json", "data", "files"}
 
 @cache
 def operations(target: Target) -> list[Any]:
-    """Of the description that the target gives of itself."""
+    """The operations in the description that the target gives of itself."""
     described = httpx.get(f"{target.http}/openapi.json", timeout=60).json()
     found = schemathesis.openapi.from_dict(described).get_all_operations()
     return [each.ok() for each in found if isinstance(each, Ok)]

@@ -55,7 +55,7 @@ class KeyText:
         self._write(before + [" " * indent + line for line in text.splitlines(keepends=True)] + self._lines[end:])
 
     def _places(self) -> list[tuple[int, int, int]]:
-        """Of each entry: its first line, the line behind its last, and the column of its dash."""
+        """Where each entry is: its first line, the line behind its last, and the column of its dash."""
         root = yaml.compose("".join(self._lines), Loader=yaml.SafeLoader)
         assert isinstance(root, yaml.MappingNode)
         listed = next(value for name, value in root.value if name.value == "keys")
