@@ -9,6 +9,7 @@ from k8s.references import has_port
 from k8s.service import gateway_config
 
 OUTWARD = {"gateway"}
+OPEN = [{"port": "grpc"}, {"port": "http"}]
 NEEDED = {
     ("gateway", "redis", 6379),
     ("ray-cpu", "redis", 6379),
@@ -47,7 +48,7 @@ def resolve(manifests: Manifests) -> Iterator[str]:
 
 
 def closed(manifests: Manifests) -> Iterator[str]:
-    """Everything is denied unless allowed, and the gateway's API port is all that anyone may reach."""
+    """Everything is denied unless allowed, and the gateway's two API ports are all that anyone may reach."""
     deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     if not any(policy["spec"] == deny for policy in manifests.of_kind("NetworkPolicy")):
         yield "no policy denies by default"
@@ -55,7 +56,7 @@ def closed(manifests: Manifests) -> Iterator[str]:
         for rule in _rules(manifests, pod, "ingress"):
             if rule.get("from"):
                 continue
-            if pod.labels[COMPONENT] not in OUTWARD or rule.get("ports") != [{"port": "grpc"}]:
+            if pod.labels[COMPONENT] not in OUTWARD or rule.get("ports") != OPEN:
                 yield f"{pod.name}: open to the world: {rule}"
     for item in manifests.of_kind("Service"):
         inside = item["spec"].get("type", "ClusterIP") == "ClusterIP"
@@ -72,11 +73,7 @@ def narrow(manifests: Manifests) -> Iterator[str]:
                 peers = rule.get(key, [])
                 if any("podSelector" not in peer and "ipBlock" not in peer for peer in peers):
                     yield f"NetworkPolicy {name}: opens to a whole namespace: {rule}"
-                if (
-                    not peers
-                    and (key == "from" or name not in UNKNOWN_ADDRESSES)
-                    and rule != {"ports": [{"port": "grpc"}]}
-                ):
+                if not peers and (key == "from" or name not in UNKNOWN_ADDRESSES) and rule != {"ports": OPEN}:
                     yield f"NetworkPolicy {name}: names no peer: {rule}"
                 among_ray = [{"podSelector": {"matchLabels": {"helios.dev/runtime": "ray"}}}]
                 everywhere = [peer["ipBlock"] for peer in peers if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"]
