@@ -8,12 +8,18 @@ PATCH = 16
 
 
 def noisy_tokens(height: int, width: int, scale: int = 1) -> int:
-    """Of one chunk. scale: how many times smaller than the video its latents are (pyramid stages: 4, 2, 1)."""
+    """How many noisy tokens a chunk has. height, width: pixels.
+
+    scale: how many times smaller than the video its latents are (pyramid stages: 4, 2, 1).
+    """
     return LATENT_FRAMES_PER_CHUNK * (height // PATCH // scale) * (width // PATCH // scale)
 
 
 def history_tokens(height: int, width: int) -> int:
-    """Of long, mid and short memory, whose patches are 4, 2 and 1 times as large in each direction, and the anchor."""
+    """How many history tokens a chunk has, the anchor's included. height, width: pixels.
+
+    Patches of long, mid and short memory are 4, 2 and 1 times as large in each direction.
+    """
     rows, columns = height // PATCH, width // PATCH
     long, mid, short = HISTORY_FRAMES
     return sum(

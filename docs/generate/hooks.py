@@ -7,13 +7,14 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from docs.generate import commands, plans, protocol, settings
+from docs.generate import commands, http, plans, protocol, settings
 
 PAGES = {
     "reference/settings.md": settings,
     "reference/commands.md": commands,
     "reference/plans.md": plans,
     "reference/grpc.md": protocol,
+    "reference/http.md": http,
 }
 DOCS = Path(__file__).parents[1]
 CLUSTER = re.compile(r"^```sh cluster$", re.MULTILINE)

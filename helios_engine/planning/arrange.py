@@ -119,7 +119,7 @@ def holds(needs: Needs, wanted: Wanted, space: Space, chosen: Arrangement) -> bo
 
 
 def usable(memory_bytes: int) -> int:
-    """Of a GPU or of the host."""
+    """How many bytes of a GPU's or the host's memory are planned with."""
     return int(memory_bytes * (1.0 - RESERVE))
 
 
@@ -229,7 +229,7 @@ def _what_would_do(needs: Needs, wanted: Wanted, space: Space) -> str:
 
 
 def _memory(taken: int) -> int:
-    """Of a device on which so much is taken."""
+    """How many bytes a device must have for so much to be planned on it."""
     return int(taken / (1.0 - RESERVE))
 
 

@@ -16,7 +16,7 @@ GB = 10**9
 DESCRIPTION = re.compile(r"(?P<count>\d+)x(?P<memory>\d+(\.\d+)?)")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 LEAST_CAPABILITY = (8, 0)
-"""Of a GPU that computes in bfloat16."""
+"""The lowest compute capability of a GPU that computes in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def described(gpus: str, host_bytes: int | None = None, *, cores: int | None = N
 
 
 def _host_bytes() -> int:
-    """Of this machine, or what the container may have of it."""
+    """Bytes of this machine's memory, or what the container may have of it."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [int(text) for file in CGROUP_LIMITS if file.is_file() and (text := file.read_text().strip()).isdecimal()]
     return min(total, *limits) if limits else total

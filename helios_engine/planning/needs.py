@@ -27,9 +27,9 @@ from helios_engine.vae.encoder import WanEncoder
 from helios_engine.vae.slices import slice_bytes
 
 CONTEXT_BYTES = 600_000_000
-"""Of a process on a GPU: CUDA's context, code, and the libraries' handles."""
+"""What a process on a GPU takes before any tensor: CUDA's context, code, and the libraries' handles."""
 WORKSPACE_BYTES = 1_000_000_000
-"""Of the VAE's convolutions in cuDNN."""
+"""What cuDNN takes for the VAE's convolutions."""
 PIXELS_OF_A_LATENT = 64
 
 
@@ -63,7 +63,7 @@ class Needs:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, *, height: int, width: int, adapter_bytes: int = 0) -> "Needs":
-        """Of a checkpoint; its weights are not read. Raises CheckpointError."""
+        """What a checkpoint's model needs; its weights are not read. Raises CheckpointError."""
         return cls(
             checkpoint.transformer,
             checkpoint.vae,
@@ -75,14 +75,14 @@ class Needs:
         )
 
     def sized(self, height: int, width: int) -> "Needs":
-        """Of the same model for another size of video."""
+        """What the same model needs for another size of video."""
         other = copy(self)
         other.height, other.width = height, width
         return other
 
     @cached_property
     def parameters(self) -> int:
-        """Of the DiT."""
+        """How many parameters the DiT has."""
         return _numel(self._transformer)
 
     def transformer_weights(self, dtype: DtypeName) -> int:
@@ -90,7 +90,7 @@ class Needs:
         return sum(self._weights[dtype])
 
     def outside_blocks(self, dtype: DtypeName) -> int:
-        """Of these weights, those that stay on the GPU where blocks are offloaded."""
+        """The part of these weights that stays on the GPU where blocks are offloaded."""
         return self._weights[dtype][0]
 
     @cached_property
@@ -124,7 +124,7 @@ class Needs:
         return entries * each * (2 if self.guided else 1)
 
     def text_weights(self, dtype: DtypeName) -> int:
-        """Of the text encoder."""
+        """The text encoder's weights."""
         return sum(shape.numel() for shape in self._text.values()) * _torch(dtype).itemsize
 
     def text_forward(self, dtype: DtypeName) -> int:
@@ -135,7 +135,7 @@ class Needs:
         return scores + 10 * max(widths) * MAX_PROMPT_TOKENS * _torch(dtype).itemsize
 
     def vae_weights(self, dtype: VAEDtypeName) -> int:
-        """Of both halves: the encoder stays in float32."""
+        """The weights of both halves; the VAE encoder stays in float32."""
         decoder, encoder = self._vae_parameters
         return decoder * _torch(dtype).itemsize + encoder * torch.float32.itemsize
 

@@ -84,6 +84,11 @@ def test_every_setting_says_what_it_is() -> None:
     assert bare("", ServiceConfig) == []
 
 
+def literal_parts(message: str) -> list[str]:
+    """What a message always says, without short words between what is put in."""
+    return [part for part in (part.strip(" :") for part in message.split("…")) if len(part) > 3]
+
+
 @cache
 def said() -> tuple[str, ...]:
     """Every text of the program, "…" for what is put in."""
@@ -106,9 +111,46 @@ def test_the_messages_of_troubleshooting_are_those_of_the_program() -> None:
     for message in messages:
         if message.isupper() or message.startswith("UNAVAILABLE: failed to connect"):
             continue  # reasons, below; gRPC's own words
-        text = re.sub(r"^[A-Z_]+: ", "", message)
-        parts = [part.strip() for part in text.split("…") if len(part.strip()) > 3]
+        parts = literal_parts(re.sub(r"^[A-Z_]+: ", "", message))
         assert not parts or any(all(part in one for part in parts) for one in said()), message
+
+
+def raised(kinds: set[str]) -> set[str]:
+    """Messages of these errors where the program raises them, "…" for what is put in."""
+    found = set()
+    for file in (ROOT / "services/helios_services").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
+                texts = [text for argument in node.args for text in [text_of(argument)] if text is not None]
+                found |= set(texts[-1:])
+    return found
+
+
+def text_of(node: ast.expr) -> str | None:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def test_every_message_that_does_not_say_what_to_do_is_on_the_page() -> None:
+    page = re.findall(r"^\| `([^`]+)`", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    explained = [parts for text in page if (parts := literal_parts(re.sub(r"^[A-Z_]+: ", "", text)))]
+    missing = []
+    for message in raised({"UserError", "ConfigError", "Refusal"}):
+        parts = literal_parts(message)
+        named = re.fullmatch(
+            r"[\w.…-]+: .*… .*is not allowed.*; allowed: .+", message
+        )  # field, value and what is allowed
+        if (
+            parts
+            and not named
+            and not any(
+                all(part in message for part in one) or all(any(part in each for each in one) for part in parts)
+                for one in explained
+            )
+        ):
+            missing.append(message)
+    assert missing == []
 
 
 def test_every_reason_of_a_failed_job_is_explained() -> None:

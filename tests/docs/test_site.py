@@ -79,5 +79,8 @@ def test_generated_pages_hold_every_setting_command_and_message(site: Path) -> N
         *pb.DESCRIPTOR.message_types_by_name,
     ]:
         assert f'id="{name}"' in calls
+    calls = (site / "reference/http.html").read_text()
+    for name in ("POST /v1/videos/extensions", "Last-Event-ID", "input_reference"):
+        assert name in calls
     for page, name in (("client", "HeliosClient.stream"), ("engine", "HeliosPipeline.generate")):
         assert name in (site / f"reference/{page}.html").read_text()

@@ -36,7 +36,7 @@ def allocated(*modules: torch.nn.Module) -> int:
 
 @pytest.fixture
 def needs(checkpoint: Path) -> Needs:
-    """Of the tiny checkpoint."""
+    """What the tiny checkpoint needs."""
     return Needs.of(open_checkpoint(checkpoint), height=128, width=192)
 
 

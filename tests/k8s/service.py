@@ -105,7 +105,12 @@ def ports(manifests: Manifests) -> Iterator[str]:
     """The configuration listens where the objects say, on all interfaces; probes and scalers ask for what exists."""
     config, gateway, cpu = ray_config(manifests), manifests.pod("gateway"), manifests.pod("ray-cpu")
     options = gateway_config(manifests).gateway
-    wanted = {"grpc": options.port, "metrics": options.metrics_port, "health": options.health_port}
+    wanted = {
+        "grpc": options.port,
+        "http": options.http_port,
+        "metrics": options.metrics_port,
+        "health": options.health_port,
+    }
     if _ports(gateway) != wanted:
         yield f"gateway: ports {_ports(gateway)}, the configuration says {wanted}"
     if _ports(cpu).get("metrics") != config.dispatcher.metrics_port:

@@ -175,13 +175,13 @@ def test_public_settings_change_only_on_purpose() -> None:
     assert counts == {
         "model": 10,
         "redis": 9,
-        "jobs": 15,
-        "gateway": 18,
+        "jobs": 16,
+        "gateway": 20,
         "dispatcher": 21,
         "text_encoder": 15,
         "denoiser": 21,
         "decoder": 19,
-        "media": 13,
+        "media": 15,
         "tracing": 3,
-        "webhooks": 7,
+        "webhooks": 8,
     }

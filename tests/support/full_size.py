@@ -22,7 +22,7 @@ TEXT = {
 
 
 def full_size_needs(*, guided: bool = False) -> Needs:
-    """Of the published 14 B model."""
+    """What the published 14 B model needs."""
     return needs_of(FULL, guided=guided)
 
 

@@ -8,7 +8,7 @@ from helios_services.config import ConfigError, ServiceConfig
 DENOISERS_TO_A_DECODER = 3
 """At the default steps the DiT takes three to four times as long for a chunk as the VAE does, by counted operations."""
 WEIGHTS = {"denoiser": 0.7, "decoder": 0.2, "text_encoder": 0.1}
-"""Of shares of a GPU, which only place replicas. Two decoders never land on one GPU beside the denoisers'."""
+"""How a GPU is shared out. Shares only place replicas. Two decoders never land on one GPU beside the denoisers'."""
 ROUNDING = 1e-6
 
 

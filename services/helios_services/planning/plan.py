@@ -47,7 +47,7 @@ def variant_of(config: ServiceConfig) -> VariantName:
 
 
 def needs_of(config: ServiceConfig) -> Needs:
-    """Of the checkpoint, for the largest of the sizes that replicas get ready for. Raises CheckpointError."""
+    """What the checkpoint needs for the largest of the sizes that replicas get ready for. Raises CheckpointError."""
     height, width = max(config.model.warm_ups, key=lambda size: size[0] * size[1], default=DEFAULT_SIZE)
     files = [Path(file) for file in config.model.loras.values()]
     adapters = sum(file.stat().st_size for file in files if file.is_file())

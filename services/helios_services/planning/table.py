@@ -24,7 +24,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def row(plan: Plan, section: str) -> tuple[str, ...]:
-    """Of one part: its name, replicas, place, what it holds, and why."""
+    """What the table says of one part: its name, replicas, place, what it holds, and why."""
     options: DeploymentConfig = getattr(plan.config, section)
     return (
         section.replace("_", " "),

@@ -23,7 +23,7 @@ SMALLEST_SHARE = 0.25
 LARGEST_SIDE = 0.6
 """Heights: what is longer is a part of the background."""
 WORDS = ("colour", "shape", "size", "direction", "speed")
-"""Of the caption, that a clip is asked for."""
+"""What a caption says of a clip."""
 EXTENTS = {"small": 0.25, "big": 0.42}
 """The longer side of an object's box, in heights: the mean over the shapes, whose boxes differ by a seventh."""
 OFF = 1.7

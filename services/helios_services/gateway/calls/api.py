@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from uuid import uuid4
 
 import structlog
@@ -21,6 +21,7 @@ from helios_services.gateway.calls.video_file import VideoFile, delete_video, op
 from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
+from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.in_turn import InTurn
 from helios_services.gateway.guard.tokens import Tokens
 from helios_services.gateway.metrics import GatewayMetrics
@@ -55,6 +56,8 @@ class Api:
         self._drain, self._background = drain, Background()
         self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
         self._submitter = Submitter(config, store, self._uploads)
+        limits = config.gateway
+        self._downloads = InProgress(limits.max_downloads, limits.max_downloads_per_key, "downloads")
         self._tokens = TokenMaker(tokens, store, frozenset({config.model.name}))
         self._listings = InTurn(LISTING_SHARE, LISTINGS_WAITING, "listings")
 
@@ -156,9 +159,12 @@ class Api:
         except StoreUnavailable:
             log.warning("job_not_cancelled", job_id=job_id)
 
-    def download(self, call: Call, job_id: str, offset: int) -> AbstractAsyncContextManager[VideoFile]:
+    @asynccontextmanager
+    async def download(self, call: Call, job_id: str, offset: int) -> AsyncGenerator[VideoFile]:
         """The finished file from byte `offset` on."""
-        return open_video(self._store, self._artifacts, call.caller, job_id, offset)
+        with self._downloads.one(call.caller.key_id):
+            async with open_video(self._store, self._artifacts, call.caller, job_id, offset) as file:
+                yield file
 
     async def upload(self, call: Call, metadata: pb.MediaMetadata, data: AsyncIterator[bytes]) -> Media:
         """Receives a picture or a clip."""

@@ -23,6 +23,7 @@ KEPT_S = 30.0
 """A job that nobody has asked for is kept no longer: it may have been deleted since."""
 POLL_S = 2.0
 """How often a waiting answer looks by itself, should a notification get lost."""
+RETRY_S = 2.0
 HOLD_S = 10.0
 """How long an answer waits for a chunk."""
 
@@ -47,6 +48,13 @@ class _Followed:
 INIT = -1
 
 
+class NoChunkYet(Refusal):
+    """There is nothing to play yet. No fault of anybody's: doors do not count it as one."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(Code.UNAVAILABLE, f"job {job_id!r} has no chunk yet", retry_after_s=RETRY_S)
+
+
 class Playback:
     """Reads each chunk, and each change of a job, once for all viewers."""
 
@@ -58,7 +66,7 @@ class Playback:
         """The job and its chunks that are kept, in order. at_least: waits until this one is there, or the job's end, or
         for HOLD_S. Without it the answer waits for a first chunk only.
 
-        Raises JobNotFound; ChunkGone once they have expired; Refusal (UNAVAILABLE) where there is none yet.
+        Raises JobNotFound; ChunkGone once they have expired; NoChunkYet.
         """
         begun_s = time.monotonic()
         end_s = begun_s + HOLD_S
@@ -74,7 +82,7 @@ class Playback:
                 followed = await self._visible(caller, job_id, time.monotonic() - (0.0 if changed else FRESH_S))
         if not followed.records:
             if followed.job.ended_s is None:
-                raise Refusal(Code.UNAVAILABLE, f"job {job_id!r} has no chunk yet", retry_after_s=2.0)
+                raise NoChunkYet(job_id)
             raise ChunkGone(f"job {job_id!r} has no chunk that is kept (any more)")
         return followed.job, list(followed.records)
 

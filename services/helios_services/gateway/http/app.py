@@ -24,6 +24,7 @@ from helios_services.gateway.http import (
 from helios_services.gateway.http.admission import House
 from helios_services.gateway.http.bodies import Bodies
 from helios_services.gateway.http.envelope import envelope, refused
+from helios_services.gateway.http.openapi import describe
 from helios_services.gateway.http.origins import Origins
 from helios_services.gateway.http.pages import Headers, mount_pages
 
@@ -44,6 +45,7 @@ def application(house: House) -> FastAPI:
     app.add_exception_handler(HTTPException, _not_here)
     for room in ROOMS:
         app.include_router(room.router)
+    describe(app)
     mount_pages(app)
     app.add_middleware(Bodies)
     app.add_middleware(Origins, config=house.config.gateway)

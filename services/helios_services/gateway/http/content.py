@@ -14,6 +14,7 @@ from helios_services.gateway.guard.refusal import Code, Refusal
 from helios_services.gateway.http.admission import Downloading, house
 from helios_services.gateway.http.envelope import envelope
 from helios_services.gateway.http.ranges import Span, wanted
+from helios_services.gateway.http.schemas import FILE, answers, heeds
 from helios_services.gateway.http.stream import Stream
 from helios_services.jobs.records import Job
 from helios_services.jobs.state import JobState
@@ -22,7 +23,16 @@ router = APIRouter(prefix="/v1/videos", tags=["videos"])
 MP4 = "video/mp4"
 
 
-@router.api_route("/{video_id}/content", methods=["GET", "HEAD"])
+@router.head("/{video_id}/content", include_in_schema=False)
+@router.get(
+    "/{video_id}/content",
+    responses=answers(MP4, FILE) | answers(MP4, FILE, 206),
+    openapi_extra=heeds(
+        ("Range", "A part of the finished file: bytes=FIRST-LAST."),
+        ("If-Range", "The ETag of the file that the range is of."),
+        ("If-None-Match", "The ETag of a file that is here already."),
+    ),
+)
 async def content(request: Request, call: Downloading, video_id: str, variant: Literal["video"] = "video") -> Response:
     """The MP4. Of a video that is being made, what there is and then each chunk as it becomes ready, to the last."""
     api = house(request).api

@@ -13,6 +13,7 @@ from helios_services.gateway.calls.video_stream import Segment
 from helios_services.gateway.http.admission import Generating, Submitting, house
 from helios_services.gateway.http.content import MP4
 from helios_services.gateway.http.naming import OURS, called
+from helios_services.gateway.http.schemas import CREATE, EXTEND, FILE, JSON, REMIX, VIDEO, answers, takes
 from helios_services.gateway.http.stream import Stream
 from helios_services.gateway.http.submissions import Asked, asked, reference, submission
 from helios_services.gateway.http.video_object import REMIXED
@@ -25,7 +26,7 @@ OF_EXTENSIONS = ("prompt", "model", "seconds", "size", "video", OURS)
 OF_REMIXES = ("prompt", "seconds", "size", OURS)
 
 
-@router.post("/extensions")
+@router.post("/extensions", responses=answers(JSON, VIDEO), openapi_extra=takes(EXTEND, ("prompt", "video"), "video"))
 async def extend(request: Request, call: Submitting) -> Response:
     """Continues a finished video (`video.id`), as if it had been one longer job, or a clip that comes as the file
     `video`. The new video has the new part only."""
@@ -34,7 +35,7 @@ async def extend(request: Request, call: Submitting) -> Response:
     return answer(request, await submitted(request, call, body, OF_EXTENSIONS))
 
 
-@router.post("/{video_id}/remix")
+@router.post("/{video_id}/remix", responses=answers(JSON, VIDEO), openapi_extra=takes(REMIX, ("prompt",)))
 async def remix(request: Request, call: Submitting, video_id: str) -> Response:
     """Makes a video again, with another prompt and whatever else is given; the seed and the rest stay."""
     inside = house(request)
@@ -48,7 +49,7 @@ async def remix(request: Request, call: Submitting, video_id: str) -> Response:
         return answer(request, await inside.api.submit(call, message))
 
 
-@router.post("/sync")
+@router.post("/sync", responses=answers(MP4, FILE), openapi_extra=takes(CREATE, ("prompt",), "input_reference"))
 async def sync(request: Request, call: Generating) -> Response:
     """Makes a video and answers with it, chunk by chunk as it is made. A client that goes away ends it."""
     inside = house(request)

@@ -14,12 +14,14 @@ from helios_services.config import JobsConfig
 from helios_services.gateway.guard.refusal import refusal_of
 from helios_services.gateway.http.admission import Watching, house
 from helios_services.gateway.http.envelope import envelope
+from helios_services.gateway.http.schemas import answers, heeds
 from helios_services.gateway.http.stream import Stream
 from helios_services.gateway.http.video_object import video
 from helios_services.jobs.records import Job
 from helios_services.tasks import cancelled
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
+EVENTS = "text/event-stream"
 ALIVE_S = 15.0
 """A line goes out this often, so that nobody on the way takes a waiting stream for a dead one."""
 RETRY_MS = 2000
@@ -28,7 +30,11 @@ NOTHING_MORE = 204
 """Tells a browser that has seen the end not to connect again."""
 
 
-@router.get("/{video_id}/events")
+@router.get(
+    "/{video_id}/events",
+    responses=answers(EVENTS, {"type": "string"}) | {204: {"description": "Nothing more."}},
+    openapi_extra=heeds(("Last-Event-ID", "Of the last event that was seen: those behind it follow.")),
+)
 async def events(request: Request, call: Watching, video_id: str) -> Response:
     """The video now and after each change, up to its end. An event's id is the video's revision."""
     inside = house(request)
@@ -37,7 +43,7 @@ async def events(request: Request, call: Watching, video_id: str) -> Response:
     if job.ended_s is not None and job.revision <= seen:
         return Response(status_code=NOTHING_MORE)
     pieces = _events(inside.api.watch(call, video_id), seen, inside.config.jobs)
-    return Stream(pieces, "text/event-stream", headers={"Cache-Control": "no-store"}, closes=True)
+    return Stream(pieces, EVENTS, headers={"Cache-Control": "no-store"}, closes=True)
 
 
 def _seen(header: str) -> int:

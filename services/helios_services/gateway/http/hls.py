@@ -15,9 +15,11 @@ from starlette.responses import Response
 
 from helios_engine.errors import InvalidField
 from helios_engine.request import FRAMES_PER_CHUNK
-from helios_services.gateway.calls.playback import INIT
+from helios_services.gateway.calls.playback import INIT, NoChunkYet
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.http.admission import Streaming, house
+from helios_services.gateway.http.envelope import refused
+from helios_services.gateway.http.schemas import FILE, answers
 from helios_services.jobs.records import ChunkRecord, Job
 
 router = APIRouter(prefix="/v1/videos", tags=["hls"])
@@ -30,7 +32,7 @@ MOST_INDEX = 10**9
 Token = Annotated[str, Query(max_length=4096, description="A viewer's token, where it has no header to put it in.")]
 
 
-@router.get("/{video_id}/hls/index.m3u8")
+@router.get("/{video_id}/hls/index.m3u8", responses=answers(PLAYLIST, {"type": "string"}))
 async def playlist(
     request: Request,
     call: Streaming,
@@ -40,7 +42,10 @@ async def playlist(
 ) -> Response:
     """The playlist. Waits for the first chunk, or for chunk `_HLS_msn`, for some seconds."""
     api = house(request).api
-    job, records = await api.chunks(call, video_id)
+    try:
+        job, records = await api.chunks(call, video_id)
+    except NoChunkYet as refusal:
+        return refused(refusal)
     if msn is not None and records[-1].index < msn and job.ended_s is None:
         if msn > records[-1].index + AHEAD:
             raise InvalidField("_HLS_msn", msn, f"at most {records[-1].index + AHEAD}")
@@ -51,13 +56,13 @@ async def playlist(
     )
 
 
-@router.get("/{video_id}/hls/init.mp4")
+@router.get("/{video_id}/hls/init.mp4", responses=answers(SEGMENT, FILE))
 async def init_segment(request: Request, call: Streaming, video_id: str, token: Token = "") -> Response:
     """The init segment."""
     return await _segment(request, call, video_id, INIT)
 
 
-@router.get("/{video_id}/hls/{index}.m4s")
+@router.get("/{video_id}/hls/{index}.m4s", responses=answers(SEGMENT, FILE))
 async def segment(
     request: Request,
     call: Streaming,

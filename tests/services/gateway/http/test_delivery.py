@@ -1,6 +1,7 @@
 """What is delivered over HTTP: files and their ranges, growing files, events, playlists."""
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,45 @@ async def test_a_file_that_will_not_grow_any_more_is_cut_off(http: httpx.AsyncCl
                 pass
 
 
+async def test_a_reader_that_stalls_holds_no_more_than_a_few_chunks(
+    http: httpx.AsyncClient, gateway: Gateway, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the second chunk the sockets between are full: the others stay in the store until they are wanted."""
+    read = []
+    plain = JobReader.fragment
+
+    async def counted(self: JobReader, job_id: str, index: int) -> bytes:
+        read.append(index)
+        return await plain(self, job_id, index)
+
+    monkeypatch.setattr(JobReader, "fragment", counted)
+    size, chunks = 8_000_000, 8
+    video_id = await submitted(http, num_frames=33 * chunks)
+    claim = await worker.claim()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port, limit=65536)
+    writer.write(f"GET /v1/videos/{video_id}/content HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    for index in range(chunks):
+        await worker.append(claim, index, size)
+    await until(lambda: len(read) >= 1)
+    for _ in range(20):  # turns in which a stream without back-pressure would read on
+        await http.get("/healthz")
+    assert len(read) <= 3
+    assert b" 200 " in await reader.readline()
+    while await reader.readline() != b"\r\n":
+        pass
+    digest, received = hashlib.sha256(), 0
+    while length := int(await reader.readline(), 16):
+        digest.update(await reader.readexactly(length))
+        received += length
+        await reader.readline()
+    expected = hashlib.sha256(b"init")
+    for index in range(chunks):
+        expected.update(fragment(index, size))
+    assert (received, digest.digest()) == (4 + chunks * size, expected.digest())
+    assert read == list(range(chunks))
+    writer.close()
+
+
 async def next_event(lines: Any) -> dict[str, Any]:
     """The next event's fields; its data as JSON."""
     event: dict[str, Any] = {}
@@ -203,6 +243,19 @@ async def test_streams_end_with_the_gateway(config: ServiceConfig, worker: Worke
         assert '"code":"unavailable"' in text
         with pytest.raises(httpx.RemoteProtocolError):
             await growing.aread()
+
+
+async def test_a_reader_that_stalls_does_not_keep_the_gateway(config: ServiceConfig, worker: Worker) -> None:
+    async with serving(config) as gateway:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as http:
+            video_id = await submitted(http)
+        await worker.append(await worker.claim(), 0, 20_000_000)
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port, limit=1024)
+        writer.write(f"GET /v1/videos/{video_id}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert b" 200 " in await reader.readline()
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(20_000_000)
+    writer.close()
 
 
 async def playlist(http: httpx.AsyncClient, video_id: str, query: str = "") -> list[str]:
