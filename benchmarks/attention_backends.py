@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.counts import tokens
 from benchmarks.sizes import Size
 from benchmarks.timing import measure
+from helios_engine.tokens import history_tokens, noisy_tokens
 
 GPU_BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
@@ -21,7 +21,7 @@ def fastest_backend(size: Size) -> str:
     if size.device == "cpu":
         return TORCHS_CHOICE
     config = size.transformer
-    length = sum(tokens(size.height, size.width, 1))
+    length = history_tokens(size.height, size.width) + noisy_tokens(size.height, size.width)
     shape = (1, length, config.num_attention_heads, config.attention_head_dim)
     # heads behind tokens in memory, as diffusers hands them over
     q, k, v = (torch.randn(shape, device=size.device).to(size.dtype).transpose(1, 2) for _ in range(3))

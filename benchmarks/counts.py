@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.sizes import Size, TextShape
-from helios_engine.configs import HISTORY_FRAMES, TransformerConfig, VAEConfig
+from helios_engine.configs import TransformerConfig, VAEConfig
 from helios_engine.request import LATENT_FRAMES_PER_CHUNK
 from helios_engine.text.embeds import MAX_PROMPT_TOKENS
+from helios_engine.tokens import history_tokens, noisy_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,6 @@ def convolution(taps: int, inputs: int, outputs: int, pixels: int, stride: int =
     """pixels: of the result. stride: input pixels for each of them."""
     flops = 2 * taps * inputs * outputs * pixels
     return Product(flops=flops, elements=pixels * (inputs * stride + outputs) + taps * inputs * outputs)
-
-
-def tokens(height: int, width: int, scale: int) -> tuple[int, int]:
-    """History and noisy tokens for a video of this size (pixels), the noisy latents `scale` times smaller."""
-    rows, columns = height // 16, width // 16
-    long, mid, short = HISTORY_FRAMES
-    history = -(-long // 4) * -(-rows // 4) * -(-columns // 4) + -(-mid // 2) * -(-rows // 2) * -(-columns // 2)
-    return history + (short + 1) * rows * columns, LATENT_FRAMES_PER_CHUNK * (rows // scale) * (columns // scale)
 
 
 def dit(config: TransformerConfig, history: int, noisy: int, text: int = MAX_PROMPT_TOKENS) -> list[Product]:
@@ -113,8 +106,9 @@ def vae_encode(config: VAEConfig, height: int, width: int) -> list[Product]:
 
 def parts(size: Size) -> dict[str, list[Product]]:
     """Every part of a chunk, by the name that rows of the benchmark know it under."""
+    history = history_tokens(size.height, size.width)
     stages = {
-        f"dit stage {stage}": dit(size.transformer, *tokens(size.height, size.width, scale))
+        f"dit stage {stage}": dit(size.transformer, history, noisy_tokens(size.height, size.width, scale))
         for stage, scale in enumerate((4, 2, 1))
     }
     return {

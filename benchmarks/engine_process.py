@@ -48,7 +48,7 @@ def _serve(pipe: Connection, checkpoint: str, cores: set[int]) -> None:
     from helios_engine import HeliosPipeline
 
     torch.set_num_threads(len(cores))
-    pipeline = HeliosPipeline.from_pretrained(checkpoint, dtype=torch.float32)
+    pipeline = HeliosPipeline.from_pretrained(checkpoint, device="cpu", dtype=torch.float32)
     while (request := pipe.recv()) is not None:
         pipe.send(_generate(pipeline, request))
 

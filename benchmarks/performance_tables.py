@@ -198,7 +198,11 @@ def kernels_gpu(results: Path) -> str:
         others = (one[way] for way in ("reference", "compiled reference"))
         ratios = (f"{other['median_us'] / took:.2f}" if is_measured(other) else str(other) for other in others)
         rows.append((one["kernel"], one["shape"], f"{took:.1f}", f"{one['roofline_us'] / took:.0%}", *ratios))
-    return table(header, rows) + source(report)
+    return (
+        "\nEach kernel at full size. Its roofline: moving arguments and results once, at a copy's rate.\n"
+        + table(header, rows)
+        + source(report)
+    )
 
 
 def gpu_measured(results: Path) -> str:
@@ -224,8 +228,8 @@ def gpu_limits(results: Path) -> str:
     found = measured_on_gpus(results)
     if not found:
         return (
-            "- No figure here was measured on a GPU. The code runs on CUDA devices by configuration (`device: cuda`,\n"
-            "  `num_gpus: 1`), but neither speed, bf16 parity nor memory has been measured on one.\n"
+            "- No figure here was measured on a GPU. The service uses the GPUs that it finds, but\n"
+            "  neither speed, bf16 parity nor memory has been measured on one.\n"
         )
     return (
         f"- On a GPU ({_gpus(found)}) the engine alone was measured, with random weights in the published sizes\n"

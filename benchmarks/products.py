@@ -17,13 +17,14 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.conditions import head
-from benchmarks.counts import attention, linear, tokens
+from benchmarks.counts import attention, linear
 from benchmarks.kernel_timing import time_function
 from benchmarks.records import RESULTS, failed, read, write
 from benchmarks.rows import STAGES
 from benchmarks.sizes import SIZES, Size
 from helios_engine.accelerate.fp8 import Float8Linear, check_device
 from helios_engine.ops.attention_backends import candidates
+from helios_engine.tokens import history_tokens, noisy_tokens
 
 REPETITIONS = {"cpu": 3, "cuda": 20}
 Work = Callable[[], object]
@@ -66,7 +67,7 @@ def measured(size: Size, done: Set[Key]) -> Iterator[dict[str, Any]]:
     """A row for each product and way that is not done: what it is, its FLOP, time and rate, or why there is none."""
     device = torch.device(size.device)
     for stage, scale in enumerate(STAGES):
-        count = sum(tokens(size.height, size.width, scale))
+        count = history_tokens(size.height, size.width) + noisy_tokens(size.height, size.width, scale)
         for name, flops, works in (*_linears(size, count), _attention(size, count)):
             for way, make in works.items():
                 if (stage, name, way) in done:

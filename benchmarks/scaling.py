@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.conditions import head
-from benchmarks.counts import dit, tokens
+from benchmarks.counts import dit
 from benchmarks.peers import random_weights
 from benchmarks.sizes import SIZES, Size
 from helios_engine.model.transformer import HeliosTransformer, parameter_dtype
@@ -29,6 +29,7 @@ from helios_engine.parallel.transformer import ParallelTransformer
 from helios_engine.request import FRAMES_PER_CHUNK, GenerationRequest
 from helios_engine.sampling.denoiser import Denoiser
 from helios_engine.sampling.state import DenoiseState
+from helios_engine.tokens import history_tokens, noisy_tokens
 
 RESULT = Path(__file__).parent / "results" / "scaling-cpu.json"
 RESOLUTIONS = ((64, 128), (128, 128), (128, 256), (256, 256))
@@ -91,7 +92,9 @@ def over_video(denoiser: Denoiser, size: Size, chunks: int) -> dict[str, Any]:
 def over_resolution(denoiser: Denoiser, size: Size, height: int, width: int, runs: int) -> dict[str, Any]:
     """Seconds of a chunk at this size of picture, beside its operations."""
     seconds = chunk_times(denoiser, size, request_for(height, width, runs + 1), time.thread_time)[1:]
-    flops = sum(p.flops for scale in (4, 2, 1) for p in dit(size.transformer, *tokens(height, width, scale)))
+    history = history_tokens(height, width)
+    stages = (dit(size.transformer, history, noisy_tokens(height, width, scale)) for scale in (4, 2, 1))
+    flops = sum(product.flops for stage in stages for product in stage)
     measured = {"median_s": median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
     return {"height": height, "width": width, "flops": flops, **measured}
 

@@ -25,5 +25,9 @@ class InvalidField(ValueError):
         return type(self), (self.field, self.value, self.allowed)
 
 
+class DoesNotFit(ValueError):
+    """A machine cannot hold the model as it is asked for; the message says what would."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint folder is not what it should be; the message names the file and the tensor or key."""

@@ -2,10 +2,14 @@
 
 from typing import Literal
 
+Auto = Literal["auto"]
+"""The choice is made for the machine: see `helios_engine.planning`."""
 VariantName = Literal["base", "mid", "distilled"]
 """The published models: see `helios_engine.variants`."""
 DtypeName = Literal["float32", "bfloat16"]
 """What a model computes in, as torch names it."""
+VAEDtypeName = Literal["float32", "float16", "bfloat16"]
+"""What the VAE decodes in. float16 has the mantissa of TF32, in which a GPU computes float32's convolutions anyway."""
 DeviceType = Literal["cpu", "cuda"]
 """What a model runs on, as torch names it."""
 GuidanceBatching = Literal["auto", "always", "never"]

@@ -14,6 +14,7 @@ from helios_engine.loading.denoiser import load_denoiser
 from helios_engine.loading.text import load_text_encoder
 from helios_engine.loading.vae import load_decoder, load_encoder
 from helios_engine.options import VariantName
+from helios_engine.planning.one_process import all_on, for_this_machine
 from helios_engine.request import GenerationRequest
 from helios_engine.sampling.conditioning import conditioned_state
 from helios_engine.sampling.denoiser import Denoiser
@@ -70,20 +71,42 @@ class HeliosPipeline:
         cls,
         path: str | PathLike[str],
         *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
         loras: Mapping[str, str | PathLike[str]] | None = None,
+        size: tuple[int, int] = (384, 640),
     ) -> "HeliosPipeline":
-        """Loads a checkpoint folder in the published diffusers layout; the VAE in float32. Raises CheckpointError.
+        """Loads a checkpoint folder in the published diffusers layout.
 
-        loras: adapter files by the names that requests use.
+        device: None: the first GPU, with what does not fit in host memory or on the CPU, as `helios plan` says; without
+        a GPU the CPU, unless the model is of full size. dtype: None: bfloat16 on a GPU, float32 on a CPU. loras:
+        adapter files by the names that requests use. size: height and width of the largest video to have room for.
+        Raises CheckpointError, and DoesNotFit where the machine cannot hold the model.
         """
+        checkpoint = open_checkpoint(path)
+        if device is None:
+            chosen = for_this_machine(checkpoint, size, dtype, (loras or {}).values())
+        else:
+            chosen = all_on(device, dtype)
+        text, denoiser, decoder, as_torch = chosen.text, chosen.denoiser, chosen.decoder, getattr(torch, chosen.dtype)
+        activations = chosen.activation_budget_bytes
         return cls(
-            open_checkpoint(path).variant,
-            load_text_encoder(path, device=device, dtype=dtype),
-            load_denoiser(path, device=device, dtype=dtype, loras=loras),
-            load_decoder(path, device=device),
-            load_encoder(path, device=device),
+            checkpoint.variant,
+            load_text_encoder(path, device=text, dtype=as_torch),
+            load_denoiser(
+                path,
+                device=denoiser,
+                dtype=as_torch,
+                loras=loras,
+                offload_budget_bytes=chosen.offload_budget_bytes,
+            ),
+            load_decoder(
+                path,
+                device=decoder,
+                dtype=getattr(torch, chosen.vae_dtype),
+                activation_budget_bytes=activations,
+            ),
+            load_encoder(path, device=decoder, activation_budget_bytes=activations),
         )
 
     def generate(self, request: GenerationRequest, *, continue_from: DenoiseState | None = None) -> Iterator[Chunk]:

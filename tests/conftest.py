@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 SLOW = (
     "benchmarks",
+    "browser",
     "docs/test_site.py",
     "engine/parallel",
     "engine/test_acceleration.py",

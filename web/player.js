@@ -41,6 +41,7 @@ async function begin(how) {
     listen("job", followed);
     listen("state", connection);
     listen("failed", failed);
+    if (!how.attach) history.replaceState(null, "", location.pathname); // a reload goes on with this, not with the link
     const job = how.attach ? await session.attach(how.attach, how.chunk ?? 0) : await session.start({ params });
     keep(job.id);
     shape(job.params.width, job.params.height);
@@ -67,6 +68,7 @@ async function steer(text) {
   } catch (error) {
     entry.refused(inWords(error));
     say(inWords(error));
+    at.prompt.value ||= text;
   }
 }
 
@@ -190,7 +192,8 @@ function hint(words) {
 /** A reload goes on with the session, at the chunk that was on the screen. */
 function keep(id) {
   const chunk = Math.max(0, feed?.chunkAt(video.currentTime) ?? 0);
-  sessionStorage.setItem(KEPT, JSON.stringify({ id, chunk }));
+  const text = JSON.stringify({ id, chunk });
+  if (sessionStorage.getItem(KEPT) !== text) sessionStorage.setItem(KEPT, text);
 }
 
 function forget() {
@@ -234,9 +237,11 @@ class Streamed {
     this.session = of;
     of.addEventListener("job", () => {
       if (element.src) return;
-      element.src = `/v1/videos/${of.jobId}/hls/index.m3u8`;
+      const query = settings.token ? `?${new URLSearchParams({ token: settings.token })}` : "";
+      element.src = `/v1/videos/${of.jobId}/hls/index.m3u8${query}`;
       element.play().catch(() => {});
     });
+    element.addEventListener("timeupdate", () => of.played(this.chunkAt(element.currentTime)));
   }
 
   get bufferedSeconds() {

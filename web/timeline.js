@@ -15,13 +15,14 @@ export class Timeline {
   constructor(cells, list) {
     this.#cells = cells;
     this.#list = list;
+    this.clear();
   }
 
   clear() {
     this.#entries = [];
     this.#list.replaceChildren();
     this.#drawn = "";
-    this.#cells.replaceChildren();
+    this.#cells.replaceChildren(...Array.from({ length: FEWEST_CELLS }, emptyCell));
     this.#cells.setAttribute("aria-label", "Nothing yet");
   }
 
@@ -71,8 +72,7 @@ export class Timeline {
     const first = Math.max(0, Math.min(wanted - MOST_CELLS, Math.max(now, 0) - MOST_CELLS / 2));
     const cells = [];
     for (let index = Math.floor(first); index < wanted && cells.length < MOST_CELLS; index += 1) {
-      const cell = document.createElement("span");
-      cell.className = "cell";
+      const cell = emptyCell();
       if (index === now) cell.classList.add("now");
       else if (index < now) cell.classList.add("seen");
       else if (index < done) cell.classList.add("made");
@@ -95,6 +95,12 @@ export class Timeline {
     entry.row.classList.toggle("current", current && now >= 0);
     entry.row.classList.toggle("refused", Boolean(entry.refused));
   }
+}
+
+function emptyCell() {
+  const cell = document.createElement("span");
+  cell.className = "cell";
+  return cell;
 }
 
 function placed(entry, current, now, soon) {

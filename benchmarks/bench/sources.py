@@ -25,7 +25,7 @@ OTHER_SEEDS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Of the pictures, in pixels."""
+    """The size of pictures, in pixels."""
 
     height: int
     width: int

@@ -7,10 +7,18 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from docs.generate import commands, protocol, settings
+from docs.generate import commands, http, plans, protocol, settings
 
-PAGES = {"reference/settings.md": settings, "reference/commands.md": commands, "reference/grpc.md": protocol}
+PAGES = {
+    "reference/settings.md": settings,
+    "reference/commands.md": commands,
+    "reference/plans.md": plans,
+    "reference/grpc.md": protocol,
+    "reference/http.md": http,
+}
 DOCS = Path(__file__).parents[1]
+CLUSTER = re.compile(r"^```sh cluster$", re.MULTILINE)
+"""How pages mark commands that need a cluster; tests read it. MkDocs knows no language of two words."""
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -22,7 +30,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
-    """A link to a file of the repository becomes the file's name: the site holds the documentation only."""
+    """A link to a file of the repository becomes the file's name: the site holds the documentation only.
+
+    Commands that need a cluster get a title that says so.
+    """
     folder = (DOCS / page.file.src_uri).parent
 
     def named(link: "re.Match[str]") -> str:
@@ -37,4 +48,4 @@ def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
             raise ValueError(f"{page.file.src_uri}: {target} does not exist")
         return f"`{name}`" if text.strip("`") in target else f"{text} (`{name}`)"
 
-    return LINK.sub(named, markdown)
+    return LINK.sub(named, CLUSTER.sub('```sh title="needs a cluster"', markdown))

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -82,21 +82,27 @@ def _entry(name: str, field: FieldInfo, texts: dict[str, str]) -> str:
 
 
 def _kind(field: FieldInfo) -> str:
+    return " ".join([_type(field.annotation), *_bounds(field.metadata)])
+
+
+def _bounds(metadata: Iterable[Any]) -> list[str]:
     bounds = []
-    for entry in field.metadata:
+    for entry in metadata:
         for sign, name in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
             if (bound := getattr(entry, name, None)) is not None:
                 bounds.append(f"{sign} {bound:,}" if isinstance(bound, int) else f"{sign} {bound:g}")
         if (pattern := getattr(entry, "pattern", None)) is not None:
             bounds.append(f"`{pattern}`")
-    return " ".join([_type(field.annotation), *bounds])
+    return bounds
 
 
 def _type(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
     if get_origin(annotation) is Annotated:
-        return _type(get_args(annotation)[0])
+        kind, *details = get_args(annotation)
+        inner = [entry for detail in details if isinstance(detail, FieldInfo) for entry in detail.metadata]
+        return " ".join([_type(kind), *_bounds(inner)])
     if annotation is type(None):
         return "null"
     arguments = [argument for argument in get_args(annotation) if argument is not ...]

@@ -9,6 +9,7 @@ import torch
 from helios_engine.checkpoint import load_weights, open_checkpoint
 from helios_engine.configs import VAEConfig
 from helios_engine.loading.shapes import shapes
+from helios_engine.vae.cudnn import check_cudnn
 from helios_engine.vae.decoder import VAEDecoder, WanDecoder
 from helios_engine.vae.encoder import VAEEncoder, WanEncoder
 from helios_engine.vae.slices import ACTIVATION_BUDGET_BYTES
@@ -27,11 +28,13 @@ def load_decoder(
     dtype: torch.dtype = torch.float32,
     activation_budget_bytes: int | None = ACTIVATION_BUDGET_BYTES,
 ) -> VAEDecoder:
-    """Loads the decoder half of `vae/`, from a folder or an id on the Hub. Raises CheckpointError.
+    """Loads the decoder half of `vae/`, from a folder or an id on the Hub. Raises CheckpointError; ValueError for
+    16 bits on a GPU whose cuDNN is too old.
 
     On a GPU float32's convolutions are in TF32 unless torch.backends.cudnn.allow_tf32 is off. What bfloat16 costs is
     measured by benchmarks/vae_precision.py. activation_budget_bytes: see `VAEDecoder`.
     """
+    check_cudnn(torch.device(device), dtype)
     model = _load_half(WanDecoder, path, device, dtype, ignored_prefixes=ENCODER_PREFIXES)
     return VAEDecoder(model, activation_budget_bytes=activation_budget_bytes)
 

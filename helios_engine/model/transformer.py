@@ -4,7 +4,7 @@ Legend: B batch, C latent channels, T frames, h/w latent height and width, L tok
 of an output token, P rotary pairs.
 Source: `HeliosTransformer3DModel` (diffusers); Helios paper: history injection, multi-term memory patches.
 What depends only on the prompt, the chunk or the shape is computed once per prompt (`encode_text`), chunk
-(`encode_history`) or shape (`rotary`), not once per step.
+(`encode_history`) or shape (`table`), not once per step.
 """
 
 import math

@@ -240,8 +240,7 @@ class Denoiser:
 
     def _batches_guidance(self, state: DenoiseState) -> bool:
         if self.guidance_batching == "auto":
-            height, width = state.history.shape[-2:]
-            return forward_fits(self.transformer, height, width, batch=2)
+            return forward_fits(self.transformer, state.request.height, state.request.width, batch=2)
         return self.guidance_batching == "always"
 
     def _encode_text(self, prompt_embeds: torch.Tensor) -> list[TextKeysValues]:

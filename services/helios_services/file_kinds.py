@@ -30,7 +30,7 @@ _OTHER_NAMES = {
 
 
 def bare(content_type: str) -> str:
-    """Without parameters, in small letters and by its usual name."""
+    """A content type without parameters, in small letters and by its usual name."""
     name = content_type.partition(";")[0].strip().lower()
     return _OTHER_NAMES.get(name, name)
 

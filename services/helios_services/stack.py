@@ -4,7 +4,7 @@ Nothing of it listens beyond loopback, and other users of the machine reach none
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from helios_services.config import ServiceConfig
@@ -12,6 +12,7 @@ from helios_services.deployments.serving import serving, settled
 from helios_services.gateway_process import Addresses, gateway_process
 from helios_services.jobs.embedded import with_redis
 from helios_services.media.sandbox_check import check_sandbox, for_one_machine
+from helios_services.planning.plan import Plan
 from helios_services.private_files import check_folder, private_folder, private_umask
 from helios_services.processes.keeper import OnLost, unheeded
 from helios_services.processes.state_folder import held
@@ -19,14 +20,16 @@ from helios_services.telemetry.logs import configure_logging
 
 
 @contextmanager
-def running_stack(config: ServiceConfig, on_lost: OnLost = unheeded) -> Iterator[Addresses]:
+def running_stack(
+    config: ServiceConfig, on_lost: OnLost = unheeded, *, tell: Callable[[Plan], None] = lambda plan: None
+) -> Iterator[Addresses]:
     """Yields the gateway's addresses. On exit: the gateway drains, then the workers, then Redis is stopped.
 
-    A gateway or a Redis that ends by itself is started again. on_lost: is told of what cannot be. Raises
-    CheckpointError or ConfigError when something does not start.
+    A gateway or a Redis that ends by itself is started again. on_lost: is told of what cannot be, tell of
+    the plan. Raises CheckpointError or ConfigError when something does not start.
     """
     configure_logging(config.log_level)
-    config = settled(config).model_copy(update={"media": for_one_machine(config.media)})
+    config = settled(config, tell=tell).model_copy(update={"media": for_one_machine(config.media)})
     check_sandbox(config.media)
     check_folder("state_dir", config.state_dir)
     for folder in (config.state_dir / "artifacts", config.compile_cache):

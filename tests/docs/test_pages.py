@@ -42,6 +42,26 @@ def test_commands_of_the_page_exist_with_their_options(page: Path) -> None:
                     assert word.partition("=")[0] in known, line
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=name_of)
+def test_blocks_of_the_page_stand_apart(page: Path) -> None:
+    """MkDocs takes a list, a table or a code block that follows other text without an empty line for part of it."""
+    before, fenced = "", False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        alone = not before.strip() or before.startswith(("#", "<!--"))
+        fence, item = line.lstrip().startswith("```"), re.match(r"\s*([-*]|\d+\.) ", line)
+        continued = before.startswith(("  ", "|")) or re.match(r"\s*([-*]|\d+\.) ", before)
+        if fenced:
+            fenced = not fence
+        elif fence:
+            assert alone, (number, line)
+            fenced = True
+        elif item or line.startswith("|"):
+            assert alone or continued, (number, line)
+        elif before.strip() == "```":
+            assert not line.strip(), (number, line)
+        before = line
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_settings_of_the_page_exist(page: Path) -> None:
     sections = {name: field.annotation for name, field in ServiceConfig.model_fields.items()}
@@ -62,6 +82,11 @@ def test_every_setting_says_what_it_is() -> None:
         return found
 
     assert bare("", ServiceConfig) == []
+
+
+def literal_parts(message: str) -> list[str]:
+    """What a message always says, without short words between what is put in."""
+    return [part for part in (part.strip(" :") for part in message.split("…")) if len(part) > 3]
 
 
 @cache
@@ -86,9 +111,46 @@ def test_the_messages_of_troubleshooting_are_those_of_the_program() -> None:
     for message in messages:
         if message.isupper() or message.startswith("UNAVAILABLE: failed to connect"):
             continue  # reasons, below; gRPC's own words
-        text = re.sub(r"^[A-Z_]+: ", "", message)
-        parts = [part.strip() for part in text.split("…") if len(part.strip()) > 3]
+        parts = literal_parts(re.sub(r"^[A-Z_]+: ", "", message))
         assert not parts or any(all(part in one for part in parts) for one in said()), message
+
+
+def raised(kinds: set[str]) -> set[str]:
+    """Messages of these errors where the program raises them, "…" for what is put in."""
+    found = set()
+    for file in (ROOT / "services/helios_services").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
+                texts = [text for argument in node.args for text in [text_of(argument)] if text is not None]
+                found |= set(texts[-1:])
+    return found
+
+
+def text_of(node: ast.expr) -> str | None:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def test_every_message_that_does_not_say_what_to_do_is_on_the_page() -> None:
+    page = re.findall(r"^\| `([^`]+)`", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    explained = [parts for text in page if (parts := literal_parts(re.sub(r"^[A-Z_]+: ", "", text)))]
+    missing = []
+    for message in raised({"UserError", "ConfigError", "Refusal"}):
+        parts = literal_parts(message)
+        named = re.fullmatch(
+            r"[\w.…-]+: .*… .*is not allowed.*; allowed: .+", message
+        )  # field, value and what is allowed
+        if (
+            parts
+            and not named
+            and not any(
+                all(part in message for part in one) or all(any(part in each for each in one) for part in parts)
+                for one in explained
+            )
+        ):
+            missing.append(message)
+    assert missing == []
 
 
 def test_every_reason_of_a_failed_job_is_explained() -> None:

@@ -59,6 +59,13 @@ def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
         assert not re.search(r"url\(['\"]?(https?:)?//", style.read_text()), style
 
 
+def test_every_code_block_of_a_page_is_one_on_the_site(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert "```" not in page.read_text(), page.name
+    kubernetes = (site / "kubernetes.html").read_text()
+    assert kubernetes.count("needs a cluster") == (ROOT / "docs/kubernetes.md").read_text().count("```sh cluster")
+
+
 def test_generated_pages_hold_every_setting_command_and_message(site: Path) -> None:
     settings = (site / "reference/settings.html").read_text()
     for name in ("state_dir", "gateway.max_concurrent_rpcs", "denoiser.autoscaling.max_replicas"):
@@ -72,5 +79,8 @@ def test_generated_pages_hold_every_setting_command_and_message(site: Path) -> N
         *pb.DESCRIPTOR.message_types_by_name,
     ]:
         assert f'id="{name}"' in calls
+    calls = (site / "reference/http.html").read_text()
+    for name in ("POST /v1/videos/extensions", "Last-Event-ID", "input_reference"):
+        assert name in calls
     for page, name in (("client", "HeliosClient.stream"), ("engine", "HeliosPipeline.generate")):
         assert name in (site / f"reference/{page}.html").read_text()

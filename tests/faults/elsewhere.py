@@ -5,7 +5,7 @@ GATEWAY, AUTH, BAD = (f"services/gateway/test_{name}.py" for name in ("gateway",
 HOSTILE, SANDBOX = "services/media/test_hostile_files.py", "services/media/test_sandbox.py"
 
 ELSEWHERE: dict[str, tuple[int, str]] = {
-    f"{LEASES}::test_a_stale_token_is_refused_everywhere": (2, "each write with a stale fencing token"),
+    f"{LEASES}::test_a_stale_token_is_refused_everywhere": (2, "each write with a stale lease token"),
     f"{LEASES}::test_a_lapsed_lease_is_reclaimed_by_one_of_many": (4, "20 reclaimers at once"),
     f"{WIRE}::test_lost_replies_have_one_effect_and_no_error": (6, "each call of the store loses its answer"),
     f"{WIRE}::test_a_silent_connection_is_replaced": (7, "the notifications' connection goes silent"),

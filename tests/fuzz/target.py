@@ -36,7 +36,8 @@ class Target:
 
     def __init__(self, config: ServiceConfig, log: Path) -> None:
         self._gateway = GatewayProcess(config, log)
-        self.port = self._gateway.port
+        self.port, self.http = self._gateway.port, self._gateway.http
+        self.http_port = int(self.http.rpartition(":")[2])
         self.channel = grpc.insecure_channel(self._gateway.address)
         self.stub: Any = VideoGenerationStub(self.channel)
         self.cases = 0

@@ -58,7 +58,11 @@ def _environment(pod: Pod) -> set[str]:
 def _reaches_https(manifests: Manifests, pod: Pod) -> bool:
     policies: list[Object] = [item["spec"] for item in manifests.of_kind("NetworkPolicy")]
     rules = [rule for spec in policies if selects(spec["podSelector"], pod.labels) for rule in spec.get("egress", [])]
-    return any("to" not in rule and {"port": HTTPS} in rule.get("ports", []) for rule in rules)
+    return any({"port": HTTPS} in rule.get("ports", []) and _leads_out(rule) for rule in rules)
+
+
+def _leads_out(rule: Object) -> bool:
+    return any("ipBlock" in peer for peer in rule.get("to", [{"ipBlock": "any"}]))
 
 
 CHECKS = (artifacts,)

@@ -31,9 +31,12 @@ def gateways(manifests: Manifests) -> Iterator[str]:
         if path:
             yield from (f"gateway: {name}: {complaint}" for complaint in secret_file(pod, path))
     (service,) = (item for item in manifests.of_kind("Service") if item["metadata"]["name"] == "helios-gateway")
-    wanted = "https" if config.gateway.tls_certificate_file else "kubernetes.io/h2c"
-    if service["spec"]["ports"][0]["appProtocol"] != wanted:
-        yield f"Service helios-gateway: must say that the gateway speaks {wanted}"
+    speaks = {"grpc": "kubernetes.io/h2c", "http": "http"}
+    if config.gateway.tls_certificate_file:
+        speaks = dict.fromkeys(speaks, "https")
+    said = {port["name"]: port["appProtocol"] for port in service["spec"]["ports"]}
+    if said != speaks:
+        yield f"Service helios-gateway: must say what the gateway speaks, {speaks}, says {said}"
 
 
 def job_store(manifests: Manifests) -> Iterator[str]:

@@ -9,6 +9,7 @@ from k8s.references import has_port
 from k8s.service import gateway_config
 
 OUTWARD = {"gateway"}
+OPEN = [{"port": "grpc"}, {"port": "http"}]
 NEEDED = {
     ("gateway", "redis", 6379),
     ("ray-cpu", "redis", 6379),
@@ -20,8 +21,10 @@ NEEDED = {
 METRICS = {"gateway": 9464, "ray-cpu": 9465}
 TRACED = ("gateway", "ray-cpu")
 """Whose processes record spans."""
-UNKNOWN_ADDRESSES = {"autoscaler", "bucket", "weights"}
-"""Policies that let pods out to what no selector can name: the API server, the bucket, the model hub."""
+UNKNOWN_ADDRESSES = {"autoscaler"}
+"""Policies that let pods out to what has a private address that no selector can name: the API server."""
+PRIVATE = {"10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
+"""What is no way out of the cluster, to buckets, the model hub and receivers of webhooks."""
 MAY_ASK = {"redis": {"gateway", "ray-cpu", "redis-exporter"}, "gcs-redis": {"ray-head"}}
 OPERATOR = ("ray-head", 8265)
 
@@ -45,7 +48,7 @@ def resolve(manifests: Manifests) -> Iterator[str]:
 
 
 def closed(manifests: Manifests) -> Iterator[str]:
-    """Everything is denied unless allowed, and the gateway's API port is all that anyone may reach."""
+    """Everything is denied unless allowed, and the gateway's two API ports are all that anyone may reach."""
     deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     if not any(policy["spec"] == deny for policy in manifests.of_kind("NetworkPolicy")):
         yield "no policy denies by default"
@@ -53,7 +56,7 @@ def closed(manifests: Manifests) -> Iterator[str]:
         for rule in _rules(manifests, pod, "ingress"):
             if rule.get("from"):
                 continue
-            if pod.labels[COMPONENT] not in OUTWARD or rule.get("ports") != [{"port": "grpc"}]:
+            if pod.labels[COMPONENT] not in OUTWARD or rule.get("ports") != OPEN:
                 yield f"{pod.name}: open to the world: {rule}"
     for item in manifests.of_kind("Service"):
         inside = item["spec"].get("type", "ClusterIP") == "ClusterIP"
@@ -70,13 +73,12 @@ def narrow(manifests: Manifests) -> Iterator[str]:
                 peers = rule.get(key, [])
                 if any("podSelector" not in peer and "ipBlock" not in peer for peer in peers):
                     yield f"NetworkPolicy {name}: opens to a whole namespace: {rule}"
-                if (
-                    not peers
-                    and (key == "from" or name not in UNKNOWN_ADDRESSES)
-                    and rule != {"ports": [{"port": "grpc"}]}
-                ):
+                if not peers and (key == "from" or name not in UNKNOWN_ADDRESSES) and rule != {"ports": OPEN}:
                     yield f"NetworkPolicy {name}: names no peer: {rule}"
                 among_ray = [{"podSelector": {"matchLabels": {"helios.dev/runtime": "ray"}}}]
+                everywhere = [peer["ipBlock"] for peer in peers if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"]
+                if any(not set(block.get("except", ())) >= PRIVATE for block in everywhere):
+                    yield f"NetworkPolicy {name}: opens to private addresses: {rule}"
                 if not rule.get("ports") and peers != among_ray:
                     yield f"NetworkPolicy {name}: names no port: {rule}"
     pods = {pod.labels[COMPONENT]: pod for pod in manifests.pods}

@@ -105,7 +105,12 @@ def ports(manifests: Manifests) -> Iterator[str]:
     """The configuration listens where the objects say, on all interfaces; probes and scalers ask for what exists."""
     config, gateway, cpu = ray_config(manifests), manifests.pod("gateway"), manifests.pod("ray-cpu")
     options = gateway_config(manifests).gateway
-    wanted = {"grpc": options.port, "metrics": options.metrics_port, "health": options.health_port}
+    wanted = {
+        "grpc": options.port,
+        "http": options.http_port,
+        "metrics": options.metrics_port,
+        "health": options.health_port,
+    }
     if _ports(gateway) != wanted:
         yield f"gateway: ports {_ports(gateway)}, the configuration says {wanted}"
     if _ports(cpu).get("metrics") != config.dispatcher.metrics_port:
@@ -141,24 +146,24 @@ def placement(manifests: Manifests) -> Iterator[str]:
         if float(params.get("num-gpus", 0)) != gpus:
             yield f"{pod.name}: Ray believes in {params.get('num-gpus')} GPUs, the pod has {gpus}"
         for bound, pods in (("min", group["minReplicas"]), ("max", group["maxReplicas" if scales else "replicas"])):
-            for what in ("num_cpus", "num_gpus"):
+            for what, field in (("num_cpus", "num_cpus"), ("num_gpus", "gpu_share")):
                 wanted = sum(
-                    getattr(d, what) * ranks(d) * getattr(d.autoscaling, f"{bound}_replicas")
+                    getattr(d, field) * ranks(d) * (d.autoscaling.least if bound == "min" else d.autoscaling.most)
                     for d in placed(config, pod)
                 )
                 if wanted > float(params.get(what.replace("_", "-"), 0)) * pods + 1e-9:
                     yield f"{pod.name}: {bound} replicas want {wanted} {what}, {pods} pods have less"
         for deployment in placed(config, pod):
-            if deployment.num_gpus * ranks(deployment) > gpus:
+            if deployment.gpu_share * ranks(deployment) > gpus:
                 yield f"{pod.name}: {ranks(deployment)} ranks are placed on one node, a pod has {gpus} GPUs"
     homes = [name for pod in manifests.pods if pod.group for name in map(id, placed(config, pod))]
     for name, deployment in _deployments(config).items():
         if homes.count(id(deployment)) != 1:
             yield f"{name}: {homes.count(id(deployment))} groups take it"
-    if config.denoiser.autoscaling.max_replicas > 1 and config.denoiser.max_ongoing_requests > 1:
+    if config.denoiser.autoscaling.most > 1 and config.denoiser.max_ongoing_requests > 1:
         yield "denoiser: calls wait at one replica while another is idle"
-    slots = config.dispatcher.concurrent_jobs * config.dispatcher.autoscaling.max_replicas
-    denoisers = config.denoiser.autoscaling.max_replicas
+    slots = config.dispatcher.concurrent_jobs * config.dispatcher.autoscaling.most
+    denoisers = config.denoiser.autoscaling.most
     if slots < denoisers:
         yield f"dispatcher: {slots} jobs at a time never keep {denoisers} denoisers busy"
 

@@ -101,9 +101,10 @@ def test_the_wheel_holds_the_source_tree_and_works(wheel: Path, tmp_path: Path) 
         for package, folder in PACKAGES.items()
         for path in _files(ROOT / folder / package)
     }
+    pages = {f"helios_services/gateway/http/web/{path.relative_to(ROOT / 'web')}" for path in _files(ROOT / "web")}
     with ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert held == expected | GENERATED | {"helios/__init__.py", "helios/v1/__init__.py", "helios/py.typed"}
+    assert held == expected | pages | GENERATED | {"helios/__init__.py", "helios/v1/__init__.py", "helios/py.typed"}
     installed = tmp_path / "installed"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(installed)]
     subprocess.run([*command, str(wheel)], check=True, capture_output=True)

@@ -20,6 +20,7 @@ class Case:
 
 
 CALLS = "helios_grpc_requests_total"
+HTTP_CALLS = 'helios_http_requests_total{code="%s"}'
 RAY = 'application="helios",deployment="denoiser"'
 UP = 'up{job="%s",instance="a:1"}'
 DEPTH = 'helios_queue_depth{priority="%s",instance="%s"}'
@@ -40,6 +41,12 @@ ALERTS = (
         {f'{CALLS}{{code="OK"}}': "0+100x40", f'{CALLS}{{code="INTERNAL"}}': "0+4x19 80+10x20"},
         silent=(10, 20),
         fires=(32,),
+    ),
+    Case(
+        "HeliosGatewayErrors",
+        {f'{CALLS}{{code="OK"}}': "0+1x40", HTTP_CALLS % "OK": "0+9x40", HTTP_CALLS % "INTERNAL": "0+1x40"},
+        silent=(3,),
+        fires=(12,),
     ),
     # the clients' own mistakes
     Case("HeliosGatewayErrors", {f'{CALLS}{{code="OK"}}': "0+1x30", f'{CALLS}{{code="NOT_FOUND"}}': "0+9x30"}, (30,)),

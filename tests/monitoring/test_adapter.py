@@ -74,11 +74,14 @@ def test_streams_are_summed_by_pod_and_unary_calls_left_out(rule: dict[str, Any]
     }.items():
         query = query.replace(f"<<.{field}>>", value)
     assert "<<" not in query
-    expected = [{"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in (("a", 5), ("b", 1))]
+    expected = [{"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in (("a", 9), ("b", 1))]
     discovered = [{"labels": f"{name}{{{labels}}}", "value": n} for labels, n in calls.items() if "pod=" in labels]
     test = {
         "interval": "1m",
-        "input_series": [{"series": f"{name}{{{labels}}}", "values": f"{n}x5"} for labels, n in calls.items()],
+        "input_series": [
+            *({"series": f"{name}{{{labels}}}", "values": f"{n}x5"} for labels, n in calls.items()),
+            {"series": f"helios_http_active_requests{{{GATEWAY % ('helios', 'a', 'StreamVideo')}}}", "values": "4x5"},
+        ],
         "promql_expr_test": [
             {"expr": query, "eval_time": "2m", "exp_samples": expected},
             {"expr": rule["seriesQuery"], "eval_time": "2m", "exp_samples": discovered},

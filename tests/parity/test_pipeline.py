@@ -23,7 +23,7 @@ def reference(checkpoint: Path) -> HeliosPyramidPipeline:
 
 @pytest.fixture(scope="module")
 def ours(checkpoint: Path) -> HeliosPipeline:
-    return HeliosPipeline.from_pretrained(checkpoint, dtype=torch.float32)
+    return HeliosPipeline.from_pretrained(checkpoint, device="cpu", dtype=torch.float32)
 
 
 def test_prompt_embeddings(reference: HeliosPyramidPipeline, ours: HeliosPipeline) -> None:

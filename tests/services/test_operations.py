@@ -59,10 +59,11 @@ def test_a_key_is_rotated(place: int, tmp_path: Path) -> None:
         return KeyRing(str(file)).authenticate("SubmitJob", (("authorization", f"Bearer {key}"),)).key_id
 
     _, block = blocks("Who may call")
-    add, remove = block.splitlines()
+    add, remove, show = block.splitlines()
     new_one = run(add, tmp_path).stderr.split(": ")[1].strip()
     assert [allowed(key) for key in (old_key, new_one)] == ["web-1", "web-2"]
     run(remove, tmp_path)
+    assert [line.split("\t")[0] for line in run(show, tmp_path).stdout.splitlines()] == ["a", "b", "web-2"]
     assert [entry["id"] for entry in yaml.safe_load(file.read_text())["keys"]] == ["a", "b", "web-2"]
     assert [allowed(key) for key in (new_one, made["a"][0], made["b"][0])] == ["web-2", "a", "b"]
 

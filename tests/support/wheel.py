@@ -22,6 +22,7 @@ SOURCES = (
     "kernels",
     "training",
     "services",
+    "web",
 )
 NO_INDEX = re.compile(r"NewConnectionError|NameResolutionError|Temporary failure in name resolution|ProxyError")
 

@@ -3,8 +3,9 @@
 import pytest
 
 from helios_engine.configs import TransformerConfig
+from helios_engine.tokens import history_tokens, noisy_tokens
 from helios_training.errors import TrainingError
-from helios_training.plan import history_tokens, noisy_tokens, parameter_counts, plan
+from helios_training.plan import parameter_counts, plan
 
 SIZE = {"height": 384, "width": 640}
 

@@ -56,7 +56,7 @@ def test_every_parameter_gets_a_gradient_and_recomputing_gives_the_same() -> Non
 
 
 def test_padding_that_is_folded_changes_no_gradient() -> None:
-    """Of the text encoder's embeddings before the padding, and of every weight."""
+    """The gradients are those of the embeddings before the padding, and of every weight."""
     model = random_transformer()
     folded, whole = ([], [])
     for found, padding_gradient in ((folded, False), (whole, True)):

@@ -87,5 +87,5 @@ def export_model(snapshot: Path, part: str, root: Path, variant: VariantName, be
 
 
 def text_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the second name of the shared table."""
+    """The text encoder's weights without the second name of the shared table."""
     return {name: value for name, value in weights.items() if name != "encoder.embed_tokens.weight"}

@@ -56,7 +56,7 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def published(self, prefix: str = "transformer.") -> dict[str, torch.Tensor]:
-        """As a LoRA file of diffusers holds it, which the engine loads: `{prefix}{layer}.lora_A.weight`, `lora_B`."""
+        """The adapter in diffusers' format, which the engine loads: `{prefix}{layer}.lora_A.weight` and `lora_B`."""
         tensors = {}
         for key, down in self.down.items():
             name = prefix + key.replace("/", ".")

@@ -13,6 +13,7 @@ from torch import nn
 
 from helios_engine.configs import TransformerConfig
 from helios_engine.model.transformer import HeliosTransformer
+from helios_engine.tokens import history_tokens, noisy_tokens
 from helios_training.errors import TrainingError
 from helios_training.small.sizes import small_transformer
 from helios_training.stages.recipes import LORA_RANKS
@@ -26,7 +27,6 @@ RANKS: Mapping[Stage, int] = {
     "ode": LORA_RANKS[1],
     "distill": LORA_RANKS[1],
 }
-LATENT_FRAMES = 9
 SAVED_WIDTHS = 1
 """What recomputing keeps of the activations between two blocks, in widths of the residual stream."""
 INSIDE_WIDTHS = 34
@@ -93,14 +93,3 @@ def parameter_counts(config: TransformerConfig, rank: int) -> tuple[int, int]:
     memory = (network.patch_short, network.patch_mid, network.patch_long)
     patches = sum(value.numel() for patch in memory for value in patch.parameters())
     return sum(value.numel() for value in network.parameters()), adapters + patches
-
-
-def noisy_tokens(height: int, width: int) -> int:
-    """How many noisy tokens a section has at full resolution. height, width: pixels."""
-    return LATENT_FRAMES * (height // 16) * (width // 16)
-
-
-def history_tokens(height: int, width: int) -> int:
-    """Anchor and short memory by (1, 2, 2), mid by (2, 4, 4), long by (4, 8, 8) latents."""
-    rows, columns = height // 8, width // 8
-    return sum(frames * -(-rows // side) * -(-columns // side) for frames, side in ((2, 2), (1, 4), (4, 8)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from helios_services.cli import checkpoint, config, generate, jobs, keys, serve
+from helios_services.cli import checkpoint, config, generate, jobs, keys, plan, serve
 from helios_services.cli.errors import user_errors
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command("generate")(generate.generate)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
+app.command("plan")(plan.plan)
 app.command("tiny")(checkpoint.tiny)
 app.command("check")(checkpoint.check)
 for command in entry_points(group="helios.commands"):  # packages above this one add theirs: training does

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from helios_engine.errors import CheckpointError, InvalidField
+from helios_engine.errors import CheckpointError, DoesNotFit, InvalidField
 from helios_engine.extras import MissingExtra
 from helios_services.errors import ExpectedError
 from helios_services.jobs.errors import StoreUnavailable
@@ -19,7 +19,7 @@ def user_errors() -> Iterator[None]:
     """Prints expected errors on standard error and exits with status 1."""
     try:
         yield
-    except (ExpectedError, MissingExtra, CheckpointError, InvalidField) as error:
+    except (ExpectedError, MissingExtra, CheckpointError, DoesNotFit, InvalidField) as error:
         _exit(str(error))
     except StoreUnavailable as error:
         _exit(f"Redis: {error}")

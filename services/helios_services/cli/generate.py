@@ -59,7 +59,7 @@ def generate(
     checkpoint: Annotated[
         str, typer.Option(help="Checkpoint folder or Hub id (in-process; or HELIOS_MODEL__CHECKPOINT).")
     ] = "",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:NUMBER (in-process).")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER (in-process).")] = "auto",
 ) -> None:
     """Generate a video."""
     given: dict[str, Any] = {
@@ -83,8 +83,8 @@ def generate(
     fields = {name: value for name, value in given.items() if value not in (None, ())}
     if priority not in PRIORITIES:
         raise InvalidField("priority", priority, ", ".join(PRIORITIES))
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise InvalidField("device", device, "cpu, cuda or cuda:NUMBER")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InvalidField("device", device, "auto, cpu, cuda or cuda:NUMBER")
     if not checkpoint and save_state is None:
         server = server or os.environ.get("HELIOS_SERVER", "")
     if server:

@@ -1,14 +1,22 @@
 """`helios keys`: API keys for gateways."""
 
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from helios_engine.extras import needs
 from helios_services.cli.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Make API keys.")
+if TYPE_CHECKING:
+    from helios_services.gateway.guard.key_file import KeyText
+
+KeyId = Annotated[str, typer.Argument(help="Name of the key.")]
+KeysFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file that gateway.api_keys_file names.")]
+app = typer.Typer(no_args_is_help=True, help="Make, list, exchange and take away API keys.")
 
 
 @app.command("new")
@@ -31,6 +39,7 @@ def new(
         from pydantic import ValidationError
 
         from helios_services.gateway.guard.caller import Scope
+        from helios_services.gateway.guard.key_file import as_values
         from helios_services.gateway.guard.keys import Quotas, new_key
 
     names = scope or ["submit", "read", "cancel"]
@@ -51,7 +60,55 @@ def new(
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(f"{problem['loc'][0]}: {problem['input']!r}: {problem['msg']}") from None
-    values = entry.model_dump(mode="json", exclude_defaults=True)
-    values["scopes"] = sorted(scope.value for scope in entry.scopes)
-    print(yaml.safe_dump({"keys": [values]}, sort_keys=False), end="")
+    print(yaml.safe_dump({"keys": [as_values(entry)]}, sort_keys=False), end="")
     print(f"the key, which is not shown again: {key}", file=sys.stderr)
+
+
+@app.command("ls")
+def ls(file: KeysFile) -> None:
+    """List the keys of a file: id, tenant, account, scopes."""
+    for entry in _text(file).entries.values():
+        scopes = ",".join(sorted(scope.value for scope in entry.scopes))
+        print("\t".join((entry.id, entry.tenant, entry.account or entry.id, scopes)))
+
+
+@app.command("rotate")
+def rotate(key_id: KeyId, file: KeysFile) -> None:
+    """Make the key that follows another: for its tenant and account, with its scopes and quotas. Both are good then."""
+    text = _text(file)
+    with needs("gateway", "helios keys"):
+        from helios_services.gateway.guard.keys import new_key
+    with expected_errors():
+        old = text.entry(key_id)
+        terms = {"account": old.account or old.id, "weight": old.weight, "quotas": old.quotas}
+        key, entry = new_key(text.successor(key_id), old.tenant, old.scopes, **terms)
+        text.add(entry)
+    print(f"{entry.id} is good beside {key_id}; when its clients have it: helios keys revoke {key_id} {file}")
+    print(f"the key, which is not shown again: {key}", file=sys.stderr)
+
+
+@app.command("revoke")
+def revoke(key_id: KeyId, file: KeysFile) -> None:
+    """Take a key away: gateways refuse it within seconds of the file's change. Calls that have begun go on."""
+    text = _text(file)
+    with expected_errors():
+        text.remove(key_id)
+    print(f"{key_id} is taken away")
+
+
+def _text(file: Path) -> "KeyText":
+    with needs("gateway", "helios keys"):
+        from helios_services.gateway.guard.key_file import KeyText
+    with expected_errors():
+        return KeyText(file)
+
+
+@contextmanager
+def expected_errors() -> Iterator[None]:
+    """What is wrong with the file or the key is told in a line."""
+    from helios_services.config import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        raise UserError(str(error)) from None

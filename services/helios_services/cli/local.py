@@ -83,9 +83,9 @@ def _generate(prompt: str, fields: Mapping[str, Any], local: Local, file: Path, 
 
 def _checkpoint(local: Local, config: ServiceConfig) -> str:
     """The folder or Hub id. Raises UserError for options that cannot be met."""
-    if local.device != "cpu" and not torch.cuda.is_available():
+    if local.device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
-            f"device: {local.device!r} is not allowed; allowed: cpu, for torch finds no GPU on this machine"
+            f"device: {local.device!r} is not allowed; allowed: auto and cpu, for torch finds no GPU on this machine"
         )
     given = [name for name in ("image", "video", "state") if getattr(local, name) is not None]
     if len(given) > 1:
@@ -99,8 +99,10 @@ def _checkpoint(local: Local, config: ServiceConfig) -> str:
 def _pipeline(request: GenerationRequest, folder: str, config: ServiceConfig, local: Local) -> HeliosPipeline:
     # on the command line, an adapter's file is its name
     files = {lora.name: config.model.loras.get(lora.name, lora.name) for lora in request.loras}
-    dtype = getattr(torch, config.model.dtype)
-    return HeliosPipeline.from_pretrained(folder, device=local.device, dtype=dtype, loras=files)
+    dtype = None if config.model.dtype == "auto" else getattr(torch, config.model.dtype)
+    device = None if local.device == "auto" else local.device
+    size = (request.height, request.width)
+    return HeliosPipeline.from_pretrained(folder, device=device, dtype=dtype, loras=files, size=size)
 
 
 def _first_state(

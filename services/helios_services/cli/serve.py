@@ -27,13 +27,16 @@ def up(
     """Run everything on this machine: Redis (unless configured), Ray, the model, the gateway."""
     in_own_session()
     with needs("serve", "helios up"):
+        from helios_services.cli.plan import show
         from helios_services.config import load_config
         from helios_services.stack import running_stack
 
-    settings = _with(_with(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port)
+    settings = with_values(
+        with_values(load_config(config), "model", checkpoint=checkpoint or None), "gateway", port=port
+    )
     _warn_of_open_door(settings)
     stop = Stop()
-    with running_stack(settings, stop.lost) as addresses:
+    with running_stack(settings, stop.lost, tell=show) as addresses:
         stop.listen()
         print(f"helios is up: {addresses.grpc}   (Ctrl-C stops it)", flush=True)
         if addresses.http:
@@ -52,7 +55,7 @@ def gateway(
         from helios_services.gateway.main import run_gateway
         from helios_services.jobs.embedded import with_redis
 
-    settings = _with(load_config(config), "gateway", port=port)
+    settings = with_values(load_config(config), "gateway", port=port)
     _warn_of_own_redis(settings)
     _warn_of_open_door(settings)
     with with_redis(settings) as settings:
@@ -67,14 +70,15 @@ def worker(
     """Run the model: deploys the Serve application and keeps it until a signal."""
     in_own_session()
     with needs("serve", "helios worker"):
+        from helios_services.cli.plan import show
         from helios_services.config import load_config
         from helios_services.deployments.serving import serving, settled
         from helios_services.jobs.embedded import with_redis
         from helios_services.telemetry.logs import configure_logging
 
-    settings = _with(load_config(config), "model", checkpoint=checkpoint or None)
+    settings = with_values(load_config(config), "model", checkpoint=checkpoint or None)
     configure_logging(settings.log_level)
-    settings, stop = settled(settings), Stop()
+    settings, stop = settled(settings, on_cluster=address is not None, tell=show), Stop()
     _warn_of_own_redis(settings)
     with with_redis(settings, stop.lost) as settings, serving(settings, address=address, on_lost=stop.lost):
         stop.listen()
@@ -83,7 +87,7 @@ def worker(
     stop.leave()
 
 
-def _with(config: "ServiceConfig", section: str, **values: Any) -> "ServiceConfig":
+def with_values(config: "ServiceConfig", section: str, **values: Any) -> "ServiceConfig":
     """The configuration with the given (not None) values of one section replaced."""
     given = {name: value for name, value in values.items() if value is not None}
     return config.model_copy(update={section: getattr(config, section).model_copy(update=given)})

@@ -13,7 +13,8 @@ from helios.v1 import video_generation_pb2 as pb
 from helios_services.file_kinds import by_name
 
 PAGE_SIZE = 50
-PART_BYTES = 1024 * 1024
+PART_BYTES = 256 * 1024
+"""Bytes of an uploaded file in a message: a gateway takes four times as much, and holds it until it is whole."""
 Answer = TypeVar("Answer")
 
 

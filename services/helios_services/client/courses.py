@@ -25,7 +25,7 @@ class Course(Protocol, Generic[Item]):
     method: str
 
     def request(self) -> Message:
-        """For what has not come yet."""
+        """The request for what has not come yet."""
 
     def add(self, message: Any) -> Item | None:
         """What a message completes; None if that is nothing, or nothing new."""

@@ -1,11 +1,15 @@
 """Settings of the Ray Serve deployments."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from helios_engine.options import AttentionKernel, CompileMode, DeviceType, DtypeName, GuidanceBatching
+from helios_engine.options import AttentionKernel, Auto, CompileMode, DeviceType, GuidanceBatching, VAEDtypeName
 from helios_services.config.section import Port, PositiveFloat, PositiveInt, Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+MOST_ACTIVATIONS_GB = 18.0
 
 
 class AutoscalingConfig(Section):
@@ -14,10 +18,12 @@ class AutoscalingConfig(Section):
     Equal bounds mean a fixed number.
     """
 
-    min_replicas: int = Field(1, ge=0)
-    """0: the deployment may go to nothing when there is no work."""
-    max_replicas: int = Field(1, gt=0, validate_default=True)
-    """Never more than this."""
+    min_replicas: Count | Auto = "auto"
+    """0: the deployment may go to nothing when there is no work. auto: with `max_replicas` auto as well, as many as the
+    machine has room for; else 1."""
+    max_replicas: PositiveInt | Auto = "auto"
+    """Never more than this. auto: with `min_replicas` auto as well, as many as the machine has room for; else the least
+    that is allowed."""
     backlog_target_s: PositiveFloat = 60.0
     """Replicas are added until the chunks that wait could be made in this time."""
     live_utilization: float = Field(0.8, gt=0, le=1)
@@ -31,15 +37,31 @@ class AutoscalingConfig(Section):
 
     @field_validator("max_replicas")
     @classmethod
-    def _bounds_in_order(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("min_replicas", 0):
-            raise ValueError(f"must be at least min_replicas, {info.data['min_replicas']}")
+    def _bounds_in_order(cls, value: int | Auto, info: ValidationInfo) -> int | Auto:
+        least = info.data.get("min_replicas", "auto")
+        if value != "auto" and least != "auto" and value < least:
+            raise ValueError(f"must be at least min_replicas, {least}")
         return value
+
+    @property
+    def open(self) -> bool:
+        """Whether the number of replicas is left to the machine."""
+        return self.min_replicas == self.max_replicas == "auto"
+
+    @property
+    def least(self) -> int:
+        """Replicas that there always are."""
+        return 1 if self.min_replicas == "auto" else self.min_replicas
+
+    @property
+    def most(self) -> int:
+        """Replicas that there may be."""
+        return max(self.least, 1) if self.max_replicas == "auto" else self.max_replicas
 
     @property
     def fixed(self) -> bool:
         """Whether the number of replicas never changes."""
-        return self.min_replicas == self.max_replicas
+        return self.least == self.most
 
 
 class DeploymentConfig(Section):
@@ -47,15 +69,16 @@ class DeploymentConfig(Section):
 
     num_cpus: float = Field(1.0, ge=0)
     """CPUs that a replica takes of its node, as Ray counts them."""
-    num_gpus: float = Field(0.0, ge=0, le=1)
-    """Share of a GPU that each process takes; Ray shows it that GPU and no other."""
+    num_gpus: Share | Auto = "auto"
+    """Share of a GPU that each process takes; Ray shows it that GPU and no other. auto: by what else runs there."""
     accelerator_type: str = ""
     """Ray accelerator type, for example "H100". Empty: any node."""
     node_resource: str = Field("", pattern=r"^([A-Za-z][A-Za-z0-9_-]{0,62})?$")
     """Custom resource of Ray that a node must offer, for example "decoder": what `ray start --resources` gave a group
     of nodes. Empty: any node."""
-    device: DeviceType = "cpu"
-    """What the replica computes on."""
+    device: DeviceType | Auto = "auto"
+    """What the replica computes on. auto: the GPUs that are found, if the model fits (`helios plan`). On a Ray cluster:
+    a GPU where `num_gpus` asks for one, else the CPU."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()
     max_ongoing_requests: PositiveInt = 1
     """Calls that a replica takes on at a time."""
@@ -79,6 +102,8 @@ class DeploymentConfig(Section):
     @model_validator(mode="after")
     def _device_and_share(self) -> Self:
         """Without a share Ray would hide no GPU, and every replica would land on the first."""
+        if self.num_gpus == "auto":
+            return self
         if self.device == "cuda" and not self.num_gpus:
             raise ValueError("num_gpus must be more than 0 and at most 1 with device cuda, is 0")
         if self.device == "cpu" and self.num_gpus:
@@ -87,10 +112,24 @@ class DeploymentConfig(Section):
             )
         return self
 
+    @property
+    def gpu_share(self) -> float:
+        """`num_gpus`, where nobody has made a plan: a whole GPU for what is to run on one."""
+        return float(self.device == "cuda") if self.num_gpus == "auto" else self.num_gpus
+
+    @property
+    def runs_on(self) -> DeviceType:
+        """`device`, where nobody has made a plan: a GPU if it is to have one."""
+        if self.device != "auto":
+            return self.device
+        return "cuda" if self.gpu_share else "cpu"
+
 
 class DispatcherConfig(DeploymentConfig):
-    """The dispatcher: claims jobs and drives them."""
+    """The dispatcher: claims jobs and drives them. It computes nothing."""
 
+    device: Literal["cpu"] = "cpu"
+    """It needs no GPU."""
     num_cpus: float = Field(0.1, ge=0)
     """CPUs that a replica takes of its node, as Ray counts them."""
     concurrent_jobs: PositiveInt = 2
@@ -119,7 +158,7 @@ class DispatcherConfig(DeploymentConfig):
     @property
     def slots(self) -> int:
         """Jobs that all dispatchers together drive at a time."""
-        return (self.concurrent_jobs + self.interactive_jobs) * self.autoscaling.max_replicas
+        return (self.concurrent_jobs + self.interactive_jobs) * self.autoscaling.most
 
 
 class ParallelConfig(Section):
@@ -155,11 +194,13 @@ class DenoiserConfig(DeploymentConfig):
     """Prompts whose cross-attention keys and values a replica keeps (420 MB each at full size)."""
     guidance_batching: GuidanceBatching = "auto"
     """Run the two passes of classifier-free guidance as one batch: auto does if the device's memory allows it."""
-    offload_budget_gb: float | None = Field(None, gt=0)
-    """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Unset: all on the device."""
-    compile: CompileMode = "off"
+    offload_budget_gb: PositiveFloat | Auto | None = "auto"
+    """Device memory for the DiT's blocks, GB (10^9 bytes); the others wait in host memory. Null: all on the device.
+    auto: what there is room for, if not all fit."""
+    compile: CompileMode | Auto = "auto"
     """On a GPU: off launches the fused kernels one by one, regional compiles the blocks instead, graphs records CUDA
-    graphs of whole forwards. Compiled code is kept under the state folder."""
+    graphs of whole forwards. Compiled code is kept under the state folder. auto: off, until figures of a GPU say which
+    is fastest."""
     fp8: bool = False
     """The DiT's large linear layers in 8-bit floating point: faster, at a loss of precision; from Ada and Hopper on."""
     attention: AttentionKernel = "auto"
@@ -169,24 +210,34 @@ class DenoiserConfig(DeploymentConfig):
 
     @model_validator(mode="after")
     def _accelerations_go_together(self) -> "DenoiserConfig":
-        if self.compile != "off" and self.parallel.world_size > 1:
+        if self.compile_mode != "off" and self.parallel.world_size > 1:
             raise ValueError(f"compile must be off with {self.parallel.world_size} ranks, is {self.compile}")
-        if self.compile == "graphs" and self.device != "cuda":
-            raise ValueError(f"compile must be off or regional on {self.device}, is graphs")
-        if self.attention not in ("auto", "torch") and self.device != "cuda":
-            raise ValueError(f"attention must be auto or torch on {self.device}, is {self.attention}")
-        if self.offload_budget_gb is not None and (self.fp8 or self.compile != "off"):
+        if self.compile == "graphs" and self.device == "cpu":
+            raise ValueError("compile must be off or regional on cpu, is graphs")
+        if self.attention not in ("auto", "torch") and self.device == "cpu":
+            raise ValueError(f"attention must be auto or torch on cpu, is {self.attention}")
+        if self.offload_gb is not None and (self.fp8 or self.compile_mode != "off"):
             raise ValueError("offload_budget_gb must not be set with fp8 or compile")
         return self
 
     @model_validator(mode="after")
     def _resources_for_each_rank(self) -> "DenoiserConfig":
         ranks = self.parallel.world_size
-        if ranks > 1 and self.device == "cuda" and self.num_gpus != 1:  # NCCL refuses two ranks on one device
+        if ranks > 1 and self.device == "cuda" and self.num_gpus not in (1, "auto"):  # NCCL: one rank on a device
             raise ValueError(f"num_gpus must be 1 with {ranks} ranks on {self.device}, is {self.num_gpus}")
-        if ranks > 1 and not self.num_cpus and not self.num_gpus:
+        if ranks > 1 and not self.num_cpus and not self.gpu_share:
             raise ValueError(f"num_cpus must not be 0 with {ranks} ranks on {self.device}: nothing to place them by")
         return self
+
+    @property
+    def compile_mode(self) -> CompileMode:
+        """`compile`, where nobody has made a plan: off."""
+        return "off" if self.compile == "auto" else self.compile
+
+    @property
+    def offload_gb(self) -> float | None:
+        """`offload_budget_gb`, where nobody has made a plan: None."""
+        return None if self.offload_budget_gb == "auto" else self.offload_budget_gb
 
 
 class TextEncoderConfig(DeploymentConfig):
@@ -204,14 +255,25 @@ class DecoderConfig(DeploymentConfig):
     max_ongoing_requests: int = Field(4, ge=3)
     """Calls that a replica takes on: two chunks, of which one is decoded while the other is encoded, and beyond these
     uploads that jobs start from."""
-    activation_budget_gb: float | None = Field(18.0, gt=0)
+    activation_budget_gb: PositiveFloat | Auto | None = "auto"
     """Device memory, GB (10^9 bytes), for what the VAE's layers compute. Null: no bound. A chunk or upload that takes
-    more goes through a few frames at a time. At 384x640 all frames fit into the default, at 1280x768 four do."""
-    vae_dtype: DtypeName = "float32"
-    """What chunks are decoded in; uploads are encoded in float32."""
+    more goes through a few frames at a time. auto: what there is room for, at most 18: at 384x640 all frames fit into
+    that, at 1280x768 four do."""
+    vae_dtype: VAEDtypeName | Auto = "auto"
+    """What chunks are decoded in; uploads are encoded in float32. auto: float32 where that fits, or float16."""
     crf: int = Field(18, ge=0, le=51)
     """Quality of the video: H.264's constant rate factor, 0 (lossless) to 51."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
     """libx264's preset: slower ones make smaller files."""
     encoder_threads: PositiveInt = 2
     """CPU threads of the H.264 encoder."""
+
+    @property
+    def activation_gb(self) -> float | None:
+        """`activation_budget_gb`, where nobody has made a plan: 18."""
+        return MOST_ACTIVATIONS_GB if self.activation_budget_gb == "auto" else self.activation_budget_gb
+
+    @property
+    def decodes_in(self) -> VAEDtypeName:
+        """`vae_dtype`, where nobody has made a plan: float32."""
+        return "float32" if self.vae_dtype == "auto" else self.vae_dtype

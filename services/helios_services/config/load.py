@@ -1,7 +1,8 @@
 """Reads the configuration from a file and the environment."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from helios_services.config.names import from_text, unknown
+from helios_services.config.names import from_text, setting, unknown
 from helios_services.config.section import ConfigError
 from helios_services.config.service import ServiceConfig
 from helios_services.redaction import scrub
@@ -50,9 +51,18 @@ def load_config(path: str | Path | None = None, environ: dict[str, str] | None =
     try:
         config = ServiceConfig.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(_problem(each, variables) for each in error.errors(include_url=False))
+        problems = "; ".join(_problem(each, variables) for each in _without_kinds(error.errors(include_url=False)))
         raise ConfigError(f"configuration: {problems}") from None
     return config.model_copy(update={"state_dir": config.state_dir.expanduser().absolute()})
+
+
+def _without_kinds(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """One error for each setting that may be of several kinds: pydantic has one for each kind, with its name behind."""
+    for place, of_place in groupby(errors, lambda error: setting(ServiceConfig, tuple(map(str, error["loc"])))):
+        first, *others = of_place
+        if others:
+            first = first | {"loc": place, "msg": "; or ".join(each["msg"] for each in (first, *others))}
+        yield first
 
 
 def _problem(error: ErrorDetails, variables: Mapping[tuple[str, ...], str]) -> str:

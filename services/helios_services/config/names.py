@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -40,6 +40,17 @@ def from_text(root: type[Section], path: Sequence[str], text: str) -> Any:
         except yaml.YAMLError:
             raise ValueError("must be a list or a mapping as YAML writes it") from None
     return text
+
+
+def setting(root: type[Section], path: Sequence[str]) -> tuple[str, ...]:
+    """The part of a path that names a setting of several kinds, one of which is "auto"; of others the whole path."""
+    for end in range(1, len(path) + 1):
+        field = _section(root, path[: end - 1]).model_fields.get(path[end - 1])
+        if field is None:
+            break
+        if any(get_origin(kind) is Literal for kind in get_args(field.annotation)):
+            return tuple(path[:end])
+    return tuple(path)
 
 
 def _section(root: type[Section], path: Sequence[str]) -> type[Section]:

@@ -7,6 +7,8 @@ from urllib.parse import SplitResult, urlsplit
 MAX_URL = 2048
 ESCAPES = re.compile("%(2e|2f|25|3b|5c)", re.IGNORECASE)
 """Escapes that a server may take for parts of the path when it decodes them: . / % ; and backslash."""
+BROKEN_ESCAPE = re.compile("%(?![0-9a-f]{2})", re.IGNORECASE)
+"""Libraries mend it, each in its own way: what is called would not be what was looked at."""
 
 
 def permitted(url: str, allowed: Iterable[str]) -> bool:
@@ -37,10 +39,11 @@ def _split(url: str) -> SplitResult:
         not plain
         or parts.scheme not in ("http", "https")
         or not parts.hostname
-        or "@" in parts.netloc
+        or set("@%") & set(parts.netloc)
+        or BROKEN_ESCAPE.search(url)
         or parts.fragment
     ):
-        raise ValueError("must be an http or https URL without user, fragment and blanks")
+        raise ValueError("must be an http or https URL without user, fragment, blanks and broken escapes")
     if {".", ".."} & set(parts.path.split("/")) or ";" in parts.path or ESCAPES.search(parts.path):
         raise ValueError("must have a plain path")
     _ = parts.port  # raises for one that is no number

@@ -1,11 +1,12 @@
 """Settings of the model, the job store, the gateway, uploads, webhooks and traces."""
 
+from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from helios_engine.errors import InvalidField
-from helios_engine.options import DtypeName, VariantName
+from helios_engine.options import Auto, DtypeName, VariantName
 from helios_engine.request import check_size
 from helios_engine.variants import VARIANTS
 from helios_services.config.places import check_place
@@ -25,8 +26,8 @@ class ModelConfig(Section):
     """LoRA adapters that requests may name, and their files."""
     merged_loras: dict[str, float] = Field({})
     """LoRA adapter files that become part of the weights, and their scales."""
-    dtype: DtypeName = "bfloat16"
-    """What the weights of DiT and text encoder are kept in."""
+    dtype: DtypeName | Auto = "auto"
+    """What the weights of DiT and text encoder are kept in. auto: bfloat16 if the denoiser is on a GPU, or float32."""
     max_frames: PositiveInt = 14_520
     """Most frames that a job may ask for."""
     max_pixels: PositiveInt = 1280 * 768
@@ -116,6 +117,10 @@ class JobsConfig(Section):
     max_account_bytes: PositiveInt = 128 * 1024**2
     """What the records of an account's jobs may take in the store, besides what its jobs have made. Records of ended
     jobs go early to make room for new ones, the oldest end first."""
+    max_account_output_bytes: PositiveInt = 4 * 1024**3
+    """What an account's jobs have made and the store still has: chunks, saved states, embeddings. What ended jobs have
+    made goes early to make room, the first to expire first; dead letters keep theirs. Beyond it submissions are
+    refused, and a job that makes more fails."""
     session_grace_s: PositiveFloat = 30.0
     """How long a live session goes on without its client."""
     pause_limit_s: PositiveFloat = 600.0
@@ -159,12 +164,17 @@ class GatewayConfig(Section):
     """Prometheus metrics over HTTP. 0: the system chooses."""
     health_port: Port | None = None
     """Health without TLS and apart from the API, on `host`: for probes that speak no TLS. Unset: none."""
-    max_message_bytes: PositiveInt = 16 * 1024 * 1024
-    """Larger messages are refused."""
+    max_message_bytes: PositiveInt = 1024 * 1024 + 64 * 1024
+    """Larger messages are refused. An upload comes in parts, of which clients send 1 MiB at most; everything else is
+    smaller. Calls in progress may each hold as much, of a message that never becomes whole."""
     max_concurrent_rpcs: PositiveInt = 2000
     """Calls in progress at a time, of all callers."""
     max_concurrent_rpcs_per_key: PositiveInt = 1200
     """Calls in progress of one API key. More than autoscaling aims at: it would not see a single busy key otherwise."""
+    max_downloads: PositiveInt = 64
+    """Downloads of finished videos in progress at a time, of all callers."""
+    max_downloads_per_key: PositiveInt = 16
+    """Downloads in progress of one API key."""
     drain_s: PositiveFloat = 20.0
     """Time that calls in progress have to end after SIGTERM."""
     reflection: bool = True
@@ -210,6 +220,11 @@ class MediaConfig(Section):
     """Bytes of one account's uploads, unless a key's `max_upload_bytes` says otherwise."""
     max_arriving_per_key: PositiveInt = 8
     """Uploads of one API key that arrive at a gateway at a time."""
+    max_arriving_bytes: PositiveInt = 4 * 1024**3
+    """Bytes of all uploads that arrive at a gateway at a time: room that its temporary folder must have. An upload
+    without a size counts as the largest."""
+    max_arriving_bytes_per_tenant: PositiveInt = 1024**3
+    """Bytes of one tenant's uploads that arrive at a time."""
     memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
     """Address space of the decoding process: the file, the decoder's frames and the result must fit."""
     require_seccomp: bool = True
@@ -246,6 +261,9 @@ class WebhooksConfig(WebhookPlaces):
     tenants: dict[TenantName, WebhookPlaces] = Field({})
     """Where API keys are asked for: urls and secret_file of each tenant that has webhooks. A secret file must be one
     tenant's only."""
+    internal_networks: tuple[str, ...] = ()
+    """Networks (192.0.2.0/24, 2001:db8::/32) that webhooks may go to although they are none of the internet: this
+    machine's, private, link-local ones. What a URL's name leads to is looked at for each connection."""
     timeout_s: PositiveFloat = 10.0
     """A call that takes longer has failed."""
     max_tries: PositiveInt = 12
@@ -254,6 +272,13 @@ class WebhooksConfig(WebhookPlaces):
     """Before the second try; the waits double, up to `longest_wait_s`."""
     longest_wait_s: PositiveFloat = 3600.0
     """Between two tries."""
+
+    @field_validator("internal_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)  # a ValueError says what is wrong
+        return value
 
     @model_validator(mode="after")
     def _secrets_of_their_own(self) -> "WebhooksConfig":

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import ValidationError, model_validator
 
+from helios_engine.options import DtypeName
 from helios_services.config.deployments import DecoderConfig, DenoiserConfig, DispatcherConfig, TextEncoderConfig
 from helios_services.config.section import ConfigError, Section
 from helios_services.config.sections import (
@@ -41,7 +42,7 @@ class ServiceConfig(Section):
 
     @model_validator(mode="after")
     def _adapters_per_request_need_plain_layers(self) -> "ServiceConfig":
-        if self.model.loras and (self.denoiser.fp8 or self.denoiser.compile != "off"):
+        if self.model.loras and (self.denoiser.fp8 or self.denoiser.compile_mode != "off"):
             raise ValueError("model.loras must be empty with denoiser.fp8 or denoiser.compile; merged_loras may be set")
         return self
 
@@ -55,17 +56,24 @@ class ServiceConfig(Section):
 
     @model_validator(mode="after")
     def _8_bit_layers_of_a_gpu_give_bfloat16(self) -> "ServiceConfig":
-        if self.denoiser.fp8 and self.denoiser.device == "cuda" and self.model.dtype != "bfloat16":
+        if self.denoiser.fp8 and self.denoiser.device == "cuda" and self.model.dtype == "float32":
             raise ValueError(f"model.dtype must be bfloat16 with denoiser.fp8 on a GPU, is {self.model.dtype}")
         return self
 
     @model_validator(mode="after")
     def _attention_in_16_bit(self) -> "ServiceConfig":
-        if self.denoiser.attention in ("cudnn", "flash", "flash_attention_3") and self.model.dtype != "bfloat16":
+        if self.denoiser.attention in ("cudnn", "flash", "flash_attention_3") and self.model.dtype == "float32":
             raise ValueError(
                 f"model.dtype must be bfloat16 with denoiser.attention {self.denoiser.attention}, is {self.model.dtype}"
             )
         return self
+
+    @property
+    def dtype(self) -> DtypeName:
+        """`model.dtype`, where nobody has made a plan: bfloat16 if the denoiser is on a GPU."""
+        if self.model.dtype != "auto":
+            return self.model.dtype
+        return "bfloat16" if self.denoiser.runs_on == "cuda" else "float32"
 
     @property
     def artifacts(self) -> str:

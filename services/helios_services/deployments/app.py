@@ -101,18 +101,18 @@ def deployment_options(options: DeploymentConfig, policy: AutoscalingPolicy | No
     scaling = options.autoscaling
     resources: dict[str, Any] = {
         "num_cpus": options.num_cpus,
-        "num_gpus": options.num_gpus,
+        "num_gpus": options.gpu_share,
         "resources": node_resources(options),
         "runtime_env": {"env_vars": ENVIRONMENT},
     }
     if options.accelerator_type:
         resources["accelerator_type"] = options.accelerator_type
-    replicas: dict[str, Any] = {"num_replicas": scaling.max_replicas}
+    replicas: dict[str, Any] = {"num_replicas": scaling.most}
     if policy is not None:
         replicas = {
             "autoscaling_config": AutoscalingConfig(
-                min_replicas=scaling.min_replicas,
-                max_replicas=scaling.max_replicas,
+                min_replicas=scaling.least,
+                max_replicas=scaling.most,
                 upscale_delay_s=scaling.upscale_delay_s,
                 downscale_delay_s=0.0,  # the policy's own: see work_policy
                 look_back_period_s=COLD_START_LOOK_BACK_S,

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import ray
 from ray import serve
 
 from helios_engine.loading.check import check_checkpoint
+from helios_engine.planning.machine import this_machine
 from helios_services.config import ConfigError, ServiceConfig, with_variant
 from helios_services.deployments.adapters import check_adapters
 from helios_services.deployments.app import ENVIRONMENT, build_app
@@ -21,6 +22,7 @@ from helios_services.deployments.local_ray import lost_ray, watched_ray
 from helios_services.deployments.ranks.placement import ranks
 from helios_services.deployments.ray_loopback import LOOPBACK, check_on_loopback, ray_folder, stay_on_loopback
 from helios_services.deployments.ray_token import authenticate_ray, check_authenticated
+from helios_services.planning.plan import Plan, check_for_cluster, needs_of, plan
 from helios_services.private_files import private_umask
 from helios_services.processes.keeper import OnLost, unheeded
 
@@ -33,10 +35,13 @@ SHARED_GPU = ("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 DEPRECATED_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
 
-def settled(config: ServiceConfig) -> ServiceConfig:
-    """The configuration with what the checkpoint says of the model. Checkpoint and adapters are checked.
+def settled(
+    config: ServiceConfig, *, on_cluster: bool = False, tell: Callable[[Plan], None] = lambda plan: None
+) -> ServiceConfig:
+    """The configuration with what the checkpoint says of the model, and with what was left to this machine filled in.
 
-    Raises CheckpointError and ConfigError.
+    Checkpoint and adapters are checked. on_cluster: the machines are those of a Ray cluster, which nobody has looked
+    at: no plan is made. tell: is told of the plan. Raises CheckpointError and ConfigError.
     """
     if not config.model.checkpoint:
         raise ConfigError(
@@ -45,7 +50,13 @@ def settled(config: ServiceConfig) -> ServiceConfig:
         )
     config = with_variant(config, check_checkpoint(config.model.checkpoint).variant)
     check_adapters(config)
-    return config
+    needs = needs_of(config)
+    if on_cluster:
+        check_for_cluster(config, needs)
+        return config
+    found = plan(config, needs, this_machine())
+    tell(found)
+    return found.config
 
 
 @contextmanager
@@ -97,7 +108,7 @@ def _start(config: ServiceConfig, folder: Path) -> None:
     if DEPRECATED_NAME not in os.environ:
         os.environ.setdefault(*SHARED_GPU)  # reaches the replicas: Ray's processes are this one's descendants
     sections = (config.dispatcher, config.text_encoder, config.denoiser, config.decoder)
-    wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.max_replicas for section in sections)
+    wanted = sum(section.num_cpus * ranks(section) * section.autoscaling.most for section in sections)
     options = {
         "address": "local",  # never a cluster that happens to run on this machine: Ray would look for one
         "num_cpus": max(os.cpu_count() or 1, math.ceil(wanted)),  # Ray's CPUs are a count of its own

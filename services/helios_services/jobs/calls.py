@@ -22,6 +22,12 @@ from helios_services.jobs.errors import (
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.scripts import source
 
+BYTES = {
+    "stored_bytes": "is used up by jobs that have not ended and dead letters",
+    "output_bytes": "is used up by what jobs that have not ended, and dead letters, have made",
+}
+"""Limits of what an account may store, and what has used one up."""
+
 
 class StoreCalls:
     """Scripts and commands in one namespace. Any of them may raise StoreUnavailable or StorageFull.
@@ -95,8 +101,8 @@ def refuse(job_id: str, answer: list[str]) -> NoReturn:
             raise PromptsFull(f"job {job_id!r}: its prompt was changed {count} times, which is all it may be")
         case ["long", limit]:
             raise PromptsFull(f"job {job_id!r}: its prompt updates may take {int(limit):,} bytes together")
-        case ["quota", "stored_bytes", limit, retry_ms]:
-            raise _storage_used_up(int(float(limit)), retry_ms)
+        case ["quota", name, limit, retry_ms] if name in BYTES:
+            raise _bytes_used_up(name, int(float(limit)), retry_ms)
         case ["not_dead", state]:
             raise NotDeadLettered(f"job {job_id!r} is {state}, and no dead letter")
         case ["lapsed" | "no_session"]:
@@ -106,7 +112,7 @@ def refuse(job_id: str, answer: list[str]) -> NoReturn:
     raise JobStoreError(f"job {job_id!r}: unexpected answer {answer!r}")
 
 
-def _storage_used_up(limit: int, retry_ms: str) -> QuotaExceeded:
-    used_up = "is used up by jobs that have not ended and dead letters" if retry_ms else "the job alone takes more"
-    message = f"stored_bytes of this API key's account is {limit:,}, and {used_up}"
-    return QuotaExceeded(message, limit="stored_bytes", retry_after_s=int(retry_ms) / 1000 if retry_ms else None)
+def _bytes_used_up(name: str, limit: int, retry_ms: str) -> QuotaExceeded:
+    used_up = "the job alone takes more" if name == "stored_bytes" and not retry_ms else BYTES[name]
+    message = f"{name} of this API key's account is {limit:,}, and {used_up}"
+    return QuotaExceeded(message, limit=name, retry_after_s=int(retry_ms) / 1000 if retry_ms else None)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from helios_engine.prompts import ScheduledPrompt
-from helios_services.jobs.calls import check, record_of, refuse, texts
+from helios_services.jobs.calls import BYTES, check, record_of, refuse, texts
 from helios_services.jobs.codec import job_from_hash, spec_to_json, stored_json, summary_json, terms_to_json
 from helios_services.jobs.errors import (
     IdempotencyConflict,
@@ -57,6 +57,7 @@ class ClientCalls(ConfiguredReader):
             self._jobs.max_account_bytes,
             trace,
             terms_to_json(spec, account, within_s),
+            self._jobs.max_account_output_bytes,
             *spec.media_ids,
         )
         record = record_of(answer.pop()) if len(answer) == 3 and answer[0] == b"ok" else {}
@@ -171,10 +172,10 @@ def _refuse_submission(job_id: str, spec: JobSpec, idempotency_key: str, answer:
     match answer:
         case ["full", count]:
             raise QueueFull(f"the queue of {spec.model} is full: {count} jobs are waiting", retry_after_s=5.0)
-        case ["quota", limit, value, ""] if limit != "stored_bytes":
+        case ["quota", limit, value, ""] if limit not in BYTES:
             message = f"{limit} of this API key's account is {float(value):g}, and the job alone is more"
             raise QuotaExceeded(message, limit=limit, retry_after_s=None)
-        case ["quota", limit, value, retry_ms] if limit != "stored_bytes":
+        case ["quota", limit, value, retry_ms] if limit not in BYTES:
             message = f"{limit} of this API key's account is {float(value):g}, and is used up"
             raise QuotaExceeded(message, limit=limit, retry_after_s=int(retry_ms) / 1000)
         case ["conflict", _]:

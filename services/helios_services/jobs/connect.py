@@ -102,7 +102,7 @@ class AsyncCluster(aio.RedisCluster):
 
 
 class Cluster(RedisCluster):
-    """As AsyncCluster, for threads."""
+    """The same as AsyncCluster, for threads."""
 
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """Raises RedisError."""

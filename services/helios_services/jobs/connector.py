@@ -20,13 +20,13 @@ class Connector:
     jobs: JobsConfig
 
     def store(self) -> JobStore:
-        """For calls."""
+        """A store to call."""
         return JobStore(store_client(self.redis), self.redis, self.jobs)
 
     def notifier(self) -> Notifier:
-        """For waiting until something changes."""
+        """What tells when something changes."""
         return Notifier(self.redis)
 
     def heartbeat(self) -> Heartbeat:
-        """For keeping leases. Its thread runs from now on."""
+        """What keeps leases. Its thread runs from now on."""
         return Heartbeat(self.redis, self.jobs)

@@ -86,7 +86,7 @@ class NotDeadLettered(JobStoreError):
 
 
 class LeaseLost(JobStoreError):
-    """The fencing token is not the job's current one: another worker has the job, or it was cancelled."""
+    """The lease token is not the job's current one: another worker has the job, or it was cancelled."""
 
 
 class ChunkGone(JobStoreError):

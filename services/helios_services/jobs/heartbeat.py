@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 class Heartbeat:
     """Renews every lease it was given, every `heartbeat_s`, until it is removed or lost.
 
-    Whether a lease is lost is the store's word alone (its fencing token): during an outage of Redis it keeps trying.
+    Whether a lease is lost is the store's word alone (its lease token): during an outage of Redis it keeps trying.
     """
 
     def __init__(self, redis: RedisConfig, jobs: JobsConfig) -> None:

@@ -14,6 +14,9 @@
 | rate:<account> | string | when its burst of submissions is all there again | at that time |
 | video_ms:<account>:<day> | string | milliseconds charged on that UTC day | two days after the last |
 | storage:<account> | hash | bytes of its jobs' records, and their sum | never: entries leave with the records |
+| output:<account> | hash | kept bytes that its jobs have made, and their sum | never: entries leave with those |
+| output_until:<account> | zset | its ended jobs by the time that these expire (ms) | never: entries leave then |
+| output_expiring | zset | accounts by the first of these times (ms) | never: entries leave with the last of these |
 | kept:<account> | zset | "<tenant>:<job id>" by the record's end (ms) | never: entries leave then |
 | expiring | zset | accounts by the first of these ends (ms) | never: entries leave with the last of these |
 | deadlines | zset | job ids by deadline or latest start (ms) | never: entries leave then, or at the job's end |
@@ -48,8 +51,9 @@
 
 * of a dead letter: job_ttl_s after its end.
 
-A job's record goes earlier than job_ttl_s after its end if its account needs the room. The field `spec` of a record is
-the request; after a cancelled end, or a failed one that leaves no dead letter, it is the summary.
+A job's record goes earlier than job_ttl_s after its end if its account needs the room, and what it has made earlier
+than chunk_ttl_s. The field `spec` of a record is the request; after a cancelled end, or a failed one that leaves no
+dead letter, it is the summary.
 
 Channels: `changed` (payload: job id) and `queued` (payload: model).
 """

@@ -115,7 +115,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A worker's right to a job. `token` is the fencing token: every write with an older one is refused."""
+    """A worker's right to a job. `token` is the lease token: every write with an older one is refused."""
 
     job_id: str
     token: int

@@ -8,8 +8,10 @@ from helios_services.jobs.codec import SUMMARY
 from helios_services.jobs.records import Priority
 from helios_services.jobs.state import DEAD_LETTERED, LEASED, MAX_DEAD_LETTERS, SUSPECT_LOSSES, TRANSITIONS
 
-SHARED = ("prelude", "storage", "uploads", "sharing", "ending", "sweeping")
+SHARED = ("prelude", "storage", "output", "uploads", "sharing", "ending", "sweeping")
 """Files that every script begins with, each built on those before."""
+WATERMARK = 0.85
+"""The share of Redis' maxmemory beyond which no job is taken up. What runs has the rest to end in."""
 JOB_BYTES = 512
 """What a job takes in a page besides the values of its record."""
 
@@ -35,6 +37,7 @@ def _tables() -> str:
             f"local PRIORITIES = {{{priorities}}}",
             f"local MAX_DEAD_LETTERS = {MAX_DEAD_LETTERS}",
             f"local SUSPECT_LOSSES = {SUSPECT_LOSSES}",
+            f"local WATERMARK = {WATERMARK}",
             f"local CHUNK_MS, DEFAULT_FPS, JOB_BYTES = {CHUNK_MS}, {DEFAULT_FPS}, {JOB_BYTES}",
             f"local SUMMARY = {{{', '.join(map(repr, SUMMARY))}}}",
         )

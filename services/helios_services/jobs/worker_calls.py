@@ -2,17 +2,22 @@
 
 from collections.abc import Collection
 
+import structlog
+
 from helios_services.jobs.calls import check, refuse
 from helios_services.jobs.codec import chunk_to_json, prompt_from_entry
 from helios_services.jobs.records import ChunkRecord, Claim, Job, JobFailure, Lease, Priority, Start, Verdict
 from helios_services.jobs.upkeep import Upkeep
 
+log = structlog.get_logger(__name__)
 EVERY_RANK = len(Priority)
 MAX_MESSAGE_CHARS = 2000
 
 
 class WorkerCalls(Upkeep):
     """Claims, chunks and the ends of attempts."""
+
+    _short = False
 
     async def claim(self, model: str, worker_id: str, nonce: str, *, interactive_only: bool = False) -> Claim | None:
         """Takes the next job, after a part of a sweep. The same nonce again gives the same answer."""
@@ -21,7 +26,8 @@ class WorkerCalls(Upkeep):
         ranks = 1 if interactive_only else EVERY_RANK
         lease_ms = int(self._jobs.lease_s * 1000)
         answer = await self._run("claim", model, worker_id, nonce, lease_ms, self._ttls[0], ranks)
-        if answer[0] == "none":
+        self._note_memory(short=answer[0] == "short")
+        if answer[0] in ("none", "short"):
             return None
         _, job_id, token, waited_ms = answer
         async with self._pipeline() as pipeline:
@@ -35,6 +41,11 @@ class WorkerCalls(Upkeep):
             prompt_embeds={key.decode(): data for key, data in prompt_embeds.items()},
             queue_wait_s=int(waited_ms) / 1000,
         )
+
+    def _note_memory(self, *, short: bool) -> None:
+        if short and not self._short:
+            log.error("redis_memory_is_short", message="no job is taken up until some is free")
+        self._short = short
 
     async def begin_chunk(self, lease: Lease, index: int, known: int) -> Start:
         """Whether to make chunk `index` now, and the prompt updates beyond the first `known`. Raises LeaseLost.
@@ -71,15 +82,23 @@ class WorkerCalls(Upkeep):
     async def append_chunk(
         self, lease: Lease, record: ChunkRecord, fragment: bytes, *, init_segment: bytes, checkpoint: bytes
     ) -> None:
-        """Adds the next chunk and its checkpoint in one change. Raises LeaseLost; ValueError for a wrong index."""
+        """Adds the next chunk and its checkpoint in one change.
+
+        Raises LeaseLost; QuotaExceeded when the account's jobs have made as much as they may; ValueError for a wrong
+        index.
+        """
         lease_ms = int(self._jobs.lease_s * 1000)
-        window = self._jobs.live_window_chunks
-        parts = (record.index, chunk_to_json(record), fragment, init_segment, checkpoint, lease_ms, window)
+        limits = (self._jobs.live_window_chunks, self._jobs.max_account_output_bytes)
+        parts = (record.index, chunk_to_json(record), fragment, init_segment, checkpoint, lease_ms, *limits)
         check(lease.job_id, await self._run("append", lease.job_id, lease.token, *parts))
 
     async def save_prompt_embeds(self, lease: Lease, key: str, data: bytes, *, keep: Collection[str]) -> None:
-        """Keeps a prompt's embedding for resumptions, and of the others those in `keep`. Raises LeaseLost."""
-        check(lease.job_id, await self._run("save_prompt", lease.job_id, lease.token, key, data, *keep))
+        """Keeps a prompt's embedding for resumptions, and of the others those in `keep`.
+
+        Raises LeaseLost; QuotaExceeded as `append_chunk` does.
+        """
+        most_bytes = self._jobs.max_account_output_bytes
+        check(lease.job_id, await self._run("save_prompt", lease.job_id, lease.token, key, data, most_bytes, *keep))
 
     async def begin_publish(self, lease: Lease) -> None:
         """All chunks are there. Raises LeaseLost; ValueError when some are not."""

@@ -69,7 +69,7 @@ def pixel_aspect(stream: Any) -> float:
 
 
 def _padded(max_pixels: int) -> int:
-    """For libav, which counts the padding of its buffers too; frames are held against the limit itself later."""
+    """The limit for libav, which counts its buffers' padding too. Frames are held to the limit itself later."""
     return 2 * max_pixels + 2**16
 
 

@@ -12,13 +12,13 @@ def is_cut_off(data: bytes, content_type: str) -> bool:
 
 
 def _avi(data: bytes) -> bool:
-    """By the size of the first list; a recording that was not ended gives none."""
+    """Compares with the size of the first list; a recording that was not ended gives none."""
     size = int.from_bytes(data[4:8], "little")
     return 8 + size > len(data)
 
 
 def _matroska(data: bytes) -> bool:
-    """By the size of the segment, which recordings that were streamed do not give."""
+    """Compares with the size of the segment, which recordings that were streamed do not give."""
     at = data.find(_SEGMENT, 0, _SEARCHED_BYTES) + len(_SEGMENT)
     if at < len(_SEGMENT) or at >= len(data) or data[at] == 0:
         return False  # no size to go by; the demuxer decides
@@ -31,7 +31,7 @@ def _matroska(data: bytes) -> bool:
 
 
 def _mp4(data: bytes) -> bool:
-    """By the sizes of the boxes that matter; what else lies at the end may be anything."""
+    """Compares with the sizes of the boxes that matter; what else lies at the end may be anything."""
     at = 0
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")

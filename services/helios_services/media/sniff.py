@@ -49,7 +49,7 @@ def sniff(data: bytes) -> str:
 
 
 def _iso(data: bytes) -> str:
-    """By the major brand; a still's own format stands among the compatible ones."""
+    """The type by the major brand; a still's own format stands among the compatible ones."""
     size = min(int.from_bytes(data[:4], "big"), 256)
     major, brands = data[8:12], [data[at : at + 4] for at in range(8, size, 4)]
     if major in (*_AVIF, *_HEIF):

@@ -60,7 +60,7 @@ def by_tags(image: Image.Image, data: bytes) -> Callable[[Pixels], Pixels] | Non
 
 
 def _adobe_rgb(image: Image.Image) -> bool:
-    """As cameras say it (DCF 2.0): not sRGB, and R03 among the names of interoperability."""
+    """Whether a camera says Adobe RGB: colour space 2, or R03 as the name of interoperability (DCF 2.0)."""
     try:
         exif = image.getexif()
         colour_space = exif.get_ifd(_EXIF_FOLDER).get(_COLOUR_SPACE)

@@ -147,7 +147,7 @@ def _verdict(call: Allowed) -> list[Instruction]:
 
 
 def _down(values: tuple[int, ...]) -> range:
-    """For each comparison, the instructions from it to ALLOW."""
+    """The number of instructions from each comparison to ALLOW."""
     return range(len(values), 0, -1)
 
 

@@ -47,7 +47,7 @@ class Request:
     clip: ClipJob | None = None
 
     def to_bytes(self) -> bytes:
-        """With its length."""
+        """The message with its length in front."""
         text = json.dumps(asdict(self)).encode()
         return LENGTH.pack(len(text)) + text
 

@@ -20,6 +20,7 @@ from google.protobuf.json_format import MessageToDict
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Outcomes
 from standardwebhooks import Webhook
+from yarl import URL
 
 from helios_services.config import ConfigError, WebhooksConfig
 from helios_services.config.places import permitted
@@ -28,6 +29,7 @@ from helios_services.jobs.records import DueWebhook, Job
 from helios_services.jobs.store import JobStore
 from helios_services.messages import job_message
 from helios_services.tasks import cancelled
+from helios_services.webhooks.addresses import NotPublic, sockets
 
 log = structlog.get_logger(__name__)
 CALLS_PER_LANE = 2
@@ -60,7 +62,9 @@ class WebhookSender:
         if self._secrets:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._config.timeout_s),
-                connector=aiohttp.TCPConnector(limit=0),  # the lanes bound them
+                connector=aiohttp.TCPConnector(  # the lanes bound them
+                    limit=0, socket_factory=sockets(self._config.internal_networks)
+                ),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
@@ -125,7 +129,10 @@ class WebhookSender:
             await self._store.settle_webhook(due, again_in_s=wait_s)
 
     async def _post(self, due: DueWebhook, job: Job) -> str | None:
-        """What went wrong, if something did. Redirects are not followed: they lead where nobody has allowed."""
+        """What went wrong, if something did.
+
+        Redirects are not followed: they lead where nobody has allowed. The URL goes as it was allowed, byte for byte.
+        """
         tenant = job.spec.tenant
         places = self._config.of(tenant)
         if not permitted(job.spec.webhook_url, places.urls):
@@ -136,9 +143,12 @@ class WebhookSender:
         headers = signed(due.event, body, self._secrets[tenant])
         try:
             async with self._session.post(
-                job.spec.webhook_url, data=body.encode(), headers=headers, allow_redirects=False
+                URL(job.spec.webhook_url, encoded=True), data=body.encode(), headers=headers, allow_redirects=False
             ) as response:
                 return None if 200 <= response.status < 300 else f"HTTP status {response.status}"
+        except aiohttp.ClientConnectorError as error:
+            refused = isinstance(error.os_error, NotPublic)
+            return "the address is not public (webhooks.internal_networks)" if refused else type(error).__name__
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return type(error).__name__
 

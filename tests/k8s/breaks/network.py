@@ -49,6 +49,10 @@ BREAKS: Breaks = {
         network.narrow,
         lambda m: named(m, "NetworkPolicy", "gateway")["spec"]["egress"].append({"ports": [{"port": 443}]}),
     ),
+    "a way out that leads inside": (
+        network.narrow,
+        lambda m: named(m, "NetworkPolicy", "weights")["spec"]["egress"][0]["to"][0]["ipBlock"].pop("except"),
+    ),
     "spans that go nowhere": (network.traced, lambda m: remove(m, "NetworkPolicy", "tracing")),
     "a collector on another port": (network.traced, lambda m: config(m, "svc:4317", "svc:4318")),
     "a collector outside": (network.traced, lambda m: config(m, "otel-collector.monitoring.svc", "otel.example.org")),

@@ -46,7 +46,7 @@ def test_generate_asks_the_server_that_the_environment_names(asked: list[tuple[s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("generate", "a lake", "--device", "gpu"), "device: 'gpu' is not allowed; allowed: cpu, cuda or cuda:NUMBER"),
+        (("generate", "a lake", "--device", "gpu"), "device: 'gpu' is not allowed; allowed: auto, cpu, cuda or cuda"),
         (("generate", "a lake", "--priority", "now"), "priority: 'now' is not allowed; allowed: interactive, normal"),
         (("jobs", "ls", "--state", "foo"), "state: 'foo' is not allowed; allowed: queued, running"),
     ],
@@ -62,7 +62,7 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="device: 'cuda' is not allowed; allowed: cpu, for torch finds no GPU"):
+    with pytest.raises(UserError, match="device: 'cuda' is not allowed; allowed: auto and cpu, for torch finds"):
         local.generate_here("a lake", {}, tmp_path / "x.mp4", local.Local(checkpoint="/nowhere", device="cuda"))
 
 

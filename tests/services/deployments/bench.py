@@ -102,8 +102,15 @@ class Bench:
 
     async def keep_chunks(self, count: int) -> None:
         """So many of an open-ended job, instead of 2."""
+        await self._reopen(live_window_chunks=count)
+
+    async def limit_output(self, most_bytes: int) -> None:
+        """Bounds what an account's jobs have made."""
+        await self._reopen(max_account_output_bytes=most_bytes)
+
+    async def _reopen(self, **jobs_options: int) -> None:
         await self.store.close()
-        jobs = self.config.jobs.model_copy(update={"live_window_chunks": count})
+        jobs = self.config.jobs.model_copy(update=jobs_options)
         self.config = self.config.model_copy(update={"jobs": jobs})
         self.store = Connector(self.config.redis, jobs).store()
 

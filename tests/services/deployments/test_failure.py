@@ -42,9 +42,7 @@ def test_each_deployment_has_its_line() -> None:
     )
 
 
-def test_an_adapter_that_is_missing_or_fits_no_layer_is_refused_before_anything_starts(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_that_cannot_be_used_is_refused_before_anything_starts(checkpoint: Path, tmp_path: Path) -> None:
     strange = tmp_path / "strange.safetensors"
     save_file({"transformer.nowhere.lora_A.weight": torch.zeros(1, 4)}, strange)
     for models, named in (

@@ -11,7 +11,8 @@ import ray
 from helios_engine.loading.tiny import write_tiny
 from helios_services.config import ConfigError, ServiceConfig, load_config
 from helios_services.deployments import serving
-from helios_services.deployments.gpu_room import check_gpus, fits
+from helios_services.deployments.gpu_room import check_gpus
+from helios_services.planning.layout import fits
 from support.processes import HELIOS
 
 ROOT = Path(__file__).parents[3]
@@ -91,7 +92,7 @@ def test_a_worker_without_gpus_says_so_instead_of_waiting(tmp_path: Path) -> Non
         text=True,
     )
     assert done.returncode == 1
-    assert "helios: num_gpus: 0.5 in all (denoiser 1 x 0.5) is not allowed; allowed: what fits 0 GPUs" in done.stderr
+    assert "cuda is asked for, but there is no GPU of compute capability 8.0 or more: denoiser" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ async def test_a_job_that_starts_from_an_upload(bench: Bench) -> None:
     assert (await bench.store.get(refused)).error == bench.stages.refusal
 
 
-async def test_an_upload_is_charged_before_it_is_decoded_and_not_decoded_for_a_job_that_waits(bench: Bench) -> None:
+async def test_an_upload_is_charged_before_it_is_decoded_and_waits_with_its_job(bench: Bench) -> None:
     """The attack: jobs that are cancelled while their clips are decoded, and jobs that are paused and resumed."""
     media = Media(id="m1", name="m1.mp4", content_type="video/mp4", size_bytes=3, expire_s=0.0)
     await bench.store.reserve_media(media.name, 3, lease_s=60, max_files=5, account=NOBODY)
@@ -294,6 +294,18 @@ async def test_an_upload_is_charged_before_it_is_decoded_and_not_decoded_for_a_j
     await run
     assert "condition m1 starts" in bench.stages.log
     assert await charged_ms() == video.first_chunk_ms > UPLOAD_CHUNKS["video"] * CHUNK_MS
+
+
+async def test_a_job_that_makes_more_than_its_account_may_store_fails_by_name(bench: Bench) -> None:
+    await bench.limit_output(120_000)
+    job_id = await bench.submit(chunks=300, num_frames=300 * 33)
+    await (await bench.run()).run()
+    job = await bench.store.get(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert (job.error.reason, "output_bytes" in job.error.message) == ("OUTPUT_LIMIT", True)
+    assert 0 < job.chunks_done < 300
+    assert await bench.store.dead_letters() == 0
 
 
 async def test_a_continued_job_is_one_longer_job(bench: Bench) -> None:

@@ -2,21 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import yaml
 
 from helios.v1 import video_generation_pb2 as pb
-from helios_services.client import AsyncHeliosClient, HeliosError
+from helios_services.client import AsyncHeliosClient, Connection, HeliosError
 from helios_services.config import JobsConfig, ServiceConfig
 from helios_services.gateway.calls import live_session
+from helios_services.gateway.guard.caller import Scope
+from helios_services.gateway.guard.keys import new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import Control, Start, Verdict
 from services.gateway.conftest import Worker, fragment
 from services.jobs.conftest import let_session_lapse
+from support.gateway import serving
 from support.redis_clients import async_client
 from support.waiting import until
 
@@ -247,6 +252,48 @@ async def test_a_start_that_is_repeated_keeps_the_session(
     claim = await worker.claim()  # long before the next sign of life
     assert (await worker.store.begin_chunk(claim.lease, 0, 0)).verdict is Verdict.GO
     await second.aclose()
+
+
+async def test_a_session_is_ended_by_its_own_account_or_with_the_scope_cancel(
+    config: ServiceConfig, worker: Worker, tmp_path: Path
+) -> None:
+    """The attack: another key of the tenant, which may not cancel jobs, attaches and stops or pauses the session."""
+    plain = frozenset({Scope.SUBMIT, Scope.READ})
+    made = {
+        "starter": new_key("starter", "t", plain),
+        "successor": new_key("successor", "t", plain, account="starter"),
+        "viewer": new_key("viewer", "t", plain),
+        "warden": new_key("warden", "t", plain | {Scope.CANCEL}),
+    }
+    file = tmp_path / "keys.yaml"
+    file.write_text(yaml.safe_dump({"keys": [entry.model_dump(mode="json") for _, entry in made.values()]}))
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(serving(config, api_keys_file=str(file)))
+        clients = {
+            name: await stack.enter_async_context(
+                AsyncHeliosClient(f"127.0.0.1:{gateway.port}", Connection(api_key=key))
+            )
+            for name, (key, _) in made.items()
+        }
+        for ender, allowed in (("viewer", False), ("starter", True), ("successor", True), ("warden", True)):
+            events = clients["starter"].interact(Commands(start(open_ended=True)))
+            job = await next_event(events, "job")
+            await events.aclose()
+            commands = Commands(pb.InteractRequest(attach=pb.StreamVideoRequest(job_id=job.id)))
+            attached = clients[ender].interact(commands)
+            await next_event(attached, "job")
+            for command in ("pause", "stop"):
+                commands.send(pb.InteractRequest(**{command: {}}))  # type: ignore[arg-type]
+                if not allowed:
+                    refused = await next_event(attached, "refused")
+                    assert refused.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
+            if allowed:
+                await until(lambda job=job: stopping(worker, job.id))  # type: ignore[misc]
+            else:
+                assert not await stopping(worker, job.id)
+                assert not (await worker.store.get(job.id)).paused
+            await attached.aclose()
+            await worker.store.cancel(job.id)
 
 
 async def test_a_session_is_made_and_sent_so_far_ahead_of_what_its_viewer_has_played(

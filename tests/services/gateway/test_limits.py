@@ -61,6 +61,20 @@ async def test_a_message_at_the_limit_is_read_and_one_byte_more_is_not(gateway: 
         assert (await stub.ListModels(pb.ListModelsRequest())).models
 
 
+async def test_a_message_that_is_announced_too_large_is_refused_before_it_comes(gateway: Gateway) -> None:
+    """The attack: many calls that each begin a message of many MiB, which the server would keep until it is whole."""
+
+    def begin() -> str:
+        with RawClient(gateway.port) as client:
+            client.greet()
+            stream = client.begin("SubmitJob")
+            client.http2.send_data(stream, b"\0" + (2 * 1024**2).to_bytes(4, "big") + bytes(1000), end_stream=False)
+            client.flush()
+            return client.status(stream)
+
+    assert await asyncio.to_thread(begin) == str(EXHAUSTED.value[0])
+
+
 async def test_metadata_beyond_the_limit_is_refused(gateway: Gateway) -> None:
     async with stub_of(gateway) as stub:
         half = (("x-note", "n" * (limits.MAX_METADATA_BYTES // 2)),)

@@ -19,6 +19,7 @@ from helios_services.gateway.guard.keys import Quotas, new_key
 from helios_services.gateway.server import Gateway
 from helios_services.jobs.keys import Keys
 from helios_services.media.artifacts import ArtifactStore
+from support.gateway import serving
 from support.redis_clients import async_client
 from support.waiting import until
 
@@ -151,6 +152,42 @@ async def test_a_place_is_kept_before_the_first_byte_and_given_back(
             with pytest.raises(grpc.aio.AioRpcError, match="more than 100,000 bytes"):
                 await each.call
         await until(of_one)
+
+
+async def test_bytes_that_arrive_are_bounded_for_each_tenant_and_for_all(
+    config: ServiceConfig, keys: dict[str, str]
+) -> None:
+    """The attack: files that are begun and never end, until nobody else has room in the temporary folder."""
+    limits = {"max_arriving_bytes": 2 * LIMIT + 50_000, "max_arriving_bytes_per_tenant": LIMIT + 50_000}
+    media = config.media.model_copy(update=limits)
+    async with (
+        serving(config.model_copy(update={"media": media})) as gateway,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+    ):
+        stub: Any = VideoGenerationStub(channel)
+
+        async def held(key: str, size_bytes: int | None) -> Begun:
+            upload = Begun(stub, keys[key], size_bytes)
+            upload.send(bytes(10))
+            before = gateway._api._uploads._arriving_bytes._of.total()
+            await until(lambda: gateway._api._uploads._arriving_bytes._of.total() > before or upload.call.done())
+            return upload
+
+        async def quota(key: str, size_bytes: int) -> str:
+            upload = Begun(stub, keys[key], size_bytes)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await upload.call
+            return HeliosError.of(caught.value).quota
+
+        first = await held("plain", None)  # of an unknown size: the largest counts
+        assert await quota("plain", 50_001) == "concurrent_upload_bytes_per_tenant"
+        other = await held("other", LIMIT)
+        assert await quota("small", 50_001) == "concurrent_upload_bytes"
+        first.call.cancel()
+        await until(lambda: gateway._api._uploads._arriving_bytes._of.total() == LIMIT)
+        again = await held("plain", 50_001)
+        for upload in (other, again):
+            upload.call.cancel()
 
 
 @pytest.mark.parametrize(

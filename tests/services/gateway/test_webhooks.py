@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from helios_services.jobs.keys import Keys
 from helios_services.jobs.records import JobFailure, JobSpec
 from helios_services.webhooks.sender import CALLS_PER_LANE
 from services.gateway.conftest import BY_HAND, Worker
+from support.gateway import serving
 from support.redis_clients import async_client
 from support.waiting import until
 
@@ -44,9 +46,11 @@ class Receiver:
     url: str = ""
     answers: list[int] = field(default_factory=list)
     calls: list[tuple[str, dict[str, str], str]] = field(default_factory=list)
+    raw_paths: list[str] = field(default_factory=list)
 
     async def handle(self, request: web.Request) -> web.Response:
         self.calls.append((request.path, dict(request.headers), await request.text()))
+        self.raw_paths.append(request.raw_path)
         status = self.answers.pop(0) if self.answers else 200
         return web.Response(status=status, headers={"location": "/elsewhere"} if status == 302 else {})
 
@@ -75,7 +79,12 @@ def config(redis: RedisConfig, tmp_path: Path, receiver: Receiver) -> ServiceCon
     secret_file = tmp_path / "secrets"
     secret_file.write_text("\n".join(SECRETS))
     webhooks = WebhooksConfig(
-        urls=(receiver.url,), secret_file=str(secret_file), first_wait_s=0.05, max_tries=3, timeout_s=60
+        urls=(receiver.url,),
+        secret_file=str(secret_file),
+        first_wait_s=0.05,
+        max_tries=3,
+        timeout_s=60,
+        internal_networks=("127.0.0.0/8",),
     )
     gateway = GatewayConfig(port=0, http_port=None, drain_s=1.5)
     return ServiceConfig(state_dir=tmp_path, redis=redis, jobs=BY_HAND, gateway=gateway, webhooks=webhooks)
@@ -118,6 +127,38 @@ async def test_a_call_is_made_again_with_the_same_id_until_it_is_taken(
     await receiver.called(2)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.calls}) == 1
     assert {path for path, _, _ in receiver.calls} == {"/hooks"}  # a redirect is not followed
+
+
+async def test_what_is_called_is_what_was_allowed_byte_for_byte(client: AsyncHeliosClient, receiver: Receiver) -> None:
+    tail = "/%41%2b%7e~a/b%20c//d?q=%41+%2B&x=%25&y=a,b;c"
+    job = await client.submit("a lake", num_frames=33, webhook_url=receiver.url + tail)
+    await client.cancel(job.id)
+    await receiver.called(1)
+    assert receiver.raw_paths == ["/hooks" + tail]
+
+
+@pytest.mark.parametrize("host", ["hooks.example", "127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_an_allowed_name_that_leads_inside_is_not_called(
+    config: ServiceConfig, receiver: Receiver, worker: Worker, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """The attack: a receiver's owner points its name at this machine, or at the cloud's metadata."""
+    resolve = socket.getaddrinfo
+
+    def rebound(name: Any, port: Any, *args: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if name == "hooks.example" else name, port, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    url = receiver.url.replace("127.0.0.1", host)
+    webhooks = config.webhooks.model_copy(update={"internal_networks": (), "urls": (url,)})
+    async with (
+        serving(config.model_copy(update={"webhooks": webhooks})) as gateway,
+        AsyncHeliosClient(f"127.0.0.1:{gateway.port}") as client,
+    ):
+        job = await client.submit("a lake", num_frames=33, webhook_url=url)
+        await client.cancel(job.id)
+        read = gateway.metrics.registry.get_sample_value
+        await until(lambda: read("helios_webhooks_total", {"outcome": "given_up"}))
+    assert receiver.calls == []
 
 
 async def test_it_is_given_up_after_the_last_try(
@@ -189,6 +230,11 @@ async def test_an_end_that_was_taken_back_is_not_told(redis: RedisConfig) -> Non
         "ftp://HOST/hooks",
         "http://HOST/hooks/" + "x" * 3000,
         "http://[::1/hooks",
+        "http://HOST/hooks/%",
+        "http://HOST/hooks/%zz",
+        "http://HOST/hooks/%2",
+        "http://HOST/hooks/x?y=%",
+        "http://HO%53T/hooks",
     ],
 )
 async def test_only_allowed_places_are_called(client: AsyncHeliosClient, receiver: Receiver, url: str) -> None:
@@ -273,7 +319,7 @@ async def tenants(redis: RedisConfig, tmp_path: Path, receiver: Receiver, silent
         redis=redis,
         jobs=JobsConfig(max_queued=1000),
         gateway=GatewayConfig(port=0, http_port=None, drain_s=1.5, api_keys_file=str(tmp_path / "keys.yaml")),
-        webhooks=WebhooksConfig(tenants=places, timeout_s=600),
+        webhooks=WebhooksConfig(tenants=places, timeout_s=600, internal_networks=("127.0.0.0/8",)),
     )
     gateway = Gateway(config)
     await gateway.start()

@@ -40,7 +40,7 @@ local redis = {call = function(...)
   local answer = real.call(...)
   real.call('HINCRBYFLOAT', KEYS[1] .. 'cost', 'bytes', size({...}) + size(answer))
   return answer
-end}
+end, pcall = real.pcall}
 """
 
 

@@ -1,4 +1,4 @@
-"""Leases, fencing tokens, lost workers and lost replies."""
+"""Leases, lease tokens, lost workers and lost replies."""
 
 import asyncio
 import time

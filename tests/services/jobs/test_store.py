@@ -168,7 +168,8 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         await store.succeed(claimed.lease, artifact="a.mp4", video_bytes=7)
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
         listed = {"index", "tenant:", "storage:", "kept:", "expiring"}  # which it leaves when its record expires
-        assert left == {root + name for name in {"seq", "ended", "layout", "cursor_key", *listed}}
+        made = {"output:", "output_until:", "output_expiring"}  # with what it has made
+        assert left == {root + name for name in {"seq", "ended", "layout", "cursor_key", *listed, *made}}
         assert not await client.exists(root + "embeds:a")
         names = ("job:a", "idempotency:k", "prompts:a", "chunks:a", "fragment:a:1", "checkpoint:a")
         kept = {name: await client.pttl(root + name) for name in names}
@@ -177,6 +178,8 @@ async def test_an_ended_job_leaves_nothing_without_expiry(store: JobStore, redis
         await client.delete(root + "fragment:a:0")
         await client.zadd(root + "kept:", {":a": 1})  # as if its time were over
         await client.zadd(root + "expiring", {"": 1})
+        await client.zadd(root + "output_until:", {"a": 1})
+        await client.zadd(root + "output_expiring", {"": 1})
         await store.sweep()
         left = {key.decode() async for key in client.scan_iter(root + "*") if await client.pttl(key) == -1}
         assert left == {root + name for name in ("seq", "ended", "layout", "cursor_key")}

@@ -93,7 +93,7 @@ def alive(family: list[psutil.Process]) -> list[psutil.Process]:
     return [each for each in family if each.is_running()]
 
 
-async def test_a_killed_gateway_and_a_killed_redis_come_back_and_a_signal_to_the_group_ends_all_in_order(
+async def test_killed_children_come_back_and_a_signal_to_the_group_ends_all_in_order(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     with up(checkpoint, tmp_path) as service:

@@ -49,7 +49,7 @@ def timestep(stage: int, sigma_B: torch.Tensor) -> torch.Tensor:
 
 
 def clean_pyramid(x_BCThw: torch.Tensor) -> list[torch.Tensor]:
-    """From the coarsest: latents halved bilinearly, twice and once, and as they are."""
+    """The latents of each pyramid stage, coarse to fine: halved bilinearly twice, once, and as they are."""
     return _halvings(x_BCThw, 1.0)
 
 

@@ -17,7 +17,7 @@ STUDENT = Recipe(lr=2e-6, betas=(0.0, 0.999), weight_decay=1e-3, clip_norm=10.0,
 FAKE_SCORE = Recipe(lr=4e-7, betas=(0.0, 0.999), weight_decay=1e-3, clip_norm=10.0)
 
 SMALL_LEVELS = Levels(mean=1.1, deviation=1.4)
-"""Of the small Base, which has to learn what a caption says at the noisiest levels: below 0.95 a flat background shows
+"""The small Base's levels. It has to learn what a caption says at the noisiest ones: below 0.95 a flat background shows
 through the noise of a thousand latents, and N(0, 1) is above it once in 600 draws."""
 SMALL_BASE = Recipe(lr=1e-3, betas=(0.9, 0.99), warmup_steps=200, final_share=0.05, ema_decay=0.999, ema_from=1500)
 SMALL_MID = Recipe(lr=5e-4, betas=(0.9, 0.99), warmup_steps=200, final_share=0.05, ema_decay=0.999, ema_from=2000)

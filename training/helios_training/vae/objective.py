@@ -54,7 +54,7 @@ def reconstruction(decoded: torch.Tensor, pixels: torch.Tensor, mask: torch.Tens
 
 
 def kl_divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
-    """From N(0, 1), a mean over elements, in nats."""
+    """The divergence from N(0, 1), as a mean over elements, in nats."""
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
 
 

@@ -23,11 +23,11 @@ SMALLEST_SHARE = 0.25
 LARGEST_SIDE = 0.6
 """Heights: what is longer is a part of the background."""
 WORDS = ("colour", "shape", "size", "direction", "speed")
-"""Of the caption, that a clip is asked for."""
+"""What a caption says of a clip."""
 EXTENTS = {"small": 0.23, "big": 0.353}
 """The longer side of an object's box, in heights, as encoded videos show it: with pale edges and corners."""
 CORNERS = 0.3
-"""Of a square's box, that are filled: of a ball's nothing is, of an encoded square's not all."""
+"""Which share of its box's corners a square fills at least: a ball fills none, an encoded square not all."""
 OFF = 1.7
 """By which factor an extent or a speed may be off and still have a word: what hardly moves is not slow, but still."""
 

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import structlog
 
 from helios_services.config import ServiceConfig
+from helios_services.deployments.dispatch.endings import JobFailed
 from helios_services.deployments.dispatch.stage_calls import Retry, StageCalls
 from helios_services.deployments.dispatch.stages import Stages
-from helios_services.jobs.errors import StoreUnavailable
+from helios_services.jobs.errors import QuotaExceeded, StoreUnavailable
 from helios_services.jobs.records import Claim, Job, Lease
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
@@ -50,11 +51,16 @@ class Attempt:
         return self.claim.lease
 
     async def durably(self, call: Callable[[], Awaitable[Value]]) -> Value:
-        """Makes a call of the store, again for as long as Redis cannot be reached. Every such call may be repeated."""
+        """Makes a call of the store, again for as long as Redis cannot be reached. Every such call may be repeated.
+
+        Raises JobFailed when the account's jobs have made as much as they may.
+        """
         attempt = 0
         while True:
             try:
                 return await call()
+            except QuotaExceeded as error:
+                raise JobFailed("OUTPUT_LIMIT", str(error)) from None
             except StoreUnavailable as error:
                 attempt += 1
                 if attempt == 1:

@@ -19,9 +19,7 @@ PERIOD_S = 1.0
 
 def needed_stages(config: ServiceConfig) -> frozenset[str]:
     """Stages that always have a replica when all is well. One that may scale to zero is started for the jobs."""
-    return frozenset(
-        stage for stage, section in SECTION.items() if getattr(config, section).autoscaling.min_replicas > 0
-    )
+    return frozenset(stage for stage, section in SECTION.items() if getattr(config, section).autoscaling.least > 0)
 
 
 class Readiness:

@@ -33,7 +33,7 @@ def replica_placement(options: DeploymentConfig) -> dict[str, Any]:
     """Options of the Serve deployment that reserve the resources of all ranks at once; none for a lone process."""
     if not isinstance(options, DenoiserConfig) or options.parallel.world_size == 1:
         return {}
-    bundle = {"CPU": options.num_cpus, "GPU": options.num_gpus, **node_resources(options)}
+    bundle = {"CPU": options.num_cpus, "GPU": options.gpu_share, **node_resources(options)}
     if options.accelerator_type:
         bundle[f"accelerator_type:{options.accelerator_type}"] = NODE_SHARE
     return {
@@ -54,7 +54,7 @@ def follower_options(options: DenoiserConfig, rank: int) -> dict[str, Any]:
     assert group is not None, "the replica runs in no placement group"
     placed: dict[str, Any] = {
         "num_cpus": options.num_cpus,
-        "num_gpus": options.num_gpus,
+        "num_gpus": options.gpu_share,
         "resources": node_resources(options),
         "max_restarts": 0,
         "scheduling_strategy": PlacementGroupSchedulingStrategy(

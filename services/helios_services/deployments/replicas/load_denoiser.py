@@ -20,19 +20,19 @@ def load_denoiser(config: ServiceConfig, device: torch.device) -> Denoiser:
     """
     options = config.denoiser
     check_variant(config, open_checkpoint(config.model.checkpoint).variant)
-    compiles = device.type == "cuda" or options.compile != "off"
+    compiles = device.type == "cuda" or options.compile_mode != "off"
     if compiles:
         use_cache(config.compile_cache)
     denoiser = from_checkpoint(
         config.model.checkpoint,
         device=device,
-        dtype=getattr(torch, config.model.dtype),
+        dtype=getattr(torch, config.dtype),
         prompt_cache_entries=options.prompt_cache_entries,
         guidance_batching=options.guidance_batching,
-        offload_budget_bytes=None if options.offload_budget_gb is None else int(options.offload_budget_gb * GB),
+        offload_budget_bytes=None if options.offload_gb is None else int(options.offload_gb * GB),
         loras=config.model.loras,
         merged_loras=tuple(config.model.merged_loras.items()),
-        compile=options.compile,
+        compile=options.compile_mode,
         fp8=options.fp8,
         attention=options.attention,
     )

@@ -20,11 +20,11 @@ def load_vae(config: ServiceConfig, device: torch.device) -> tuple[VAEDecoder, V
     options = config.decoder
     if device.type == "cuda":
         use_cache(config.compile_cache)
-    budget = None if options.activation_budget_gb is None else int(options.activation_budget_gb * GB)
+    budget = None if options.activation_gb is None else int(options.activation_gb * GB)
     decoder = load_decoder(
         config.model.checkpoint,
         device=device,
-        dtype=getattr(torch, options.vae_dtype),
+        dtype=getattr(torch, options.decodes_in),
         activation_budget_bytes=budget,
     )
     encoder = load_encoder(config.model.checkpoint, device=device, activation_budget_bytes=budget)

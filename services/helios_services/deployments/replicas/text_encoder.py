@@ -24,7 +24,7 @@ class TextEncoderReplica(TorchReplica):
         self._cache_entries = options.cache_entries
 
     def _load(self, config: ServiceConfig) -> TextEncoder:
-        dtype = getattr(torch, config.model.dtype)
+        dtype = getattr(torch, config.dtype)
         return load_text_encoder(config.model.checkpoint, device=self.device, dtype=dtype)
 
     async def embed(self, prompt: str) -> Embedded:

@@ -28,7 +28,7 @@ class TorchReplica:
         keep_replica_on_loopback()
         if deployment.torch_threads:
             torch.set_num_threads(deployment.torch_threads)
-        self.device = torch.device(deployment.device)
+        self.device = torch.device(deployment.runs_on)
         self._limit_s = deployment.request_timeout_s
         self._began_s: dict[int, float] = {}
         """When the call began that a thread is at (time.monotonic()), by the thread's identity."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from uuid import uuid4
 
 import structlog
@@ -12,6 +12,7 @@ from helios_services.config import ModelConfig, ServiceConfig
 from helios_services.gateway.calls.access import visible_job
 from helios_services.gateway.calls.listing import Listing, listing, listing_after
 from helios_services.gateway.calls.live_session import Event, LiveSession
+from helios_services.gateway.calls.playback import Playback
 from helios_services.gateway.calls.submission import Submitter
 from helios_services.gateway.calls.tokens import MadeToken, TokenMaker, TokenRequest
 from helios_services.gateway.calls.uploads import Uploads
@@ -20,12 +21,13 @@ from helios_services.gateway.calls.video_file import VideoFile, delete_video, op
 from helios_services.gateway.calls.video_stream import Segment, VideoStream
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
+from helios_services.gateway.guard.in_progress import InProgress
 from helios_services.gateway.guard.in_turn import InTurn
 from helios_services.gateway.guard.tokens import Tokens
 from helios_services.gateway.metrics import GatewayMetrics
 from helios_services.jobs.errors import InvalidTransition, JobNotFound, StoreUnavailable
 from helios_services.jobs.notify import Notifier
-from helios_services.jobs.records import Job, Media
+from helios_services.jobs.records import ChunkRecord, Job, Media
 from helios_services.jobs.store import JobStore
 from helios_services.media.artifacts import ArtifactStore
 from helios_services.tasks import Background
@@ -50,9 +52,12 @@ class Api:
         self._store, self._config = store, config
         self._artifacts = ArtifactStore(config.artifacts)
         self._video = VideoStream(store, notifier, metrics, drain)
+        self._playback = Playback(store, notifier, drain)
         self._drain, self._background = drain, Background()
         self._uploads = Uploads(store, ArtifactStore(config.uploads), config.media, self._background)
         self._submitter = Submitter(config, store, self._uploads)
+        limits = config.gateway
+        self._downloads = InProgress(limits.max_downloads, limits.max_downloads_per_key, "downloads")
         self._tokens = TokenMaker(tokens, store, frozenset({config.model.name}))
         self._listings = InTurn(LISTING_SHARE, LISTINGS_WAITING, "listings")
 
@@ -75,7 +80,8 @@ class Api:
 
     async def list_after(self, call: Call, after: str, limit: int, *, oldest_first: bool) -> Listing:
         """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start)."""
-        return await listing_after(self._store, call.caller, after, limit, oldest_first=oldest_first)
+        async with self._listings.one(call.caller.key_id):
+            return await listing_after(self._store, call.caller, after, limit, oldest_first=oldest_first)
 
     async def cancel(self, call: Call, job_id: str) -> Job:
         """The job, cancelled."""
@@ -120,6 +126,14 @@ class Api:
         """Init segment and chunks from `from_chunk` on, as they become ready."""
         return self._video.segments(call.caller, job_id, from_chunk)
 
+    async def chunks(self, call: Call, job_id: str, at_least: int | None = None) -> tuple[Job, list[ChunkRecord]]:
+        """The job and its chunks that are kept, for a player. at_least: a chunk that is waited for, for a while."""
+        return await self._playback.chunks(call.caller, job_id, at_least)
+
+    async def segment(self, call: Call, job_id: str, index: int) -> bytes:
+        """A chunk's fragment, for a player; -1: the init segment."""
+        return await self._playback.segment(call.caller, job_id, index)
+
     async def generate(self, call: Call, request: pb.GenerateVideoRequest) -> AsyncGenerator[Job | Segment]:
         """The job as accepted, its video, the job as ended."""
         job = await self._submitter.submit(call, request.job, within_s=call.left_s)
@@ -145,9 +159,12 @@ class Api:
         except StoreUnavailable:
             log.warning("job_not_cancelled", job_id=job_id)
 
-    def download(self, call: Call, job_id: str, offset: int) -> AbstractAsyncContextManager[VideoFile]:
+    @asynccontextmanager
+    async def download(self, call: Call, job_id: str, offset: int) -> AsyncGenerator[VideoFile]:
         """The finished file from byte `offset` on."""
-        return open_video(self._store, self._artifacts, call.caller, job_id, offset)
+        with self._downloads.one(call.caller.key_id):
+            async with open_video(self._store, self._artifacts, call.caller, job_id, offset) as file:
+                yield file
 
     async def upload(self, call: Call, metadata: pb.MediaMetadata, data: AsyncIterator[bytes]) -> Media:
         """Receives a picture or a clip."""

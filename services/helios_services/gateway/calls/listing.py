@@ -26,8 +26,7 @@ class Listing:
 
 async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) -> Listing:
     """A page of the caller's jobs. Raises InvalidField, Refusal."""
-    if caller.terms is not None and caller.terms.job_id:
-        raise Refusal(Code.PERMISSION_DENIED, "ListJobs: this token is for one session only")
+    _may_list(caller)
     if not 0 <= request.page_size <= MAX_PAGE:
         raise InvalidField("page_size", request.page_size, f"an integer from 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
     known = {number: state for state, number in STATES.items()}
@@ -53,10 +52,19 @@ async def listing(store: JobStore, caller: Caller, request: pb.ListJobsRequest) 
 async def listing_after(
     store: JobStore, caller: Caller, after: str, limit: int, *, oldest_first: bool = False
 ) -> Listing:
-    """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start). Raises InvalidField."""
+    """A page of the caller's jobs, behind the one whose id is `after` (empty: from the start).
+
+    Raises InvalidField, Refusal.
+    """
+    _may_list(caller)
     tenant = None if caller.admin else caller.tenant
     try:
         page = await store.page(limit=limit, after=after, tenant=tenant, oldest_first=oldest_first)
     except InvalidCursor:
         raise InvalidField("after", after, "the id of a job of this list") from None
     return Listing(jobs=page.jobs, next_page_token=page.next_cursor)
+
+
+def _may_list(caller: Caller) -> None:
+    if caller.terms is not None and caller.terms.job_id:
+        raise Refusal(Code.PERMISSION_DENIED, "ListJobs: this token is for one session only")

@@ -14,8 +14,8 @@ from helios_services.gateway.calls.pace import Pace
 from helios_services.gateway.calls.submission import Submitter
 from helios_services.gateway.calls.validate import prompt_update
 from helios_services.gateway.calls.video_stream import Segment, VideoStream
-from helios_services.gateway.guard.caller import Call
-from helios_services.gateway.guard.refusal import Refusal, refusal_of
+from helios_services.gateway.guard.caller import Call, Scope
+from helios_services.gateway.guard.refusal import Code, Refusal, refusal_of
 from helios_services.jobs.errors import JobNotFound, SessionEnded, StoreUnavailable
 from helios_services.jobs.records import Control, Job
 from helios_services.jobs.store import JobStore
@@ -25,6 +25,8 @@ EVENTS = 1
 """Events that wait for a slow client, beside the one that it is being sent; each holds at most one segment."""
 SIGNS_A_GRACE = 3
 """Signs of life in the time that a session goes on without one."""
+ENDING = ("pause", "stop")
+"""Commands that end a session: a pause does in time."""
 CONTROLS = {"pause": Control.PAUSE, "resume": Control.RESUME, "stop": Control.STOP}
 
 
@@ -85,6 +87,7 @@ class LiveSession:
                 from_chunk = first.attach.from_chunk
             case other:
                 raise InvalidField("command", other, "start or attach, in the first message")
+        self._account = job.account
         if job.ended_s is None:  # also after a start: under an idempotency key the job may be older
             await self._store.keep_session(job.id)
         return job, from_chunk
@@ -150,8 +153,17 @@ class LiveSession:
             return None
         if kind not in CONTROLS:
             raise InvalidField("command", kind, f"prompt, played, {', '.join(CONTROLS)}, in all messages but the first")
+        if kind in ENDING:
+            self._check_may_end(kind)
         await self._store.control(job_id, CONTROLS[kind])
         return None
+
+    def _check_may_end(self, command: str) -> None:
+        """Raises Refusal unless the job is the caller's account's own, or the caller may cancel jobs."""
+        caller = self._call.caller
+        if caller.account.id != self._account and not caller.scopes & {Scope.CANCEL, Scope.ADMIN}:
+            text = f"{command}: the session is another account's, and the API key lacks the scope cancel"
+            raise Refusal(Code.PERMISSION_DENIED, text)
 
     async def _keep_alive(self, job_id: str) -> None:
         """Signs of life; when they come too late, the job stops by itself, and its end is reported as any other."""

@@ -37,6 +37,8 @@ class Uploads:
     def __init__(self, store: JobStore, folder: ArtifactStore, limits: MediaConfig, background: Background) -> None:
         self._store, self._folder, self._limits, self._background = store, folder, limits, background
         self._arriving = InProgress(limits.max_files, limits.max_arriving_per_key, "uploads")
+        of_tenant = limits.max_arriving_bytes_per_tenant
+        self._arriving_bytes = InProgress(limits.max_arriving_bytes, of_tenant, "upload bytes", "tenant")
 
     async def receive(self, caller: Caller, metadata: pb.MediaMetadata, data: AsyncIterator[bytes]) -> Media:
         """Raises InvalidField, MediaFull, QuotaExceeded, Refusal (RESOURCE_EXHAUSTED: too large a file, too many at a
@@ -45,7 +47,7 @@ class Uploads:
         media_id, account = uuid4().hex, self._account(caller)
         content_type = bare(metadata.content_type)
         name = f"{media_id}.{SUFFIXES[content_type]}"
-        with self._arriving.one(caller.key_id):
+        with self._arriving.one(caller.key_id), self._arriving_bytes.some(caller.tenant, most_bytes):
             expired = await self._store.reserve_media(
                 name, most_bytes, lease_s=ARRIVAL_S + COPY_S, max_files=self._limits.max_files, account=account
             )

@@ -24,7 +24,7 @@ nothing, for peers that are gone are noticed by the keepalive."""
 
 
 def server_options(config: GatewayConfig) -> list[tuple[str, int]]:
-    """For grpc.aio.server."""
+    """The options of grpc.aio.server."""
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),

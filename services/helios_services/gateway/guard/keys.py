@@ -90,7 +90,7 @@ class KeyRing:
         self._seen: tuple[int, int] | None = None
         self._looked_s = 0.0
         if self._path is not None:
-            self._keys = _read(self._path)
+            self._keys = read_keys(self._path)
             self._seen = _version(self._path)
 
     def authenticate(self, method: str, headers: Headers) -> Caller:
@@ -146,7 +146,7 @@ class KeyRing:
         try:
             version = _version(self._path)
             if version != self._seen:
-                self._keys, self._seen = _read(self._path), version
+                self._keys, self._seen = read_keys(self._path), version
                 log.info("api_keys_read", keys=len(self._keys))
         except (ConfigError, OSError) as error:
             log.error("api_keys_not_read", error=str(error))
@@ -164,7 +164,8 @@ def _version(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_ino
 
 
-def _read(path: Path) -> dict[str, KeyEntry]:
+def read_keys(path: Path) -> dict[str, KeyEntry]:
+    """The keys of a file, by id. Raises ConfigError."""
     try:
         content = KeyFile.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:

@@ -14,7 +14,9 @@ from helios_services.gateway.calls.api import Api
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.guard.drain import Drain
 from helios_services.gateway.guard.guard import Guard
+from helios_services.gateway.guard.keys import HEADER, SCHEME
 from helios_services.gateway.guard.refusal import bad_request
+from helios_services.gateway.guard.tokens import is_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +54,24 @@ def _problems(error: RequestValidationError) -> Iterator[InvalidField]:
         yield InvalidField(".".join(map(str, each["loc"][1:])), each.get("input"), each["msg"])
 
 
-def calling(method: str) -> Any:
-    """A dependency: the call, let in. method: its name in SCOPES.
+def _in_query(connection: HTTPConnection) -> list[tuple[str, str]]:
+    """A viewer's token, for players that set no headers. An API key is none: addresses are kept and shown."""
+    token = connection.query_params.get("token", "")
+    if not is_token(token) or "authorization" in connection.headers:
+        return []
+    return [(HEADER, SCHEME + token)]
+
+
+def calling(method: str, *, token_in_query: bool = False) -> Any:
+    """A dependency: the call, let in. method: its name in SCOPES. token_in_query: a token may stand in the address.
 
     What the request's body holds is not looked at before. The place is given back when the last byte has been sent.
     """
 
     async def admitted(connection: HTTPConnection) -> AsyncIterator[Call]:
         guard = house(connection).guard
-        with guard.call(method, headers_of(connection), peer=peer_of(connection)) as call:
+        headers = headers_of(connection) + (_in_query(connection) if token_in_query else [])
+        with guard.call(method, headers, peer=peer_of(connection)) as call:
             try:
                 yield call
             except RequestValidationError as error:
@@ -73,7 +84,7 @@ Submitting = Annotated[Call, calling("SubmitJob")]
 Reading = Annotated[Call, calling("GetJob")]
 Listing = Annotated[Call, calling("ListJobs")]
 Watching = Annotated[Call, calling("WatchJob")]
-Streaming = Annotated[Call, calling("StreamVideo")]
+Streaming = Annotated[Call, calling("StreamVideo", token_in_query=True)]
 Downloading = Annotated[Call, calling("DownloadVideo")]
 Generating = Annotated[Call, calling("GenerateVideo")]
 Deleting = Annotated[Call, calling("DeleteJob")]

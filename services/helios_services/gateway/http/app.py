@@ -9,13 +9,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from helios_services.gateway.guard.refusal import Code, Refusal
-from helios_services.gateway.http import health, media, models, realtime, tokens, videos
+from helios_services.gateway.http import (
+    content,
+    derived,
+    events,
+    health,
+    hls,
+    media,
+    models,
+    realtime,
+    tokens,
+    videos,
+)
 from helios_services.gateway.http.admission import House
 from helios_services.gateway.http.bodies import Bodies
 from helios_services.gateway.http.envelope import envelope, refused
+from helios_services.gateway.http.openapi import describe
 from helios_services.gateway.http.origins import Origins
 from helios_services.gateway.http.pages import Headers, mount_pages
 
+ROOMS = (health, models, media, videos, derived, content, events, hls, realtime, tokens)
+"""Each has its routes."""
 CODES: Mapping[int, Code] = {404: Code.NOT_FOUND, 405: Code.INVALID_ARGUMENT}
 EXPOSED = ("Content-Range", "ETag", "Retry-After", "Accept-Ranges", "Content-Disposition")
 """Headers of answers that pages of other origins may read."""
@@ -29,8 +43,9 @@ def application(house: House) -> FastAPI:
     app.state.house, app.state.health = house, health.Health()
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_here)
-    for router in (health.router, models.router, media.router, videos.router, realtime.router, tokens.router):
-        app.include_router(router)
+    for room in ROOMS:
+        app.include_router(room.router)
+    describe(app)
     mount_pages(app)
     app.add_middleware(Bodies)
     app.add_middleware(Origins, config=house.config.gateway)

@@ -34,13 +34,17 @@ async def parts(request: Request, most_bytes: int) -> AsyncIterator[bytes]:
 
 async def json_body(request: Request) -> dict[str, Any]:
     """The JSON object that the body is. Raises Refusal, InvalidField."""
-    data = await soon(_whole(request))
+    return parsed("body", await soon(_whole(request)))
+
+
+def parsed(field: str, data: bytes | str) -> dict[str, Any]:
+    """The JSON object that a text is. Raises InvalidField."""
     try:
         content = json.loads(data, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise InvalidField("body", f"{len(data):,} bytes", "a JSON object") from None
+        raise InvalidField(field, f"{len(data):,} bytes", "a JSON object") from None
     if not isinstance(content, dict):
-        raise InvalidField("body", type(content).__name__, "a JSON object")
+        raise InvalidField(field, type(content).__name__, "a JSON object")
     return content
 
 

@@ -52,6 +52,7 @@ class HttpDoor:
         self._server = Server(options)
         self._socket: socket.socket | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._cut = asyncio.Event()
 
     async def bind(self) -> None:
         """Takes its port. Raises ConfigError."""
@@ -83,13 +84,18 @@ class HttpDoor:
 
     async def cut(self) -> None:
         """Ends the answers that are left."""
-        self._server.force_exit = True
         await cancelled(*self._server.server_state.tasks)
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()  # closing would wait for a reader that has stalled
+        self._cut.set()
 
     async def _serve(self, sock: socket.socket) -> None:
         """The server's own sequence, without its handling of signals: they are the process's business."""
         await self._server.main_loop()
-        await self._server.shutdown([sock])
+        ending = asyncio.create_task(self._server.shutdown([sock]))
+        cut = asyncio.create_task(self._cut.wait())
+        await asyncio.wait({ending, cut}, return_when=asyncio.FIRST_COMPLETED)
+        await cancelled(ending, cut)
 
     async def abandon(self) -> None:
         """Gives back a port that was bound and never opened."""

@@ -17,7 +17,7 @@ STATUS: Mapping[Code, int] = {
     Code.RESOURCE_EXHAUSTED: 429,
     Code.FAILED_PRECONDITION: 409,
     Code.ABORTED: 409,
-    Code.OUT_OF_RANGE: 416,
+    Code.OUT_OF_RANGE: 410,  # a chunk that is no longer kept
     Code.INTERNAL: 500,
     Code.UNAVAILABLE: 503,
     Code.UNAUTHENTICATED: 401,

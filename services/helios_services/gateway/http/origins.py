@@ -38,13 +38,29 @@ class Origins:
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._own_names_only and not _loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._own_names_only and not _loopback(_name(host)):
             allowed = "a name of this machine's loopback, where no API keys are asked for"
             return Refusal(Code.PERMISSION_DENIED, f"Host: {host[:128]!r} is not allowed; allowed: {allowed}")
         changes = scope["type"] == "websocket" or scope["method"] not in READING
-        if changes and origin is not None and urlsplit(origin).netloc != host and origin not in self._allowed:
+        if changes and origin is not None and _place(origin) != host and origin not in self._allowed:
             allowed = "this service's own pages, and gateway.cors_origins"
             return Refusal(Code.PERMISSION_DENIED, f"Origin: {origin[:128]!r} is not allowed; allowed: {allowed}")
+        return None
+
+
+def _name(host: str) -> str:
+    """The name in a Host header; empty for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place(origin: str) -> str | None:
+    """Name and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
         return None
 
 

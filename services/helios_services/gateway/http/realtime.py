@@ -78,7 +78,7 @@ def _tokens(offered: list[str]) -> list[tuple[str, str]]:
 
 
 async def _commands(socket: WebSocket) -> AsyncIterator[pb.InteractRequest]:
-    """Of which the first must come soon. Raises Refusal, InvalidField."""
+    """The client's commands; the first must come soon. Raises Refusal, InvalidField."""
     message = await soon(socket.receive())
     while message["type"] == "websocket.receive":
         text = message.get("text")

@@ -14,7 +14,7 @@ from helios_services.config import ModelConfig
 from helios_services.file_kinds import SUFFIXES, bare, by_name
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.http.admission import House, house
-from helios_services.gateway.http.bodies import MOST_JSON_BYTES, json_body
+from helios_services.gateway.http.bodies import MOST_JSON_BYTES, json_body, parsed
 from helios_services.gateway.http.forms import Event, Field, FileBegins, file_data, form_events, is_form, nested
 from helios_services.gateway.http.naming import OURS, called
 from helios_services.gateway.http.sizes import frames, nearest
@@ -131,7 +131,9 @@ async def _of_form(request: Request, call: Call, house: House, file_field: str) 
                 raise InvalidField(event.name[:80], "a file", allowed)
             uploads |= await _uploaded(house, call, event, events)
     content = nested(fields)
-    if isinstance(content.get(OURS), dict):
+    if isinstance(content.get(OURS), str):
+        content[OURS] = parsed(OURS, content[OURS])
+    elif OURS in content:
         content[OURS] = _with_booleans(content[OURS])
     return Asked(fields=content, uploads=uploads)
 

@@ -22,9 +22,9 @@ class TokenBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     scopes: list[str] = Field([], max_length=3)
-    """Of the key's: submit, read, cancel. Empty: submit and read, as far as the key has them."""
+    """Scopes out of the key's own: submit, read, cancel. Empty: submit and read, as far as the key has them."""
     models: list[str] = Field([], max_length=16)
-    """That jobs may name. Empty: all."""
+    """Models that jobs may name. Empty: all."""
     expires_in_s: float = Field(DEFAULT_S, ge=MIN_S, le=MAX_S)
     """How long a session can be begun or joined with it. One that is open goes on."""
     one_session: bool = False

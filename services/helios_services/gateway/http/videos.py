@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from helios_services.gateway.guard.caller import Call
 from helios_services.gateway.http.admission import Deleting, Listing, Reading, Submitting, house
 from helios_services.gateway.http.naming import OURS, called
+from helios_services.gateway.http.schemas import CREATE, JSON, VIDEO, answers, takes
 from helios_services.gateway.http.submissions import Asked, asked, reference, submission
 from helios_services.gateway.http.video_object import video
 from helios_services.jobs.records import Job
@@ -19,7 +20,7 @@ MOST = 100
 """Videos on a page of a list."""
 
 
-@router.post("")
+@router.post("", responses=answers(JSON, VIDEO), openapi_extra=takes(CREATE, ("prompt",), "input_reference"))
 async def create(request: Request, call: Submitting) -> Response:
     """Accepts a video into the queue. `helios` takes what the dialect has no name for: SubmitJobRequest in JSON."""
     body = await asked(request, call, file_field="input_reference")
@@ -47,7 +48,7 @@ async def list_videos(
     }
 
 
-@router.get("/{video_id}")
+@router.get("/{video_id}", responses=answers(JSON, VIDEO))
 async def retrieve(request: Request, call: Reading, video_id: str) -> Response:
     """The video as it is."""
     return answer(request, await house(request).api.get(call, video_id))

@@ -7,6 +7,14 @@ if answered and field(answered, 'nonce') == nonce and LEASED[field(answered, 'st
   return {'ok', answered, field(answered, 'token'), field(answered, 'waited_ms')}
 end
 look_after_barred(model)
+-- What runs may write beyond maxmemory, to its end. So nothing more is begun when it comes near. A user that may not ask
+-- (INFO) is not told.
+local function memory_is_short()
+  local told = redis.pcall('INFO', 'memory')
+  if type(told) ~= 'string' then return false end
+  local used, most = string.match(told, 'used_memory:(%d+)'), string.match(told, 'maxmemory:(%d+)')
+  return tonumber(most or 0) > 0 and tonumber(used) > WATERMARK * most
+end
 -- A job whose workers were lost again and again is tried alone: if it kills them, it kills no other with them.
 local function suspect(job) return tonumber(field(job, 'losses') or 0) >= SUSPECT_LOSSES end
 local function mine(job) return LEASED[field(job, 'state') or ''] and field(job, 'worker') == worker end
@@ -14,6 +22,7 @@ local alone = redis.call('GET', at('alone', worker))
 if alone and suspect(alone) and mine(alone) then return {'none'} end
 local id = next_job(model, tonumber(ARGV[6]))
 if not id then return {'none'} end
+if memory_is_short() then return {'short'} end
 if suspect(id) then
   for _, held in ipairs(redis.call('SMEMBERS', at('held', worker))) do
     if mine(held) then return {'none'} end

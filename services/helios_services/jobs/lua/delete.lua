@@ -5,10 +5,7 @@ allow_at_maxmemory()
 if not field(id, 'state') then return {'not_found'} end
 if after(id, 'cancel') then finish(id, 'cancel', now_ms(), ARGV[2], ARGV[3]) end
 if redis.call('ZSCORE', at('dead'), id) then give_up(id, ARGV[3]) end
-redis.call('DEL', at('chunks', id), at('init', id), at('checkpoint', id), at('embeds', id))
-for index = field(id, 'first_chunk') or 0, (field(id, 'chunks_done') or 0) - 1 do
-  redis.call('DEL', at('fragment', id, index))
-end
+shed(field(id, 'account') or '', id)
 changed(id)
 forget(field(id, 'account') or '', member(id))
 return {'ok'}

@@ -23,6 +23,19 @@ local function expire_chunks(id, ttl_ms)
   for index = field(id, 'first_chunk') or 0, (field(id, 'chunks_done') or 0) - 1 do
     redis.call('PEXPIRE', at('fragment', id, index), ttl_ms)
   end
+  keep_output_until(id, now_ms() + ttl_ms)
+end
+
+local function drop_embeds(id)
+  if redis.call('EXISTS', at('embeds', id)) == 0 then return end
+  change_output(id, -embeds_bytes(id))
+  redis.call('DEL', at('embeds', id))
+end
+
+local function drop_state(id)
+  if redis.call('EXISTS', at('checkpoint', id)) == 0 then return end
+  change_output(id, -state_bytes(id))
+  redis.call('DEL', at('checkpoint', id))
 end
 
 local function leave_dead(id)
@@ -33,8 +46,12 @@ end
 -- A dead letter is none any more: what another try would need goes as after any other failure.
 local function give_up(id, chunk_ttl_ms)
   leave_dead(id)
-  redis.call('DEL', at('embeds', id), at('checkpoint', id))
-  if not field(id, 'state') then return end
+  if not field(id, 'state') then
+    redis.call('DEL', at('embeds', id), at('checkpoint', id))
+    return
+  end
+  drop_embeds(id)
+  drop_state(id)
   own_state(id)
   drop_request(id)
   expire_chunks(id, chunk_ttl_ms)
@@ -71,13 +88,13 @@ local function finish(id, event, now, job_ttl_ms, chunk_ttl_ms)
     redis.call('ZADD', of_tenant, field(id, 'seq'), id)
     redis.call('PEXPIRE', at('embeds', id), job_ttl_ms)
   else
-    redis.call('DEL', at('embeds', id))
+    drop_embeds(id)
     give_back_video_time(id)
   end
   if event == 'succeed' or dead then
     redis.call('PEXPIRE', at('checkpoint', id), chunk_ttl_ms)  -- for jobs that continue this one, or another try
   else
-    redis.call('DEL', at('checkpoint', id))
+    drop_state(id)
     own_state(id)
     drop_request(id)
   end

@@ -8,6 +8,7 @@ local now = now_ms()
 redis.call('HDEL', at('job', id), 'ended_ms', 'error_reason', 'error_message', 'deadline_ms', 'start_by_ms')
 set(id, 'state', state, 'losses', 0, 'requeued', nonce)
 leave_dead(id)
+redis.call('ZREM', at('output_until', field(id, 'account') or ''), id)
 redis.call('ZREM', at('kept', (field(id, 'account') or '')), member(id))
 for _, name in ipairs({'job', 'checkpoint', 'embeds', 'chunks', 'init', 'prompts'}) do redis.call('PERSIST', at(name, id)) end
 for index = field(id, 'first_chunk') or 0, field(id, 'chunks_done') - 1 do redis.call('PERSIST', at('fragment', id, index)) end

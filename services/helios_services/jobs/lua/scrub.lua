@@ -15,6 +15,7 @@ for n = 1, #entries, 2 do
     answer[#answer + 1] = id
   elseif ended and not redis.call('ZSCORE', at('kept', account), member(id)) then
     keep_until(id, now + math.max(redis.call('PTTL', at('job', id)), 0))
+    keep_output_until(id, now + math.max(redis.call('PTTL', at('init', id)), 0))
   end
 end
 for _, id in ipairs(redis.call('ZRANDMEMBER', at('dead'), 3)) do

@@ -7,13 +7,16 @@ local TOTAL = ':total'  -- no job's id and no file has a colon
 
 local function stored(account) return tonumber(redis.call('HGET', at('storage', account), TOTAL) or 0) end
 
--- Counts a job's record with so many bytes; with 0 no more.
-local function count_bytes(id, account, bytes)
-  local key = at('storage', account)
+-- Counts a job in a hash with so many bytes; with 0 no more.
+local function count_in(key, id, bytes)
   local change = bytes - tonumber(redis.call('HGET', key, id) or 0)
+  if change == 0 then return end
   if bytes > 0 then redis.call('HSET', key, id, bytes) else redis.call('HDEL', key, id) end
   if redis.call('HINCRBY', key, TOTAL, change) == 0 then redis.call('DEL', key) end
 end
+
+-- Counts a job's record.
+local function count_bytes(id, account, bytes) count_in(at('storage', account), id, bytes) end
 
 -- Counts that a record has grown or shrunk. One that an older release has written is not counted yet.
 local function change_bytes(id, change)

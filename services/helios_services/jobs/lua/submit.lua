@@ -1,11 +1,11 @@
 -- ARGV: id, request (JSON), its summary (JSON), digest, model, priority, chunks_total (0: open-ended), idempotency_key, max_queued,
 -- job to continue, session_ms (0: no session), time that media is kept for the job (ms), bytes that an account may store,
--- trace context, terms (JSON), then media ids.
+-- trace context, terms (JSON), bytes that an account's jobs may have made, then media ids.
 -- terms: tenant, account, weight, fps, first_chunk_ms and chunk_ms (what these chunks are charged), timeout_ms, queue_timeout_ms,
 -- webhook, and the account's limits: submits_per_minute, max_queued, max_running, video_ms_a_day; what is absent does not bind.
 local id, request, summary, digest, model, priority, chunks_total, idempotency_key, max_queued = unpack(ARGV, 1, 9)
 local parent, session_ms, media_ttl_ms, max_stored, trace = ARGV[10], tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13]), ARGV[14]
-local terms, MEDIA = cjson.decode(ARGV[15]), 16
+local terms, max_output, MEDIA = cjson.decode(ARGV[15]), tonumber(ARGV[16]), 17
 local account, now = terms.account, now_ms()
 local existing = id
 if idempotency_key ~= '' then existing = redis.call('GET', at('idempotency', idempotency_key)) or id end
@@ -60,6 +60,7 @@ end
 local bytes = #request + #summary + 2 * #idempotency_key + #trace + RECORD_BYTES + copied
 if bytes > max_stored then return refused('stored_bytes', max_stored) end
 refuse_at_maxmemory()
+if not make_output_room(account, 1, max_output, now) then return refused('output_bytes', max_output, 5000) end
 if not make_room(account, bytes, max_stored, now) then return refused('stored_bytes', max_stored, 5000) end
 
 local seq = redis.call('INCR', at('seq'))

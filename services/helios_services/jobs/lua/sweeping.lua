@@ -54,10 +54,10 @@ local function revisit(now)
   return #due
 end
 
--- Forgets records that have expired, of a few accounts. Returns SWEPT if there may be more.
+-- Forgets what has expired, of a few accounts: records, or output. Returns SWEPT if there may be more.
 local ACCOUNTS = 5
-local function clear(now)
-  local due, most = redis.call('ZRANGEBYSCORE', at('expiring'), '-inf', now, 'LIMIT', 0, ACCOUNTS), 0
-  for _, account in ipairs(due) do most = math.max(most, settle(account, now)) end
+local function clear(list, forget_due, now)
+  local due, most = redis.call('ZRANGEBYSCORE', at(list), '-inf', now, 'LIMIT', 0, ACCOUNTS), 0
+  for _, account in ipairs(due) do most = math.max(most, forget_due(account, now)) end
   return (#due == ACCOUNTS or most == SETTLED) and SWEPT or 0
 end

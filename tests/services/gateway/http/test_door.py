@@ -137,6 +137,13 @@ async def test_what_is_no_request_is_refused(gateway: Gateway, head: bytes) -> N
     assert (status, error["code"]) == (400, "invalid_argument")
 
 
+@pytest.mark.parametrize("header", ["Host: [", "Host: a]b", "Origin: http://[\r\nHost: localhost"])
+async def test_addresses_that_are_none_are_refused(gateway: Gateway, header: str) -> None:
+    head = f"POST /v1/videos HTTP/1.1\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    status, error = error_of(await said(gateway, head.encode()))
+    assert (status, error["code"]) == (403, "permission_denied")
+
+
 async def test_a_head_without_end_is_cut_off(gateway: Gateway) -> None:
     line = b"X-Long: " + b"a" * 1000 + b"\r\n"
     status, error = error_of(await said(gateway, b"GET / HTTP/1.1\r\nHost: localhost\r\n", line * 40))

@@ -10,11 +10,16 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from helios.v1 import video_generation_pb2 as pb
+from helios_engine.errors import InvalidField
 from helios_services.config import JobsConfig, ServiceConfig
 from helios_services.gateway.guard import patience
+from helios_services.gateway.guard.refusal import Refusal
 from helios_services.gateway.http import realtime, realtime_messages
 from helios_services.gateway.http.realtime_frames import CHUNK, HEADER, INIT
 from helios_services.gateway.server import Gateway
@@ -24,6 +29,10 @@ from support.gateway import serving
 from support.waiting import until
 
 SIZE = 1000
+FIELDS = st.sampled_from(
+    [field.name for kind in (pb.SubmitJobRequest, pb.GenerationParams, pb.Played) for field in kind.DESCRIPTOR.fields]
+)
+KINDS = st.sampled_from(realtime_messages.COMMANDS)
 ROOT = Path(__file__).parents[4]
 
 
@@ -34,7 +43,7 @@ def config(config: ServiceConfig) -> ServiceConfig:
 
 
 def url(gateway: Gateway) -> str:
-    """Of the socket."""
+    """Where the socket is opened."""
     return f"ws://127.0.0.1:{gateway.http_port}/v1/realtime/video"
 
 
@@ -258,3 +267,20 @@ def test_the_page_of_messages_is_true() -> None:
     assert tuple(rows("What a client says")) == realtime_messages.COMMANDS
     assert tuple(rows("What the service says")) == realtime_messages.ANSWERS
     assert f"{HEADER.size} bytes" in page
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS | st.text(max_size=10), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(
+    message=JSON | st.text() | st.builds(lambda kind, rest: rest | {"type": kind}, KINDS, st.dictionaries(FIELDS, JSON))
+)
+@settings(max_examples=1000, derandomize=True)
+def test_whatever_is_said_is_a_command_or_is_refused(message: Any) -> None:
+    text = message if isinstance(message, str) else json.dumps(message)
+    with suppress(Refusal, InvalidField):
+        assert realtime_messages.command(text).WhichOneof("command") in realtime_messages.COMMANDS

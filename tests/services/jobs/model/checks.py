@@ -96,6 +96,13 @@ def _check_sets(model: Model, found: dict[str, Any]) -> None:
         stored = {name.decode(): int(value) for name, value in found.get(f"storage:{account.id}", {}).items()}
         assert stored == (sizes | {":total": sum(sizes.values())} if sizes else {})
         assert sum(sizes.values()) <= JOBS.max_account_bytes
+        left = model.left_output.get(account.id, {})
+        made = {job.id: job.output_bytes for job in own.values() if job.output_bytes} | left
+        counted = {name.decode(): int(value) for name, value in found.get(f"output:{account.id}", {}).items()}
+        assert counted == (made | {":total": sum(made.values())} if made else {})
+        expiring = {member.decode() for member in found.get(f"output_until:{account.id}", ())}
+        assert expiring == {job.id for job in own.values() if job.ended and job.output_bytes} | set(left)
+        assert (account.id.encode() in found.get("output_expiring", ())) >= bool(expiring)
         kept = {member.decode() for member in found.get(f"kept:{account.id}", ())}
         assert kept == {f"{account.id}:{job.id}" for job in own.values() if job.ended}
         assert (account.id.encode() in found.get("expiring", ())) >= bool(kept)

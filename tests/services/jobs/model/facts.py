@@ -23,6 +23,8 @@ class Facts:
         self.ended: dict[str, int] = {}
         self.accepted = 0
         self.forgotten: set[str] = set()
+        self.left_output: dict[str, dict[str, int]] = {}
+        """What forgotten jobs have made, by account: it expires by itself."""
         self._last_words: dict[str, tuple[str, int]] = {}
 
     def running(self, account: str) -> int:
@@ -89,6 +91,8 @@ class Facts:
         job.dropped, job.prompts, job.update_bytes, job.copied_bytes = True, [], 0, 0
 
     def _forget(self, job: ModelJob) -> None:
+        if job.output_bytes:
+            self.left_output.setdefault(job.account.id, {})[job.id] = job.output_bytes
         del self.jobs[job.id]
         self.keys = {key: job_id for key, job_id in self.keys.items() if job_id != job.id}
         self.forgotten.add(job.id)

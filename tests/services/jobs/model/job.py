@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from helios_services.jobs.records import Account, Priority
 from helios_services.jobs.state import FINAL, LEASED, JobState
 
-RECORD_BYTES, ENTRY_BYTES = 4096, 64
+RECORD_BYTES, ENTRY_BYTES, CHUNK_BYTES = 4096, 64, 512
 
 
 @dataclass(kw_only=True)
@@ -70,6 +70,14 @@ class ModelJob:
         """What it takes of its account's storage."""
         request = self.summary_bytes if self.dropped else self.request_bytes
         return request + self.summary_bytes + 2 * len(self.key) + RECORD_BYTES + self.update_bytes + self.copied_bytes
+
+    @property
+    def output_bytes(self) -> int:
+        """What it has made and the store still has."""
+        fragments = (self.chunks_done - self.first_chunk) * (1 + CHUNK_BYTES)
+        init = len(b"init") if self.chunks_done else 0
+        state = b"" if self.copied_bytes else self.checkpoint or b""
+        return fragments + init + len(state) + sum(map(len, self.embeds.values()))
 
     def charge(self, index: int) -> int:
         """What a chunk costs, in milliseconds."""
