@@ -136,9 +136,10 @@ def examples(
     scenes: Sequence[Scene], clips: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Pairs of frames (clips, 6, H, W) uint8, from before any border, and the number of each word."""
-    pairs, answers = [], {name: [] for name in WORDS}  # type: dict[str, list[int]]
+    pairs: list[torch.Tensor] = []
+    answers: dict[str, list[int]] = {name: [] for name in WORDS}
     for _ in range(clips):
-        scene = scenes[rng.integers(len(scenes))]
+        scene = scenes[int(rng.integers(len(scenes)))]
         seed, first = int(rng.integers(2**31)), int(rng.integers(16))
         ends = [
             draw_clip(scene, seed, frames=1, height=HEIGHT, width=WIDTH, first_frame=first + later).frames

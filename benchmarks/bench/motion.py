@@ -36,7 +36,7 @@ def motion(frames: Frames) -> dict[str, NDArray[np.floating[Any]]]:
 
 def flow_between(before: Any, after: Any) -> Flow:
     """(H, W, 2): by how many pixels in x and y what is at a pixel of the first picture moves to the second."""
-    way: Flow = cv2.calcOpticalFlowFarneback(
+    way: Any = cv2.calcOpticalFlowFarneback(
         before,
         after,
         np.zeros((*before.shape, 2), dtype=np.float32),
@@ -48,7 +48,8 @@ def flow_between(before: Any, after: Any) -> Flow:
         poly_sigma=1.2,
         flags=0,
     )
-    return way
+    found: Flow = way
+    return found
 
 
 def halfway(before: Frames, after: Frames, way: Flow) -> NDArray[np.floating[Any]]:

@@ -49,7 +49,8 @@ def _picture(frame: Frames) -> dict[str, float]:
 
 def palette_of(frames: Frames) -> Palette:
     """The palette that other videos are compared with."""
-    return np.mean([_quantiles(frame) for frame in frames], axis=0)
+    palette: Palette = np.mean([_quantiles(frame) for frame in frames], axis=0)
+    return palette
 
 
 def palette_distance(frames: Frames, palette: Palette) -> Floats:

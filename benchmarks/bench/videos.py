@@ -99,7 +99,8 @@ def _rgb(planes: Frames) -> Frames:
         (cv2.resize(half, (width, height), interpolation=cv2.INTER_NEAREST) - 128.0) / 224.0 for half in halves
     )
     pixels = np.stack([luma + 1.5748 * red, luma - 0.1873 * blue - 0.4681 * red, luma + 1.8556 * blue], axis=-1)
-    return np.round(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    levels: Frames = np.round(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return levels
 
 
 def _cut(data: bytes, target: Path, frames: int) -> None:

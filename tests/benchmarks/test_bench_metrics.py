@@ -137,7 +137,7 @@ def test_the_palette_is_that_of_the_caption() -> None:
 def test_flow_leads_from_the_first_picture_to_the_second_and_halfway_is_between() -> None:
     noise = np.random.default_rng(0).normal(size=(64, 128, 3))
     for axis in (0, 1):
-        noise = sum(np.roll(noise, shift, axis=axis) for shift in range(-3, 4))
+        noise = np.sum([np.roll(noise, shift, axis=axis) for shift in range(-3, 4)], axis=0)
     picture = (128 + 80 * noise / np.abs(noise).max()).astype(np.uint8)
     frames: list[Frames] = [np.roll(picture, shift, axis=1) for shift in (0, 2, 4)]
     way = flow_between(*(frame[..., 1] for frame in (frames[0], frames[2])))

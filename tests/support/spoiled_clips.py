@@ -40,7 +40,8 @@ def fading() -> Frames:
     frames = clip().astype(np.float32)
     share = np.linspace(1.0, 0.0, FRAMES, dtype=np.float32)[:, None, None, None]
     grey = frames.mean(axis=-1, keepdims=True)
-    return np.round(grey + share * (frames - grey)).astype(np.uint8)
+    faded: Frames = np.round(grey + share * (frames - grey)).astype(np.uint8)
+    return faded
 
 
 def vanishing() -> Frames:
