@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from helios_engine.model.block import Block
 from helios_engine.model.transformer import HeliosTransformer
 from helios_training.small.start import fresh_transformer
 from helios_training.velocity import Conditions, hidden_features, velocity
@@ -58,20 +59,27 @@ def test_every_parameter_gets_a_gradient_and_recomputing_gives_the_same() -> Non
 def test_padding_that_is_folded_changes_no_gradient() -> None:
     """The gradients are those of the embeddings before the padding, and of every weight."""
     model = random_transformer()
-    folded, whole = ([], [])
-    for found, padding_gradient in ((folded, False), (whole, True)):
-        embeds = given().embeds[:, :9].requires_grad_()
-        padded = torch.nn.functional.pad(embeds, (0, 0, 0, 512 - 9))
-        keys = model.encode_text(padded, padding_gradient=padding_gradient)
-        queries = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(7))
-        told = [block.attn2.cross_attention(queries, text) for block, text in zip(model.blocks, keys, strict=True)]
-        model.zero_grad()
-        torch.stack(told).square().mean().backward()
-        weights = [value.grad.clone() for value in model.parameters() if value.grad is not None]
-        found += [embeds.grad[:, :7], len(keys[0].k_BLHK[0]), *weights]
-    assert (folded.pop(1), whole.pop(1)) == (8, 512)  # the longer prompt's seven rows, and one for all the padding
-    for one, other in zip(folded, whole, strict=True):
+    counts, gradients = zip(*(_text_gradients(model, padding_gradient=whole) for whole in (False, True)), strict=True)
+    assert counts == (8, 512)  # the longer prompt's seven rows, and one for all the padding
+    for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-4)
+
+
+def _text_gradients(model: HeliosTransformer, *, padding_gradient: bool) -> tuple[int, list[torch.Tensor]]:
+    """How many rows of text the blocks see; gradients of the prompts' embeddings and of all weights concerned."""
+    embeds = given().embeds[:, :9].requires_grad_()
+    padded = torch.nn.functional.pad(embeds, (0, 0, 0, 512 - 9))
+    keys = model.encode_text(padded, padding_gradient=padding_gradient)
+    queries = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(7))
+    told = []
+    for block, text in zip(model.blocks, keys, strict=True):
+        assert isinstance(block, Block)
+        told.append(block.attn2.cross_attention(queries, text))
+    model.zero_grad()
+    torch.stack(told).square().mean().backward()
+    assert embeds.grad is not None
+    weights = [value.grad.clone() for value in model.parameters() if value.grad is not None]
+    return keys[0].k_BLHK.shape[1], [embeds.grad[:, :7], *weights]
 
 
 def test_gradients_are_slopes() -> None:
