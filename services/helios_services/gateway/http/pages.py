@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
@@ -40,11 +41,19 @@ class Headers:
         await self._app(scope, receive, answered)
 
 
+class Pages(StaticFiles):
+    """Files; a WebSocket to a path that nothing answers is refused with 403, as where no pages are."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp = WebSocketClose() if scope["type"] == "websocket" else super().__call__
+        await answer(scope, receive, send)
+
+
 def mount_pages(app: FastAPI) -> None:
     """At `/`, behind every other route; nothing where the pages are not installed."""
     here = Path(__file__).parent
     for place in PLACES:
         folder = (here / place).resolve()
         if (folder / "index.html").is_file():
-            app.mount("/", StaticFiles(directory=folder, html=True), name="pages")
+            app.mount("/", Pages(directory=folder, html=True), name="pages")
             return

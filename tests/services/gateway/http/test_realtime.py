@@ -13,7 +13,7 @@ import websockets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from helios.v1 import video_generation_pb2 as pb
 from helios_engine.errors import InvalidField
@@ -284,3 +284,10 @@ def test_whatever_is_said_is_a_command_or_is_refused(message: Any) -> None:
     text = message if isinstance(message, str) else json.dumps(message)
     with suppress(Refusal, InvalidField):
         assert realtime_messages.command(text).WhichOneof("command") in realtime_messages.COMMANDS
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/realtime/nothing", "/index.html"])
+async def test_a_socket_to_another_path_is_refused(gateway: Gateway, path: str) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(f"ws://127.0.0.1:{gateway.http_port}{path}")
+    assert caught.value.response.status_code == 403
