@@ -4,9 +4,9 @@ import asyncio
 import errno
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ from helios_services.gateway.server import Gateway
 from services.gateway.conftest import Worker
 from support.processes import HELIOS
 from support.waiting import until
+
+HEEDING = (
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+)
+"""Starts a command as a terminal does: what runs behind a script may have been told to ignore an interrupt.
+
+A function that is run between fork and exec hangs where gRPC's threads hold a lock.
+"""
 
 HERE = ("localhost:50051", "LocalHost", "127.0.0.1:50051", "127.9.8.7:1", "[::1]:50051", "127.0.0.1")
 ELSEWHERE = (
@@ -244,9 +254,7 @@ async def test_a_gateway_that_ends_takes_no_job_with_it(config: ServiceConfig, w
 def command(gateway: Gateway, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """`helios generate --server`, in progress."""
     arguments = ["generate", "a lake", "-o", str(tmp_path / "out.mp4"), "--server", f"127.0.0.1:{gateway.port}"]
-    # as a terminal starts it: what runs behind a script may have been told to ignore an interrupt
-    heeds = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen([HELIOS, *arguments], stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
+    process = subprocess.Popen([*HEEDING, HELIOS, *arguments], stderr=subprocess.PIPE, text=True)
     yield process
     process.kill()
     process.wait()
