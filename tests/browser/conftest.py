@@ -54,7 +54,7 @@ class Service:
         self.quick.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # as long as Playwright is there, its event loop runs in this thread: no other test can
 def browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:

@@ -56,6 +56,12 @@ ALERTS = (
         silent=(9, 12),
         fires=(18,),
     ),
+    Case(  # through one door only
+        "HeliosQueueFull",
+        {'helios_http_requests_total{method="SubmitJob",code="RESOURCE_EXHAUSTED"}': "0x9 0+1x20", **FULL},
+        silent=(9, 12),
+        fires=(18,),
+    ),
     Case(
         "HeliosQueueFull",
         {f'{CALLS}{{method="UploadMedia",code="RESOURCE_EXHAUSTED"}}': "0+1x20", **FULL},

@@ -68,6 +68,10 @@ class JobList(Upkeep):
         return int(place)
 
     async def _secret(self) -> bytes:
-        """Reads it, so that a store at maxmemory lists its jobs: it was made with the store's layout."""
+        """It was made with the store's layout, so that a store at maxmemory lists its jobs; one that was emptied since
+        gets another."""
         key = self._keys.of("cursor_key")
-        return bytes(await self._answer(self._client.get(key)))
+        if (secret := await self._answer(self._client.get(key))) is None:
+            await self._make_cursor_key()
+            secret = await self._answer(self._client.get(key))
+        return bytes(secret)

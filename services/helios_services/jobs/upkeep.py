@@ -56,10 +56,13 @@ class Upkeep(ConfiguredReader):
             await self._answer(self._client.hset(layout, "scrubbed", 0))
             while not await self._scrub(MIGRATED):
                 pass
-            secret = secrets.token_bytes(32)  # of the cursors of lists, the first one's for all
-            await self._answer(self._client.set(self._keys.of("cursor_key"), secret, nx=True))
+            await self._make_cursor_key()
             await self._answer(self._client.hset(layout, "version", LAYOUT))
         self._migrated = True
+
+    async def _make_cursor_key(self) -> None:
+        """The first one's is for all."""
+        await self._answer(self._client.set(self._keys.of("cursor_key"), secrets.token_bytes(32), nx=True))
 
     async def _scrub(self, looks: int) -> bool:
         """Looks at some more jobs, round and round. Answers whether it has come to the last.

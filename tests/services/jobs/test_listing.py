@@ -10,6 +10,7 @@ from helios_services.jobs import listing
 from helios_services.jobs.connector import Connector
 from helios_services.jobs.cursors import Cursors
 from helios_services.jobs.errors import InvalidCursor
+from helios_services.jobs.records import JobPage
 from helios_services.jobs.state import JobState
 from helios_services.jobs.store import JobStore
 from services.jobs.conftest import JOBS, spec
@@ -71,6 +72,14 @@ async def test_a_job_that_goes_in_between_does_not_matter(store: JobStore, redis
     await store.submit("later", replace(spec(), tenant="a"))
     second = await store.page(limit=9, tenant="a", cursor=first.next_cursor)
     assert [job.id for job in second.jobs] == ["j04", "j02", "j00"]
+
+
+async def test_a_store_that_was_emptied_lists_again(store: JobStore) -> None:
+    await fill(store, 4)
+    await store._client.delete(*[key async for key in store._client.scan_iter(store._keys.of("") + "*")])
+    assert await store.page(limit=2) == JobPage(jobs=[], next_cursor="")
+    await fill(store, 4)
+    assert await pages(store, limit=3) == [["j03", "j02", "j01"], ["j00"]]
 
 
 async def test_cursors_tell_nothing_and_cannot_be_made(store: JobStore, redis: RedisConfig) -> None:
