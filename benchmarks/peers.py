@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, HeliosDMDScheduler, HeliosPyramidPipeline, HeliosTransformer3DModel
 from torch import nn
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
+from benchmarks.published import text_config
 from benchmarks.sizes import Size, TextShape
 from helios_engine import HeliosPipeline
 from helios_engine.configs import TransformerConfig
@@ -174,17 +175,8 @@ def _vaes(size: Size, device: torch.device) -> tuple[AutoencoderKLWan, WanDecode
 
 def _text_encoder(shape: TextShape, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """A UMT5 of random weights, with the tokenizer of the tiny checkpoints."""
-    config = UMT5Config(
-        vocab_size=shape.vocab_size,
-        d_model=shape.d_model,
-        d_kv=shape.d_kv,
-        d_ff=shape.d_ff,
-        num_layers=shape.layers,
-        num_heads=shape.heads,
-        dropout_rate=0.0,
-    )
     with torch.device("meta"):
-        model = UMT5EncoderModel(config)
+        model = UMT5EncoderModel(text_config(shape))
     model.encoder.set_input_embeddings(model.shared)
     weights = random_weights(model, device, lambda _: dtype)
     model.load_state_dict(weights, assign=True, strict=False)
